@@ -110,7 +110,7 @@ impl Variant {
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) variants: Box<[Variant]>,
-    /// Whether the model's price depends on the region at all.
+    /// Whether the provider raises the model's price by region.
     pub(super) regional: bool,
 }
 
@@ -157,8 +157,15 @@ pub(super) fn compile(rows: &[PriceRow], names: &Names) -> Result<Tables, BookEr
         compiled.name(provider, model, number);
     }
     for ((provider, name), model) in names {
-        let own = numbers.contains_key(&(&**provider, &**name));
-        if let (false, Some(number)) = (own, numbers.get(&(&**provider, &**model))) {
+        if numbers.contains_key(&(&**provider, &**name)) {
+            continue;
+        }
+        // An overlay may have given a table of its own to the undated form of this very name.
+        let undated = names::without_date(name).filter(|stem| {
+            names.get(&(Arc::clone(provider), Arc::from(*stem))).is_some_and(|canonical| canonical == model)
+        });
+        let own = undated.and_then(|stem| numbers.get(&(&**provider, stem)));
+        if let Some(number) = own.or_else(|| numbers.get(&(&**provider, &**model))) {
             compiled.name(provider, name, *number);
         }
     }
@@ -271,7 +278,8 @@ impl<'a> Sheet<'a> {
                 }
             }
         }
-        Ok(Table { variants: variants.into(), regional: !regions.is_empty() })
+        let regional = self.rows.iter().any(|ranked| matches!(ranked.row.term, Term::Uplift(_)));
+        Ok(Table { variants: variants.into(), regional })
     }
 }
 

@@ -13,8 +13,9 @@
 //! - The **served** tier. `default`, `auto`, `standard`, `not_available`, `on_demand` and silence
 //!   are standard; any other tier that the book does not know for the model is unpriced, never
 //!   standard. Fast mode (`speed`) is the tier `fast`.
-//! - The region, where the model's price depends on it. A region that such a model does not know
-//!   leaves the cost partly priced at the price without region.
+//! - The region, where the model has prices or factors by region. A row without region holds
+//!   everywhere; but where a provider raises the model's price by region (a factor), a region that
+//!   is not in the book leaves the cost partly priced at the price without region.
 //! - The rows that hold when the call began. A row without start holds from the beginning of time;
 //!   before the first start there is no price.
 //! - Total input, cached included, against context thresholds: at a threshold the base price,
@@ -24,8 +25,8 @@
 //! Classes without a price of their own
 //! - cached reads, cache writes and tool-use prompts: plain input (a write for five minutes or an
 //!   hour first as a write of unknown lifetime; that one first as a five-minute write);
-//! - image and video input: plain input. `OpenAI` (chat models) and `Anthropic` bill picture tokens as
-//!   text, `Gemini` bills video as text; models where it differs have rows of their own;
+//! - image and video input: plain input. OpenAI (chat models) and Anthropic bill picture tokens as
+//!   text, Gemini bills video as text; models where it differs have rows of their own;
 //! - cached audio: fresh audio, the safe side: never the text cache price (langwatch#7048). Cached
 //!   images: fresh images, or cached text where the model has no image price;
 //! - reasoning: output;
@@ -89,7 +90,7 @@ pub enum Gap {
     UnknownModel,
     /// The book does not have the model on this tier.
     UnknownTier,
-    /// The model's price depends on the region, and this one is not in the book.
+    /// The provider raises the model's price by region, and this one is not in the book.
     UnknownRegion,
     /// The book has the model, but not for that time.
     NoPriceThen,

@@ -590,6 +590,19 @@ fn an_overlay_row_for_a_snapshot_covers_only_that_snapshot() {
 }
 
 #[test]
+fn an_overlay_row_for_another_name_of_a_model_covers_the_snapshots_of_that_name() {
+    let rows =
+        r#"{"rows": [{"provider": "anthropic", "model": "claude-opus-4", "per_million": {"input": 1}}]}"#;
+    let book = builtin().with_overlay(&overlay(rows)).unwrap();
+    let usage = usage(&[(C::InputFresh, 1_000_000), (C::OutputText, 1_000_000)]);
+    for (model, price) in
+        [("claude-opus-4", "76"), ("claude-opus-4-20250514", "76"), ("claude-opus-4-0", "90")]
+    {
+        check(&book, &ask("anthropic", model, &usage), price);
+    }
+}
+
+#[test]
 fn an_overlay_price_replaces_the_thresholds_of_its_class() {
     let row = |above: &str| {
         format!(
@@ -657,11 +670,14 @@ fn a_pattern_prices_the_names_that_nothing_else_names() {
 #[test]
 fn a_row_for_a_region_goes_before_one_without_and_takes_no_factor() {
     let rows = r#"{"rows": [{"provider": "anthropic", "model": "claude-opus-4-6", "region": "us", "per_million": {"input": 7}},
+        {"provider": "openai", "model": "gpt-4o", "region": "eu", "per_million": {"input": 9}},
         {"provider": "only", "model": "m", "region": "eu", "per_million": {"input": 1}}]}"#;
     let book = builtin().with_overlay(&overlay(rows)).unwrap();
     let usage = usage(&[(C::InputFresh, 1_000_000), (C::OutputText, 1_000_000)]);
     check(&book, &Ask { region: Some("us"), ..ask("anthropic", "claude-opus-4-6", &usage) }, "34.5");
     check(&book, &ask("anthropic", "claude-opus-4-6", &usage), "30");
+    check(&book, &Ask { region: Some("EU"), ..ask("openai", "gpt-4o", &usage) }, "19");
+    check(&book, &Ask { region: Some("us"), ..ask("openai", "gpt-4o", &usage) }, "12.5");
     check_gap(&book, &ask("only", "m", &usage), None, Gap::UnknownRegion);
     let output = Gap::NoPrice(Item::Token(C::OutputText));
     check_gap(&book, &Ask { region: Some("eu"), ..ask("only", "m", &usage) }, Some("1"), output);
