@@ -1,0 +1,368 @@
+//! Configuration: what the program was told, checked whole before anything starts.
+//!
+//! Invariants
+//! - A [`Config`] that exists is valid: every rule within and between settings holds.
+//! - All mistakes are reported at once, each with place, key, value and remedy.
+//! - Command line wins over environment, environment over file, file over default.
+//! - Secrets are in redacting types and appear in no message.
+//!
+//! The way of a setting: `yaml` (text to tree) → `raw` (the file's shape) → `load` (values and
+//! rules) → [`Config`]. `settings` is the one table of names, types, defaults and reasons, from
+//! which `reference` also writes the reference page and the JSON Schema.
+//!
+//! Not here: watching the file and reloading, the contents of price files, command-line parsing.
+
+mod error;
+mod files;
+mod load;
+mod providers;
+mod raw;
+mod reference;
+mod routes;
+mod secret;
+mod settings;
+mod suggest;
+mod value;
+mod yaml;
+
+pub use error::{ConfigError, ConfigErrors, Origin, Shown};
+pub use load::{Overrides, Sources};
+pub use providers::CREDENTIAL_HEADERS;
+pub use reference::{json_schema, reference_page};
+pub use routes::{Auth, Dialect, Inject, Matched, NoRoute, Route, RouteTable, RouteTimeouts, is_canonical};
+pub use secret::Secret;
+pub use yaml::Position;
+
+use bursar_domain::{Currency, Label, Tags};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Defines an enum whose values have one name each in configuration.
+macro_rules! choices {
+    ($(#[$doc:meta])* $visibility:vis $name:ident { $($(#[$each:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        $visibility enum $name { $($(#[$each])* $variant,)* }
+
+        impl value::Choice for $name {
+            const CHOICES: &'static [(&'static str, Self)] = &[$(($text, Self::$variant)),*];
+        }
+    };
+}
+
+choices! {
+    /// When a record counts as kept.
+    pub Durability {
+        /// On disk before the response ends.
+        Sync = "sync",
+        /// On disk a few milliseconds later.
+        Group = "group",
+        /// When the operating system gets to it.
+        Relaxed = "relaxed",
+    }
+}
+
+choices! {
+    /// What happens to traffic when records cannot be kept.
+    pub FailMode {
+        /// It flows, and the gap is counted.
+        Open = "open",
+        /// It is refused.
+        Closed = "closed",
+    }
+}
+
+choices! {
+    /// What happens to a header value that cannot be a tag.
+    pub BadTag {
+        /// It is left out and counted.
+        Drop = "drop",
+        /// The request is refused.
+        Refuse = "refuse",
+    }
+}
+
+choices! {
+    /// HTTP version towards an upstream.
+    pub Protocol {
+        /// Negotiated over TLS, HTTP/1.1 otherwise.
+        Auto = "auto",
+        /// HTTP/1.1.
+        Http1 = "http1",
+        /// HTTP/2, also without TLS.
+        Http2 = "http2",
+    }
+}
+
+choices! {
+    /// How log lines look.
+    pub LogFormat {
+        /// Pretty on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// One JSON object per line.
+        Json = "json",
+        /// For people.
+        Pretty = "pretty",
+    }
+}
+
+choices! {
+    /// The price book that prices start from.
+    pub PriceBook {
+        /// The one in the program.
+        BuiltIn = "builtin",
+    }
+}
+
+choices! {
+    /// How a route's credentials are written in configuration; [`Auth`] is what comes of it.
+    pub(crate) AuthMode {
+        /// The client's.
+        PassThrough = "passthrough",
+        /// A secret of the sidecar.
+        Inject = "inject",
+    }
+}
+
+/// What to log: levels, for all modules or for single ones, as `info,hyper=warn`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(pub(crate) String);
+
+impl LogFilter {
+    /// The directives.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Something that every request must say about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RequiredTag {
+    /// Its team.
+    Team,
+    /// Its workload.
+    Workload,
+    /// Its customer.
+    Customer,
+    /// Its session.
+    Session,
+    /// A free tag of this name.
+    Tag(Label),
+}
+
+impl fmt::Display for RequiredTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Team => f.write_str("team"),
+            Self::Workload => f.write_str("workload"),
+            Self::Customer => f.write_str("customer"),
+            Self::Session => f.write_str("session"),
+            Self::Tag(name) => write!(f, "tag:{name}"),
+        }
+    }
+}
+
+/// Everything the program was told. Made by [`Config::load`] only.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The file it came from; what to watch for changes.
+    pub file: Option<PathBuf>,
+    /// Where applications send their requests.
+    pub listen: SocketAddr,
+    /// The admin listener.
+    pub admin: Admin,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Whose requests these are.
+    pub identity: Identify,
+    /// Currency of the books.
+    pub currency: Currency,
+    /// Where requests go.
+    pub routes: RouteTable,
+    /// Where prices come from.
+    pub prices: Prices,
+    /// Limits of the listener.
+    pub server: Server,
+    /// Connections to upstreams.
+    pub upstream: UpstreamPool,
+    /// Logs and metrics.
+    pub telemetry: Telemetry,
+    /// What is allowed but deserves a look. To be logged at start and printed by `check`.
+    pub warnings: Vec<String>,
+    /// Every setting's value and where it came from.
+    effective: Vec<Effective>,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// The bearer token it asks for. Always there when the address is not loopback.
+    pub token: Option<Secret>,
+    /// Whether metrics are answered without the token.
+    pub metrics_public: bool,
+}
+
+/// The ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its directory.
+    pub path: PathBuf,
+    /// When a record counts as kept.
+    pub durability: Durability,
+    /// Longest wait to write records together.
+    pub group_delay: Duration,
+    /// What happens to traffic when records cannot be kept.
+    pub fail: FailMode,
+    /// Most records that wait for the disk.
+    pub queue_entries_max: usize,
+}
+
+/// Whose requests these are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identify {
+    /// The paying team of all requests.
+    pub team: Option<Label>,
+    /// Their workload.
+    pub workload: Option<Label>,
+    /// Their customer.
+    pub customer: Option<Label>,
+    /// Their session.
+    pub session: Option<Label>,
+    /// Tags they all carry.
+    pub tags: Tags,
+    /// What a request must say (the above counts) to be let through.
+    pub required: Vec<RequiredTag>,
+    /// Whether headers and baggage are believed.
+    pub trust_headers: bool,
+    /// What happens to malformed values.
+    pub on_bad_tag: BadTag,
+    /// Whether other gateways' headers are understood.
+    pub aliases: bool,
+}
+
+/// Where prices come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prices {
+    /// The book to start from.
+    pub book: PriceBook,
+    /// A file with rows that come before the book's. It existed when the configuration was read.
+    pub overlay: Option<PathBuf>,
+}
+
+/// Limits of the listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Worker threads, at least one.
+    pub workers: usize,
+    /// Deadlines.
+    pub timeouts: ServerTimeouts,
+    /// Sizes and counts.
+    pub limits: ServerLimits,
+}
+
+/// Deadlines of the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerTimeouts {
+    /// For a new connection's first byte.
+    pub first_byte: Duration,
+    /// For a whole request head.
+    pub head: Duration,
+    /// Between two pieces of a request's body.
+    pub body_idle: Duration,
+    /// Between two requests of a connection.
+    pub keep_alive: Duration,
+    /// For open requests to end after the signal to stop.
+    pub drain: Duration,
+}
+
+/// Sizes and counts that the listener accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Bytes of a request's head.
+    pub head_bytes: usize,
+    /// Header lines of a request.
+    pub headers: usize,
+    /// Bytes of a request's path and query.
+    pub target_bytes: usize,
+    /// Bytes of a request's body, decoded.
+    pub body_bytes: usize,
+    /// Requests at a time on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// Connections at a time.
+    pub connections_max: usize,
+}
+
+/// Connections to upstreams. How long requests wait is in each route's [`RouteTimeouts`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamPool {
+    /// How long an unused connection is kept.
+    pub pool_idle: Duration,
+    /// Most unused connections per host.
+    pub pool_max_idle_per_host: usize,
+    /// PEM file with further certificate authorities. It was readable when the configuration was.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Headers that are added to replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseHeaders {
+    /// `x-bursar-request-id`.
+    pub request_id: bool,
+    /// `x-bursar-cost` and token counts, on replies that are not streamed.
+    pub cost: bool,
+}
+
+/// Logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Whether metrics are served.
+    pub prometheus: bool,
+    /// What is logged.
+    pub log_level: LogFilter,
+    /// How.
+    pub log_format: LogFormat,
+}
+
+/// A setting's value in force. Settings of routes are not among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// The setting's path.
+    pub path: &'static str,
+    /// Its value as one would write it; empty for none.
+    pub value: String,
+    /// Who said so.
+    pub origin: Origin,
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// All mistakes there are, of file, environment and command line together.
+    pub fn load(sources: Sources<'_>) -> Result<Self, ConfigErrors> {
+        load::load(sources)
+    }
+
+    /// Every setting with its value and origin, in the order of the reference page.
+    #[must_use]
+    pub fn effective(&self) -> &[Effective] {
+        &self.effective
+    }
+
+    /// Settings whose values differ from those in `newer` and that only a restart changes.
+    #[must_use]
+    pub fn needs_restart_for(&self, newer: &Self) -> Vec<&'static str> {
+        let differs = |(old, new): &(&Effective, &Effective)| old.value != new.value;
+        let pairs = self.effective.iter().zip(&newer.effective).filter(differs);
+        pairs.map(|(old, _)| old.path).filter(|path| load::is_for_restart(path)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

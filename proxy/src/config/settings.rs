@@ -1,0 +1,449 @@
+//! The table of settings: one definition each, from which come parsing, the environment variable,
+//! the reference page and the JSON Schema. Defaults stand here, each with its reason.
+//!
+//! Invariants
+//! - `ALL` lists every setting once, in the order of the reference page.
+//! - A path with `[]` is a key of a list's items and has no environment variable.
+//!
+//! Not here: how types are read (`value`), rules between settings (`load`).
+
+use super::providers::PROVIDERS;
+use super::routes::{Dialect, Upstream};
+use super::value::{
+    Forever, NotYet, NotYetList, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value,
+    Workers,
+};
+use super::{AuthMode, BadTag, Durability, FailMode, LogFilter, LogFormat, PriceBook, Protocol, RequiredTag};
+use bursar_domain::{Currency, Label, Tags};
+use http::header::HeaderName;
+use serde_json::Value as Json;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Applies {
+    /// At the next reload.
+    Reload,
+    /// When the program starts again.
+    Restart,
+}
+
+/// One setting of type `T`.
+pub(super) struct Setting<T: Value> {
+    pub(super) path: &'static str,
+    pub(super) limits: T::Limits,
+    pub(super) default: fn() -> T,
+    /// Says what the default is where it is not one value; empty otherwise.
+    default_words: &'static str,
+    doc: &'static str,
+    because: &'static str,
+    applies: Applies,
+    alias: Option<&'static str>,
+}
+
+impl<T: Value> Setting<T> {
+    const fn new(path: &'static str, limits: T::Limits, default: fn() -> T) -> Self {
+        Self {
+            path,
+            limits,
+            default,
+            default_words: "",
+            doc: "",
+            because: "",
+            applies: Applies::Reload,
+            alias: None,
+        }
+    }
+
+    const fn doc(mut self, doc: &'static str) -> Self {
+        self.doc = doc;
+        self
+    }
+
+    const fn because(mut self, because: &'static str) -> Self {
+        self.because = because;
+        self
+    }
+
+    const fn default_words(mut self, words: &'static str) -> Self {
+        self.default_words = words;
+        self
+    }
+
+    const fn at_restart(mut self) -> Self {
+        self.applies = Applies::Restart;
+        self
+    }
+
+    const fn alias(mut self, variable: &'static str) -> Self {
+        self.alias = Some(variable);
+        self
+    }
+}
+
+/// A setting, whatever its type.
+pub(super) trait Described: Sync {
+    fn path(&self) -> &'static str;
+    fn shape(&self) -> Shape;
+    fn describe(&self) -> String;
+    /// The default as one would write it, or in words; empty for none.
+    fn default_text(&self) -> String;
+    fn default_is_value(&self) -> bool;
+    fn default_json(&self) -> Option<Json>;
+    fn doc(&self) -> &'static str;
+    fn because(&self) -> &'static str;
+    fn applies(&self) -> Applies;
+    fn schema(&self) -> Json;
+    /// The environment variables that set it, the usual one first.
+    fn variables(&self) -> Vec<String>;
+}
+
+impl<T: Value> Described for Setting<T> {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn shape(&self) -> Shape {
+        T::SHAPE
+    }
+
+    fn describe(&self) -> String {
+        T::describe(&self.limits)
+    }
+
+    fn default_text(&self) -> String {
+        match self.default_words {
+            "" => (self.default)().show(),
+            words => words.to_owned(),
+        }
+    }
+
+    fn default_is_value(&self) -> bool {
+        self.default_words.is_empty()
+    }
+
+    fn default_json(&self) -> Option<Json> {
+        if self.default_is_value() { (self.default)().json() } else { None }
+    }
+
+    fn doc(&self) -> &'static str {
+        self.doc
+    }
+
+    fn because(&self) -> &'static str {
+        self.because
+    }
+
+    fn applies(&self) -> Applies {
+        self.applies
+    }
+
+    fn schema(&self) -> Json {
+        T::schema(&self.limits)
+    }
+
+    fn variables(&self) -> Vec<String> {
+        if self.path.contains("[]") {
+            return Vec::new();
+        }
+        let usual = format!("BURSAR_{}", self.path.replace('.', "_").to_uppercase());
+        std::iter::once(usual).chain(self.alias.map(str::to_owned)).collect()
+    }
+}
+
+macro_rules! settings {
+    ($($name:ident: $type:ty = $setting:expr;)*) => {
+        $(pub(super) static $name: Setting<$type> = $setting;)*
+
+        /// Every setting.
+        pub(super) static ALL: &[&dyn Described] = &[$(&$name),*];
+    };
+}
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+}
+
+const fn from_millis(min: u64, max: u64) -> Range<Duration> {
+    Range { min: Duration::from_millis(min), max: Duration::from_millis(max) }
+}
+
+const fn sizes(min: usize, max: usize) -> Range<Size> {
+    Range { min: Size(min), max: Size(max) }
+}
+
+const fn counts(min: u32, max: u32) -> Range<u32> {
+    Range { min, max }
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+
+/// What a deadline on the listener may be.
+const DEADLINE: Range<Duration> = from_millis(100, 10 * MINUTE);
+/// What a deadline towards an upstream may be.
+const PATIENCE: Range<Duration> = from_millis(100, 24 * HOUR);
+
+settings! {
+    LISTEN: SocketAddr = Setting::new("listen", (), || local(4141))
+        .doc("Where applications send their requests.")
+        .because("A sidecar serves its own pod or machine; anything wider is a decision.")
+        .at_restart();
+    ALLOW_PLAINTEXT: bool = Setting::new("allow_plaintext", (), || false)
+        .doc("Allows `listen` to be an address other than loopback. The listener has no TLS, so keys and \
+              prompts then cross the network readable.")
+        .because("Credentials must not cross a network in the clear by accident.")
+        .at_restart();
+
+    ADMIN_LISTEN: SocketAddr = Setting::new("admin.listen", (), || local(4142))
+        .doc("Where reports, metrics, health checks and the dashboard are served.")
+        .because("It shows what everyone spends, so it is not on the applications' listener.")
+        .at_restart();
+    ADMIN_TOKEN_FILE: Option<PathBuf> = Setting::new("admin.token_file", PathKind::OfSecret, || None)
+        .doc("File with the bearer token that the admin API asks for. Needed when `admin.listen` is not \
+              loopback. Space around the token is ignored.")
+        .because("There is no default credential; on loopback the machine's own users are trusted.");
+    ADMIN_METRICS_PUBLIC: Option<bool> = Setting::new("admin.metrics_public", (), || None)
+        .default_words("`true` on loopback, `false` elsewhere")
+        .doc("Whether `/metrics` is answered without a token.")
+        .because("Scrapers on the same machine need no ceremony; metrics name teams, so the network does.");
+
+    LEDGER_PATH: PathBuf = Setting::new("ledger.path", PathKind::Ordinary, || PathBuf::from("./bursar-data"))
+        .doc("Directory of the ledger. Made with mode 0700 when it is not there.")
+        .because("A first start needs no preparation.")
+        .at_restart().alias("BURSAR_DATA_DIR");
+    LEDGER_DURABILITY: Durability = Setting::new("ledger.durability", (), || Durability::Group)
+        .doc("When a record counts as kept. `sync`: it is on disk before the response ends. `group`: it is \
+              on disk at most `ledger.group_delay` later. `relaxed`: the operating system writes it when it \
+              likes; a power cut can lose seconds.")
+        .because("A few milliseconds at risk cost no request any waiting.")
+        .at_restart();
+    LEDGER_GROUP_DELAY: Duration = Setting::new("ledger.group_delay", from_millis(1, 1_000), || Duration::from_millis(5))
+        .doc("Longest time that records wait to be written together.")
+        .because("Long enough to share one disk flush among many records, short enough to lose little.")
+        .at_restart();
+    LEDGER_FAIL: FailMode = Setting::new("ledger.fail", (), || FailMode::Open)
+        .doc("What happens to traffic when records cannot be kept. `open`: it flows, and the gap is counted. \
+              `closed`: requests are refused.")
+        .because("Metering must not break what it measures unless someone decided so.");
+    LEDGER_QUEUE_ENTRIES_MAX: u32 = Setting::new("ledger.queue_entries_max", counts(64, 10_000_000), || 65_536)
+        .doc("Most records that wait for the disk. When more come, `ledger.fail` decides.")
+        .because("Holds several seconds of a busy sidecar in some tens of MiB.")
+        .at_restart();
+    LEDGER_RETENTION_DETAIL: Forever = Setting::new("ledger.retention.detail", (), || Forever)
+        .doc("How long single records are kept.")
+        .because("This version does not delete.");
+    LEDGER_RETENTION_ROLLUP: Forever = Setting::new("ledger.retention.rollup", (), || Forever)
+        .doc("How long totals are kept.")
+        .because("This version does not delete.");
+
+    IDENTITY_TEAM: Option<Label> = Setting::new("identity.team", (), || None)
+        .doc("Team that pays for requests through this sidecar. It wins over headers.");
+    IDENTITY_WORKLOAD: Option<Label> = Setting::new("identity.workload", (), || None)
+        .doc("Workload (service, bot, job) behind this sidecar. It wins over headers.");
+    IDENTITY_CUSTOMER: Option<Label> = Setting::new("identity.customer", (), || None)
+        .doc("Customer on whose behalf all requests are made. It wins over headers.");
+    IDENTITY_SESSION: Option<Label> = Setting::new("identity.session", (), || None)
+        .doc("Session that all requests belong to. It wins over headers.");
+    IDENTITY_TAGS: Tags = Setting::new("identity.tags", (), Tags::default)
+        .doc("Tags that all requests carry. They win over headers of the same name.");
+    IDENTITY_REQUIRED: Vec<RequiredTag> = Setting::new("identity.required", (), Vec::new)
+        .doc("What a request must say about itself; one that lacks any of it is refused with 400. The values \
+              above count.")
+        .because("Untagged spend is reported as unallocated rather than refused.");
+    IDENTITY_TRUST_HEADERS: bool = Setting::new("identity.trust_headers", (), || true)
+        .doc("Whether team, workload, customer, session and tags are taken from request headers and baggage.")
+        .because("A sidecar's clients are its own application.");
+    IDENTITY_ON_BAD_TAG: BadTag = Setting::new("identity.on_bad_tag", (), || BadTag::Drop)
+        .doc("What happens to a header value that is too long or has forbidden characters. `drop`: it is left \
+              out and counted. `refuse`: the request is refused with 400.")
+        .because("A malformed tag should not cost an answer.");
+    IDENTITY_ALIASES: bool = Setting::new("identity.aliases", (), || true)
+        .doc("Whether other gateways' headers are understood: `x-litellm-tags`, `x-litellm-end-user-id`, \
+              `helicone-property-*`, `helicone-user-id`, `helicone-session-id`, `x-portkey-metadata`, \
+              `x-portkey-trace-id`, `openai-organization`, `openai-project`.")
+        .because("Applications that come from them keep their tags without a change.");
+
+    CURRENCY: Currency = Setting::new("currency", (), || Currency::USD)
+        .doc("Currency of the books.")
+        .because("Providers publish their prices in it.")
+        .at_restart();
+
+    BUILTIN_ROUTES: bool = Setting::new("builtin_routes", (), || true)
+        .doc("Whether the built-in routes exist beside those under `routes`. A configured route replaces the \
+              built-in one of the same prefix, and configured ones are tried first.")
+        .because("Every public provider works without configuration.");
+    ROUTE_PREFIX: Option<Prefix> = Setting::new("routes[].prefix", (), || None)
+        .default_words("required")
+        .doc("Paths that the route takes: this one and all below it. The longest prefix wins. What follows \
+              the prefix is what the upstream sees. It is also the route's name in records.");
+    ROUTE_UPSTREAM: Option<Upstream> = Setting::new("routes[].upstream", (), || None)
+        .default_words("required")
+        .doc("Where requests go. A path in it is put before what follows the prefix.");
+    ROUTE_PROVIDER: Option<ProviderName> = Setting::new("routes[].provider", (), || None)
+        .default_words("the name of `dialect`")
+        .doc("Who answers; prices and records use this name. It implies the dialect.");
+    ROUTE_DIALECT: Option<Dialect> = Setting::new("routes[].dialect", (), || None)
+        .default_words("the provider's own")
+        .doc("API that the upstream speaks. `passthrough` forwards and records without metering.");
+    ROUTE_INCLUDE_USAGE: Option<bool> = Setting::new("routes[].include_usage", (), || None)
+        .default_words("`true` for `openai`, `azure`, `vllm` and `llama.cpp`, `false` for others")
+        .doc("Whether streams are asked to report usage (`stream_options.include_usage`) when the client did \
+              not ask. The extra chunk is then kept from the client.")
+        .because("Those providers report usage in streams only when asked.");
+    ROUTE_AUTH: AuthMode = Setting::new("routes[].auth", (), || AuthMode::PassThrough)
+        .doc("`passthrough`: the client's credentials go to the upstream. `inject`: a configured secret \
+              replaces them.")
+        .because("A sidecar that holds no keys cannot lose them.");
+    ROUTE_SECRET_FILE: Option<PathBuf> = Setting::new("routes[].secret_file", PathKind::OfSecret, || None)
+        .doc("File with the secret to inject. Space around it is ignored.");
+    ROUTE_SECRET_ENV: Option<SecretVariable> = Setting::new("routes[].secret_env", (), || None)
+        .doc("Environment variable with the secret to inject. A file is safer: other programs can read an \
+              environment.");
+    ROUTE_HEADER: Option<HeaderName> = Setting::new("routes[].header", (), || None)
+        .default_words("the provider's own: `authorization`, `x-api-key`, `api-key` or `x-goog-api-key`")
+        .doc("Header that carries the injected secret. In `authorization` it is sent as `Bearer SECRET` \
+              (unless it has a space in it), elsewhere as it is.");
+    ROUTE_ALLOW_PLAINTEXT_UPSTREAM: bool = Setting::new("routes[].allow_plaintext_upstream", (), || false)
+        .doc("Allows credentials to cross the network to an `http://` upstream that is not this machine.")
+        .because("Credentials must not cross a network in the clear by accident.");
+    ROUTE_REGION: Option<Label> = Setting::new("routes[].region", (), || None)
+        .doc("Region whose prices apply.");
+    ROUTE_PROTOCOL: Protocol = Setting::new("routes[].protocol", (), || Protocol::Auto)
+        .doc("HTTP version towards the upstream. `auto` negotiates over TLS and is HTTP/1.1 otherwise.")
+        .because("It works everywhere.");
+    ROUTE_TIMEOUTS_CONNECT: Option<Duration> = Setting::new("routes[].timeouts.connect", PATIENCE, || None)
+        .default_words("`upstream.connect`")
+        .doc("Longest wait for a connection, TLS included.");
+    ROUTE_TIMEOUTS_RESPONSE_HEAD: Option<Duration> = Setting::new("routes[].timeouts.response_head", PATIENCE, || None)
+        .default_words("`upstream.response_head`")
+        .doc("Longest wait for the head of a reply.");
+    ROUTE_TIMEOUTS_IDLE: Option<Duration> = Setting::new("routes[].timeouts.idle", PATIENCE, || None)
+        .default_words("`upstream.idle`")
+        .doc("Longest pause within a reply.");
+    ROUTE_RESPONSE_HEADERS_REQUEST_ID: Option<bool> = Setting::new("routes[].response_headers.request_id", (), || None)
+        .default_words("`response_headers.request_id`")
+        .doc("Whether replies carry `x-bursar-request-id`.");
+    ROUTE_RESPONSE_HEADERS_COST: Option<bool> = Setting::new("routes[].response_headers.cost", (), || None)
+        .default_words("`response_headers.cost`")
+        .doc("Whether replies that are not streamed carry `x-bursar-cost` and token counts.");
+
+    RESPONSE_HEADERS_REQUEST_ID: bool = Setting::new("response_headers.request_id", (), || true)
+        .doc("Whether replies carry `x-bursar-request-id`, the id of their usage record.")
+        .because("It joins an application's log with the ledger and changes nothing for SDKs.");
+    RESPONSE_HEADERS_COST: bool = Setting::new("response_headers.cost", (), || false)
+        .doc("Whether replies that are not streamed carry `x-bursar-cost` and token counts.")
+        .because("The head of such a reply then waits for its end, and costs go to whoever calls.");
+
+    PRICES_BOOK: PriceBook = Setting::new("prices.book", (), || PriceBook::BuiltIn)
+        .doc("Price book to start from.")
+        .because("It ships with the program, so no start depends on the network.");
+    PRICES_OVERLAY: Option<PathBuf> = Setting::new("prices.overlay", PathKind::Ordinary, || None)
+        .doc("File with price rows of your own, which come before those of the book.");
+
+    BUDGETS: NotYetList = Setting::new("budgets", "budgets are not enforced", || NotYetList)
+        .doc("Reserved for budgets.")
+        .because("A budget that is silently ignored is worse than an error.");
+    LIMITS: NotYetList = Setting::new("limits", "limits are not enforced", || NotYetList)
+        .doc("Reserved for rate limits.")
+        .because("A limit that is silently ignored is worse than an error.");
+    RULES: NotYetList = Setting::new("rules", "rules are not enforced", || NotYetList)
+        .doc("Reserved for rules.")
+        .because("A rule that is silently ignored is worse than an error.");
+
+    SERVER_WORKERS: Workers = Setting::new("server.workers", counts(1, 256), || Workers::Auto)
+        .doc("Worker threads. `auto` is one per core, at most four.")
+        .because("A sidecar shares its machine with the application it serves.")
+        .at_restart();
+    SERVER_TIMEOUTS_FIRST_BYTE: Duration = Setting::new("server.timeouts.first_byte", DEADLINE, || Duration::from_secs(5))
+        .doc("Longest wait for the first byte on a new connection.")
+        .because("A connection that says nothing must not hold a slot.");
+    SERVER_TIMEOUTS_HEAD: Duration = Setting::new("server.timeouts.head", DEADLINE, || Duration::from_secs(5))
+        .doc("Longest time for a request's head to arrive whole.")
+        .because("Ends clients that trickle headers; honest heads fit into one packet or two.");
+    SERVER_TIMEOUTS_BODY_IDLE: Duration = Setting::new("server.timeouts.body_idle", DEADLINE, || Duration::from_secs(30))
+        .doc("Longest pause within a request's body.")
+        .because("Ends clients that trickle bodies, spares slow uploads.");
+    SERVER_TIMEOUTS_KEEP_ALIVE: Duration = Setting::new("server.timeouts.keep_alive", DEADLINE, || Duration::from_secs(60))
+        .doc("How long a connection may wait for its next request.")
+        .because("SDKs reuse connections within seconds.");
+    SERVER_TIMEOUTS_DRAIN: Duration = Setting::new("server.timeouts.drain", DEADLINE, || Duration::from_secs(30))
+        .doc("How long open requests may take to end after the signal to stop.")
+        .because("Kubernetes sends its second signal after 30 seconds.");
+    SERVER_LIMITS_HEAD_BYTES: Size = Setting::new("server.limits.head_bytes", sizes(KIB, MIB), || Size(16 * KIB))
+        .doc("Largest head of a request.")
+        .because("Long tokens and baggage fit; floods do not.");
+    SERVER_LIMITS_HEADERS: u32 = Setting::new("server.limits.headers", counts(10, 1_000), || 100)
+        .doc("Most header lines of a request.")
+        .because("SDKs send about twenty.");
+    SERVER_LIMITS_TARGET_BYTES: Size = Setting::new("server.limits.target_bytes", sizes(256, 64 * KIB), || Size(8 * KIB))
+        .doc("Longest path and query of a request.")
+        .because("The length that servers are expected to accept (RFC 9110, section 4.1).");
+    SERVER_LIMITS_BODY_BYTES: Size = Setting::new("server.limits.body_bytes", sizes(KIB, 1 << 30), || Size(32 * MIB))
+        .doc("Largest body of a request, decoded.")
+        .because("The largest that the big providers accept inline.");
+    SERVER_LIMITS_H2_STREAMS: u32 = Setting::new("server.limits.h2_streams", counts(1, 10_000), || 100)
+        .doc("Most requests at a time on one HTTP/2 connection.")
+        .because("The least that RFC 9113 recommends.");
+    SERVER_LIMITS_CONNECTIONS_MAX: u32 = Setting::new("server.limits.connections_max", counts(1, 1_000_000), || 10_000)
+        .doc("Most connections at a time.")
+        .because("Bounds memory; one pod's application is far below it.");
+
+    UPSTREAM_CONNECT: Duration = Setting::new("upstream.connect", PATIENCE, || Duration::from_secs(5))
+        .doc("Longest wait for a connection, TLS included.")
+        .because("A host that does not answer in five seconds is away.");
+    UPSTREAM_RESPONSE_HEAD: Duration = Setting::new("upstream.response_head", PATIENCE, || Duration::from_secs(600))
+        .doc("Longest wait for the head of a reply, from the end of the request.")
+        .because("A long answer that is not streamed takes minutes; SDKs give up after ten.");
+    UPSTREAM_IDLE: Duration = Setting::new("upstream.idle", PATIENCE, || Duration::from_secs(300))
+        .doc("Longest pause within a reply.")
+        .because("Models that think are silent for minutes.");
+    UPSTREAM_POOL_IDLE: Duration = Setting::new("upstream.pool_idle", from_millis(1_000, HOUR), || Duration::from_secs(50))
+        .doc("How long an unused connection is kept.")
+        .because("Common load balancers close theirs after 60 seconds; whoever is first avoids a failed request.");
+    UPSTREAM_POOL_MAX_IDLE_PER_HOST: u32 = Setting::new("upstream.pool_max_idle_per_host", counts(0, 100_000), || 128)
+        .doc("Most unused connections that are kept per host.")
+        .because("Covers a burst without holding sockets for ever.");
+    UPSTREAM_CA_FILE: Option<PathBuf> = Setting::new("upstream.ca_file", PathKind::Ordinary, || None)
+        .doc("PEM file with certificate authorities to trust beside the system's.");
+
+    TELEMETRY_PROMETHEUS: bool = Setting::new("telemetry.prometheus", (), || true)
+        .doc("Whether `/metrics` is served on the admin listener.")
+        .because("It costs nothing until someone asks.");
+    TELEMETRY_OTLP: NotYet = Setting::new("telemetry.otlp", "OTLP is not exported", || NotYet)
+        .doc("Reserved for an OpenTelemetry collector's address.")
+        .because("Telemetry that is silently not sent is worse than an error.");
+    TELEMETRY_LOG_LEVEL: LogFilter = Setting::new("telemetry.log.level", (), || LogFilter("info".to_owned()))
+        .doc("What is logged.")
+        .because("Starts, stops, reloads and trouble; nothing per request.")
+        .alias("BURSAR_LOG");
+    TELEMETRY_LOG_FORMAT: LogFormat = Setting::new("telemetry.log.format", (), || LogFormat::Auto)
+        .doc("How log lines look. `auto` is `pretty` on a terminal and `json` elsewhere.")
+        .because("People read terminals, machines read the rest.")
+        .at_restart();
+}
+
+/// The setting at `path`.
+pub(super) fn find(path: &str) -> Option<&'static dyn Described> {
+    ALL.iter().find(|setting| setting.path() == path).copied()
+}
+
+/// Whether keys exist below `path`, as in a section or a list's items.
+pub(super) fn is_section(path: &str) -> bool {
+    let below = |rest: &str| rest.starts_with('.');
+    ALL.iter().any(|setting| setting.path().strip_prefix(path).is_some_and(below))
+}
+
+/// Whether `path` is a list whose items have keys.
+pub(super) fn is_list_of_sections(path: &str) -> bool {
+    ALL.iter().any(|setting| setting.path().strip_prefix(path).is_some_and(|rest| rest.starts_with("[].")))
+}
+
+/// Names of providers, for a suggestion.
+pub(super) fn provider_names() -> impl Iterator<Item = &'static str> {
+    PROVIDERS.iter().map(|provider| provider.name)
+}
