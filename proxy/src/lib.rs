@@ -1,2 +1,3 @@
 //! The proxy.
 pub mod config;
+pub mod guard;
