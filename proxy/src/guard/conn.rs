@@ -206,10 +206,14 @@ impl ConnState {
         }
     }
 
-    /// From here on the client's bytes are no HTTP: the service is about to answer `101`. Call it
-    /// before that answer, for a request that has no body.
-    pub fn become_tunnel(&self) {
-        self.is_tunnel.store(true, Ordering::Relaxed);
+    /// From here on the client's bytes are no HTTP: the service is about to answer `101` to a request
+    /// without a body. `false` when the guard has already refused what came after that request; a client
+    /// may send nothing before it has the `101` (RFC 6455 §4.1), so the service answers 400 then.
+    #[must_use]
+    pub fn become_tunnel(&self) -> bool {
+        let is_sound = self.rejection().is_none();
+        self.is_tunnel.store(is_sound, Ordering::Relaxed);
+        is_sound
     }
 
     /// Marks the request that the service was just called with as being served, until the value is
@@ -256,6 +260,14 @@ impl ConnState {
                 inner.enter(place, now);
             }
         }
+    }
+
+    /// A read brought bytes that nobody inspects.
+    pub(super) fn stirred(&self) {
+        let now = self.ticker.now();
+        let mut inner = self.lock();
+        inner.stop_waiting(now);
+        inner.expired = None;
     }
 
     /// A read found nothing; `waker` wakes the reader. Answers which deadline has passed meanwhile.

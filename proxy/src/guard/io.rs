@@ -162,15 +162,25 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> GuardedIo<IO> {
 
     /// Shows the guard a window; `None` when nothing is inspected any more.
     fn inspect(&mut self, window: &[u8]) -> Option<Step> {
-        let Mode::Http1(guard) = &mut self.mode else { return None };
-        if self.state.is_tunnel() && guard.position() != Position::Body {
+        if self.tunnels_from_here() {
             self.mode = Mode::Open;
-            return None;
         }
+        let Mode::Http1(guard) = &mut self.mode else {
+            self.state.stirred();
+            return None;
+        };
         let step = guard.inspect(window);
         let position = guard.position();
         self.state.received(Received { heads: step.heads, body: step.body, position });
         Some(step)
+    }
+
+    /// Whether the service has just made this connection a tunnel.
+    fn tunnels_from_here(&self) -> bool {
+        match &self.mode {
+            Mode::Http1(guard) => self.state.is_tunnel() && guard.position() != Position::Body,
+            Mode::Open | Mode::Poisoned | Mode::Broken(_) => false,
+        }
     }
 
     fn conclude(&mut self, step: &Step) {
@@ -241,7 +251,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            if this.backlog.is_fresh {
+            if this.backlog.is_fresh || (this.backlog.has_only_held() && this.tunnels_from_here()) {
                 this.inspect_backlog();
             }
             if buf.remaining() == 0 || this.backlog.send(buf) || this.is_at_eof {
@@ -316,6 +326,11 @@ impl Backlog {
 
     fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Whether there is something and none of it may pass.
+    fn has_only_held(&self) -> bool {
+        self.ready == 0 && !self.is_empty()
     }
 
     /// Lets everything pass.

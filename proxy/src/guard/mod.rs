@@ -15,6 +15,7 @@
 //! | `conn.rs` | what a connection is doing now, for deadlines and for the service |
 //! | `deadlines.rs` | when that has taken too long |
 //! | `io.rs` | `GuardedIo`: the guard around a socket |
+//! | `fuzz.rs` | the fuzz target of the framing |
 //! | `request_check.rs` | the rules that hold for HTTP/1 and HTTP/2 alike |
 //!
 //! Invariants
@@ -35,8 +36,8 @@ pub mod rejection;
 pub mod request_check;
 pub mod target;
 
-#[cfg(test)]
-mod fuzz;
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use conn::{ConnState, Exchange, Phase, Protocol, Tick, Ticker};
 pub use deadlines::{Deadlines, Overdue, overdue};

@@ -1,6 +1,6 @@
 //! The guard under the real HTTP server, over an in-memory socket.
 
-use super::super::conn::Ticker;
+use super::super::conn::{Phase, Ticker};
 use super::super::deadlines::Deadlines;
 use super::*;
 use bytes::Bytes;
@@ -204,8 +204,6 @@ async fn until(state: &ConnState, phase: Phase) {
     }
 }
 
-use super::super::conn::Phase;
-
 /// Sends `stream`, waits for `phase`, lets `seconds` pass, sweeps, and returns what the client reads.
 async fn swept(stream: &'static str, phase: Phase, seconds: u64, expected: Overdue) -> String {
     with_server(Bench::new(), async move |mut client: DuplexStream, state: Arc<ConnState>, ticker, start| {
@@ -322,12 +320,42 @@ async fn a_tunnel_passes_everything_after_its_request() {
     let mut received = vec![0; request.len()];
     io.read_exact(&mut received).await.expect("read");
     assert_eq!(received, request);
-    state.become_tunnel();
+    // What came early waits for the decision.
+    client.write_all(b"early").await.expect("write");
+    let mut one = [0];
+    assert!(futures_util::FutureExt::now_or_never(io.read(&mut one)).is_none());
+    assert!(state.become_tunnel());
     client.write_all(b"\x81\x05hello\n").await.expect("write");
     drop(client);
     received.clear();
     io.read_to_end(&mut received).await.expect("read");
-    assert_eq!(received, b"\x81\x05hello\n");
+    assert_eq!(received, b"early\x81\x05hello\n");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_refused_becomes_no_tunnel() {
+    let Bench { mut client, server, state, .. } = Bench::new();
+    let mut io = GuardedIo::http1(server, Limits::default(), Arc::clone(&state));
+    client
+        .write_all(b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n\x81\x05")
+        .await
+        .expect("write");
+    assert_ne!(io.read(&mut [0; 4096]).await.expect("read"), 0);
+    assert_eq!(state.rejection(), Some(Rejection::RequestLine));
+    assert!(!state.become_tunnel());
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_stirs_in_time_is_not_closed() {
+    let Bench { mut client, server, state, .. } = Bench::new();
+    let mut io = GuardedIo::http2(server, Limits::default(), Arc::clone(&state));
+    state.expire(Overdue::KeepAlive);
+    client.write_all(b"ping").await.expect("write");
+    let mut received = [0; 8];
+    assert_eq!(io.read(&mut received).await.expect("read"), 4);
+    assert!(futures_util::FutureExt::now_or_never(io.read(&mut received)).is_none());
+    state.expire(Overdue::KeepAlive);
+    assert_eq!(io.read(&mut received).await.expect("read"), 0);
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Requests as the server hands them over, good and bad, in HTTP/1 and HTTP/2.
 
 use super::*;
-use http::HeaderValue;
 use Rejection::*;
+use http::HeaderValue;
 
 fn parts(version: Version, method: &str, uri: &str, headers: &[(&str, &str)]) -> Parts {
     let mut request = http::Request::builder().version(version).method(method).uri(uri);

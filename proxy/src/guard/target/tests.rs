@@ -140,6 +140,20 @@ fn other_spellings_of_a_path_are_refused() {
     }
 }
 
+#[test]
+fn the_server_reads_accepted_targets_as_they_are() {
+    for byte in 0..=0x7f_u8 {
+        let byte = char::from(byte);
+        for target in [format!("/a{byte}b"), format!("/{byte}"), format!("/?a{byte}b"), format!("/a?{byte}")]
+        {
+            if check_target(target.as_bytes()).is_ok() {
+                let uri: http::Uri = target.parse().expect("what we accept, the server accepts");
+                assert_eq!(uri.path_and_query().map(|target| target.as_str()), Some(target.as_str()));
+            }
+        }
+    }
+}
+
 proptest! {
     /// Whatever an upstream does to an accepted path (decode once or twice, resolve dots, merge
     /// slashes), it arrives at our canonical path.
