@@ -103,11 +103,11 @@ fn providers_table() -> String {
 }
 
 fn routes_table() -> String {
-    let mut text = "\n## Built-in routes\n\nA segment in braces is any one segment of up to 64 lower-case letters, \
+    let mut text = "\n## Built-in routes\n\nA segment in braces is any one segment of up to 63 lower-case letters, \
                     digits and `-`, and becomes part of the host. Routes marked *whole path* are for clients that \
                     changed only their host: nothing is taken off the path.\n\n\
                     | Prefix | Upstream | Provider | |\n|---|---|---|---|\n"
-        .replace("up to 64", "up to 63");
+        .to_owned();
     for route in BUILT_IN {
         let name = route.prefix.split_once('{').map_or("", |(_, name)| name.trim_end_matches('}'));
         let upstream = route.upstream.replace("{}", &format!("{{{name}}}"));

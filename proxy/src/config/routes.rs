@@ -320,6 +320,9 @@ impl Tier {
     }
 
     fn find<'t, 'p>(&'t self, path: &'p str) -> Option<Matched<'t, 'p>> {
+        if self.heads.is_empty() {
+            return None;
+        }
         let everything = || self.find_below("", path);
         self.find_below(head(path), path).or_else(everything)
     }
@@ -361,6 +364,19 @@ enum Segment {
 /// `%2F` in Bedrock's model ids.
 #[must_use]
 pub fn is_canonical(path: &str) -> bool {
+    is_plain(path.as_bytes()) || has_one_reading(path)
+}
+
+/// Whether the path has none of the characters and pairs that need a closer look; most have none.
+fn is_plain(path: &[u8]) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b':');
+    let pairs = path.iter().zip(path.iter().skip(1));
+    path.first() == Some(&b'/')
+        && path.iter().all(|b| plain(*b))
+        && !pairs.into_iter().any(|(a, b)| *a == b'/' && matches!(b, b'/' | b'.'))
+}
+
+fn has_one_reading(path: &str) -> bool {
     let mut bytes = path.bytes();
     if bytes.next() != Some(b'/') {
         return false;

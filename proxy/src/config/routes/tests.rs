@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Config, Sources};
+use proptest::prelude::*;
 
 fn table(yaml: &str) -> RouteTable {
     Config::load(Sources::from_text(yaml)).unwrap().routes
@@ -254,6 +255,13 @@ fn odd_paths_with_one_reading_are_canonical() {
         "/a/b,c@d!$&'()*+=",
     ] {
         assert!(is_canonical(path), "{path}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_short_look_at_a_path_never_contradicts_the_long_one(path in "[/a.:%2e;-]{0,12}") {
+        prop_assert!(!is_plain(path.as_bytes()) || has_one_reading(&path), "{path}");
     }
 }
 
