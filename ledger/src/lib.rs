@@ -1,1 +1,404 @@
-//! Memory.
+//! The ledger: what was used, written once, kept safe, and added up.
+//!
+//! An append-only, checksummed, hash-chained journal is the truth; an embedded database derived from
+//! it answers reports. One writer thread owns both; producers push records into a bounded queue and
+//! never block.
+//!
+//! ```
+//! # use bursar_domain::{SystemClock, UsageRecord, Cost, Currency};
+//! # use bursar_ledger::{Ledger, Options, UsageQuery};
+//! # use std::sync::Arc;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let pricer = Arc::new(|_: &UsageRecord| Cost::unpriced(Currency::USD));
+//! let (ledger, report) = Ledger::open(Options::new(dir.path()), Arc::new(SystemClock), pricer)?;
+//! assert!(report.created);
+//! assert_eq!(ledger.usage(&UsageQuery::default())?.totals.requests, 0);
+//! ledger.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants
+//! - What was acknowledged survives as its `Durability` says, exactly once.
+//! - Only `store` names the embedded database.
+//!
+//! Not here: prices and rules (`bursar-policies`), the network (`bursar`).
+
+mod ack;
+mod codec;
+mod disk;
+pub mod export;
+mod guard;
+mod journal;
+mod open;
+mod query;
+mod rollup;
+mod seen;
+mod settle;
+mod store;
+mod verify;
+mod writer;
+
+pub use ack::{Appended, NotRecorded, Receipt};
+pub use codec::{DecodeError, RecordKind};
+pub use guard::DirectoryError;
+pub use journal::Damage;
+pub use journal::find::TornTail;
+pub use journal::read::{ReadError, RecordRange, Records, StoredRecord};
+pub use open::{OpenError, OpenReport, Progress, ProgressFn, StoreState};
+pub use query::{
+    Filter, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport, UsageRow,
+};
+pub use rollup::{MoneySum, MoneyTotals, Totals};
+pub use settle::{Pricer, USAGE_RAW_BYTES_MAX};
+pub use verify::{StoreCheck, Verified, VerifyError, verify};
+pub use writer::{Durability, Health};
+
+use bursar_domain::{Clock, LedgerId, UsageRecord};
+use disk::{Disk, RealDisk};
+use guard::DirectoryLock;
+use journal::View;
+use journal::segment::Check;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use writer::{Entry, Refusal, Settings, Shared, Writer};
+
+/// How a ledger is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// The data directory; made when it is not there.
+    pub dir: PathBuf,
+    /// When a record is acknowledged.
+    pub durability: Durability,
+    /// Most records that wait for the writer. A full queue refuses.
+    pub queue_entries_max: usize,
+    /// How long a group waits for more records (in `group` and `relaxed`).
+    pub group_delay: Duration,
+    /// Most records of one group.
+    pub group_records_max: usize,
+    /// Size of a journal segment; at least 16 KiB.
+    pub segment_bytes: u64,
+    /// Called while a long opening goes on.
+    pub on_progress: Option<ProgressFn>,
+}
+
+impl Options {
+    /// The defaults, for `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            durability: Durability::Group,
+            queue_entries_max: 65_536,
+            group_delay: Duration::from_millis(5),
+            group_records_max: 4_096,
+            segment_bytes: 64 << 20,
+            on_progress: None,
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            durability: self.durability,
+            group_delay: self.group_delay,
+            group_records_max: self.group_records_max.clamp(1, 65_536),
+            queue_entries_max: self.queue_entries_max,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("dir", &self.dir)
+            .field("durability", &self.durability)
+            .field("segment_bytes", &self.segment_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the producer wants to know when its record is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// No: the receipt is ready at once, with `Appended::Queued`.
+    No,
+    /// Yes: the receipt is ready when the record is as durable as the ledger promises.
+    Acknowledged,
+}
+
+/// A record that was not taken, with the reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct Rejected {
+    /// The record.
+    pub record: Box<UsageRecord>,
+    /// Why.
+    pub reason: RejectReason,
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RejectReason {
+    /// The queue is full.
+    #[error("the ledger's queue is full")]
+    QueueFull,
+    /// The journal failed; nothing is acknowledged until a restart.
+    #[error("the journal failed and takes no record until a restart")]
+    JournalFailed,
+    /// The ledger is being closed.
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+/// Why closing was not clean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseError {
+    /// Records in the queue could not be written.
+    #[error("the journal failed: {records} records were not written")]
+    NotWritten {
+        /// Records that the ledger did not take or could not write, since it was opened.
+        records: u64,
+    },
+}
+
+/// Figures about a running ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// The ledger's id.
+    pub ledger: LedgerId,
+    /// The last acknowledged sequence.
+    pub last_sequence: u64,
+    /// Records waiting for the writer.
+    pub queue_entries: usize,
+    /// Most that may wait.
+    pub queue_entries_max: usize,
+    /// Records taken into the queue since the ledger was opened.
+    pub appended: u64,
+    /// Records acknowledged since then.
+    pub acknowledged: u64,
+    /// Records that were there already.
+    pub repeated: u64,
+    /// Records refused or lost.
+    pub dropped: u64,
+    /// Frames written.
+    pub frames: u64,
+    /// How long the last frame took to be as durable as promised, in microseconds.
+    pub last_commit_us: u64,
+    /// Bytes of the journal, without zeros ahead.
+    pub journal_bytes: u64,
+    /// Segments of the journal.
+    pub segments: u64,
+    /// The last error, if any since the ledger was opened.
+    pub last_error: Option<String>,
+    /// Whether the ledger does what it promises.
+    pub health: Health,
+}
+
+/// An open ledger. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<Result<(), NotRecorded>>>>,
+    _lock: DirectoryLock,
+}
+
+impl Ledger {
+    /// Opens the ledger in `options.dir`, making it when there is none, and starts its writer.
+    pub fn open(
+        options: Options,
+        clock: Arc<dyn Clock>,
+        pricer: Arc<dyn Pricer>,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        Self::open_on(Arc::new(RealDisk), options, clock, pricer)
+    }
+
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        clock: Arc<dyn Clock>,
+        pricer: Arc<dyn Pricer>,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        let settings = options.settings();
+        let opened = open::open(&open::Request {
+            dir: &options.dir,
+            segment_bytes: options.segment_bytes,
+            disk,
+            clock: clock.as_ref(),
+            progress: options.on_progress.as_ref(),
+        })?;
+        let open::Opened { lock, journal, store, recent, report } = opened;
+        let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store));
+        if let StoreState::Unavailable { reason } = &report.store {
+            shared.note_store_trouble(reason);
+        }
+        let writer = Writer::new(shared.clone(), settings, journal, recent, clock, pricer);
+        let thread = std::thread::Builder::new()
+            .name("bursar-ledger".to_owned())
+            .spawn(move || writer::run(writer))
+            .map_err(|source| OpenError::System { operation: "start the ledger's thread", source })?;
+        let inner = Inner { shared, thread: Mutex::new(Some(thread)), _lock: lock };
+        Ok((Self { inner: Arc::new(inner) }, report))
+    }
+
+    /// Gives a record to the writer. Never blocks; a record that is not taken comes back.
+    ///
+    /// Idempotent by id: a record whose id is there already changes nothing.
+    pub fn append(&self, record: Box<UsageRecord>, wait: Wait) -> Result<Receipt, Rejected> {
+        let (ack, receipt) = match wait {
+            Wait::No => (None, Receipt::queued()),
+            Wait::Acknowledged => {
+                let (ack, receipt) = ack::pair();
+                (Some(ack), receipt)
+            }
+        };
+        match self.inner.shared.push(Entry { record, ack }) {
+            Ok(()) => Ok(receipt),
+            Err((refusal, entry)) => {
+                let reason = match refusal {
+                    Refusal::Full => RejectReason::QueueFull,
+                    Refusal::Failed => RejectReason::JournalFailed,
+                    Refusal::Closed => RejectReason::Closed,
+                };
+                Err(Rejected { record: entry.record, reason })
+            }
+        }
+    }
+
+    /// Answers a question about usage. Every record acknowledged before the call is in the answer.
+    /// Reads files: not for an async thread.
+    pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
+        query::usage(&self.inner.shared, query)
+    }
+
+    /// The acknowledged records in `range`, in sequence, while writing goes on. Reads files: not for
+    /// an async thread.
+    #[must_use]
+    pub fn records(&self, range: RecordRange) -> Records {
+        Records::new(&self.inner.shared.view(), range, Check::Checksums)
+    }
+
+    /// Waits until everything that was queued before the call is durable and in the embedded
+    /// database. Blocks: not for an async thread.
+    pub fn checkpoint(&self) -> Result<(), NotRecorded> {
+        self.inner.shared.ask_checkpoint().wait().map(|_| ())
+    }
+
+    /// The ledger's id.
+    #[must_use]
+    pub fn id(&self) -> LedgerId {
+        self.inner.shared.view().ledger
+    }
+
+    /// Figures for metrics and health checks.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &self.inner.shared;
+        let view = shared.view();
+        let counters = &shared.counters;
+        Stats {
+            ledger: view.ledger,
+            last_sequence: view.last_sequence(),
+            queue_entries: shared.queue.len(),
+            queue_entries_max: shared.queue.capacity(),
+            appended: counters.appended.load(Ordering::Relaxed),
+            acknowledged: counters.acknowledged.load(Ordering::Relaxed),
+            repeated: counters.repeated.load(Ordering::Relaxed),
+            dropped: counters.dropped.load(Ordering::Relaxed),
+            frames: counters.frames.load(Ordering::Relaxed),
+            last_commit_us: counters.last_commit_us.load(Ordering::Relaxed),
+            journal_bytes: view.bytes(),
+            segments: view.segments().count() as u64,
+            last_error: shared.last_error(),
+            health: shared.health(),
+        }
+    }
+
+    /// Writes what is queued, makes all of it durable and stops the writer. Other clones refuse from
+    /// now on; the directory is free once all are gone. Blocks: not for an async thread.
+    pub fn close(self) -> Result<(), CloseError> {
+        self.inner.stop()
+    }
+}
+
+impl Inner {
+    fn stop(&self) -> Result<(), CloseError> {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return Ok(()) };
+        self.shared.ask_close(thread.thread());
+        match thread.join() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                Err(CloseError::NotWritten { records: self.shared.counters.dropped.load(Ordering::Relaxed) })
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nobody is left to be told; `close` is for those who want to know.
+        let _ = self.stop();
+    }
+}
+
+/// A ledger that no process is using, opened for reading. Nothing in it is changed.
+#[derive(Debug)]
+pub struct OfflineLedger {
+    view: View,
+    torn_tail: Option<TornTail>,
+    _lock: DirectoryLock,
+}
+
+impl OfflineLedger {
+    /// Opens the ledger in `dir` and keeps it locked. `DirectoryError::InUse` names the process that
+    /// has it open: ask its admin API instead.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let (lock, found) = open::open_offline(dir)?;
+        let torn_tail = found.tail.clone();
+        let no_ledger = || DirectoryError::NoLedger { path: dir.to_owned() };
+        let view = open::view_of(found).ok_or_else(no_ledger)?;
+        Ok(Self { view, torn_tail, _lock: lock })
+    }
+
+    /// The ledger's id.
+    #[must_use]
+    pub fn id(&self) -> LedgerId {
+        self.view.ledger
+    }
+
+    /// The last sequence; 0 when there is none.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.view.last_sequence()
+    }
+
+    /// An end torn by a crash, which is not read and which the next start will cut.
+    #[must_use]
+    pub fn torn_tail(&self) -> Option<&TornTail> {
+        self.torn_tail.as_ref()
+    }
+
+    /// Answers a question about usage, from the journal's records.
+    pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
+        query::from_records(&self.view, query)
+    }
+
+    /// The records in `range`, in sequence.
+    #[must_use]
+    pub fn records(&self, range: RecordRange) -> Records {
+        Records::new(&self.view, range, Check::Checksums)
+    }
+}
+
+#[cfg(test)]
+mod faults;

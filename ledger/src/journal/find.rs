@@ -1,0 +1,297 @@
+//! Finding a journal on disk: which segments there are, where each one ends, and whether the end is
+//! clean, torn or damaged.
+//!
+//! Invariants
+//! - Nothing is changed here; cutting a torn tail is `Journal::resume`'s work.
+//! - A bad frame is *torn* only in the last segment and only when no later frame vouches that it had
+//!   been made durable. Everything else is damage and is named by segment, offset and sequences.
+//! - A sealed segment is taken at its footer's word; `verify` and replays read its frames.
+//!
+//! Not here: writing (`journal`), reading records (`journal::read`).
+
+use super::format::{HeaderError, Ranges, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::segment::{Check, SegmentError, SegmentReader, Step, frames_after, read_footer, read_header};
+use super::{Damage, Segment};
+use crate::codec::{self, DecodeError};
+use bursar_domain::LedgerId;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The end of a journal that was cut because its last frame was not whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// Number of the segment.
+    pub segment: u64,
+    /// Where the torn frame began.
+    pub offset: u64,
+    /// Bytes that were cut, without the zeros behind them.
+    pub bytes: u64,
+    /// The first sequence that is gone.
+    pub first_sequence: u64,
+    /// Records known to be gone; `None` when even their number is unreadable.
+    pub records: Option<u64>,
+    /// What was wrong with the frame.
+    pub what: String,
+}
+
+/// A journal as it lies on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) ledger: LedgerId,
+    /// All segments, oldest first; never empty.
+    pub(crate) segments: Vec<Segment>,
+    /// The last segment has its footer: writing goes on in a new one.
+    pub(crate) last_is_sealed: bool,
+    pub(crate) tail: Option<TornTail>,
+}
+
+/// Why a journal cannot be used as it lies there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FindError {
+    #[error("cannot read {}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    #[error("journal segment {segment:08}.seg has format version {version}")]
+    Newer { segment: u64, version: u16 },
+    #[error("cannot decode the frame at sequence {sequence}")]
+    Undecodable {
+        sequence: u64,
+        #[source]
+        source: DecodeError,
+    },
+}
+
+/// Looks at the journal in `dir`; `None` when there is no segment.
+pub(crate) fn find(dir: &Path) -> Result<Option<Found>, FindError> {
+    let mut headers = Vec::new();
+    for (number, path) in list(dir)? {
+        headers.push((path.clone(), header_of(number, &path)?));
+    }
+    let Some((_, first)) = headers.first() else { return Ok(None) };
+    let ledger = first.ledger;
+    check_first(first)?;
+    let mut segments: Vec<Segment> = Vec::with_capacity(headers.len());
+    let mut rest = headers.iter().peekable();
+    while let Some((path, header)) = rest.next() {
+        match rest.peek() {
+            Some((_, next)) => {
+                check_next(header, next)?;
+                segments.push(inner_segment(path, header, next)?);
+            }
+            None => {
+                let (segment, last_is_sealed, tail) = last_segment(path, header)?;
+                segments.push(segment);
+                return Ok(Some(Found { ledger, segments, last_is_sealed, tail }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The segment files in `dir` by number.
+fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, FindError> {
+    let io = |source| FindError::Io { path: dir.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        if let (Some(number), Some("seg")) = (number, path.extension().and_then(|e| e.to_str())) {
+            files.push((number, path));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn header_of(number: u64, path: &Path) -> Result<SegmentHeader, FindError> {
+    let damage = |what: &str| Damage {
+        segment: number,
+        offset: 0,
+        first_sequence: 1,
+        last_sequence: None,
+        what: what.to_owned(),
+    };
+    match read_header(path) {
+        Ok(header) if header.number == number => Ok(header),
+        Ok(_) => Err(damage("the file's name is not its number").into()),
+        Err(SegmentError::Header(HeaderError::Damaged)) => {
+            Err(damage("the segment header's checksum does not match").into())
+        }
+        Err(SegmentError::Header(HeaderError::Newer(version))) => {
+            Err(FindError::Newer { segment: number, version })
+        }
+        Err(SegmentError::Io(source)) => Err(FindError::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn check_first(first: &SegmentHeader) -> Result<(), FindError> {
+    if first.first_sequence == 1 {
+        return Ok(());
+    }
+    Err(Damage {
+        segment: first.number.saturating_sub(1),
+        offset: 0,
+        first_sequence: 1,
+        last_sequence: Some(first.first_sequence.saturating_sub(1)),
+        what: "earlier segments are missing".to_owned(),
+    }
+    .into())
+}
+
+fn check_next(header: &SegmentHeader, next: &SegmentHeader) -> Result<(), FindError> {
+    let damage = |what: &str| Damage {
+        segment: header.number.saturating_add(1),
+        offset: 0,
+        first_sequence: header.first_sequence,
+        last_sequence: Some(next.first_sequence.saturating_sub(1)),
+        what: what.to_owned(),
+    };
+    if next.number != header.number.saturating_add(1) {
+        return Err(damage("the segment is missing").into());
+    }
+    if next.ledger != header.ledger {
+        return Err(damage("the segment belongs to another ledger").into());
+    }
+    Ok(())
+}
+
+/// A segment that has a successor: it ends where the successor says.
+fn inner_segment(path: &Path, header: &SegmentHeader, next: &SegmentHeader) -> Result<Segment, FindError> {
+    let io = |source| FindError::Io { path: path.to_owned(), source };
+    if let Some(footer) = read_footer(path).map_err(io)?
+        && footer.first_sequence == header.first_sequence
+        && footer.last_sequence.saturating_add(1) == next.first_sequence
+        && footer.hash == next.previous_hash
+    {
+        return Ok(Segment {
+            number: header.number,
+            path: Arc::from(path),
+            first_sequence: footer.first_sequence,
+            last_sequence: footer.last_sequence,
+            data_end: footer.data_end,
+            ranges: footer.ranges,
+            hash: footer.hash,
+        });
+    }
+    let mut scan = Scan::open(path, header)?;
+    loop {
+        if scan.reader.next_sequence() == next.first_sequence && *scan.reader.hash() == next.previous_hash {
+            return Ok(scan.segment());
+        }
+        let what = match scan.step()? {
+            Step::Frame(_) => continue,
+            Step::End => "the segment ends before its successor begins",
+            Step::Bad(what) => what,
+        };
+        return Err(scan.damage(what, Some(next.first_sequence.saturating_sub(1))).into());
+    }
+}
+
+fn last_segment(path: &Path, header: &SegmentHeader) -> Result<(Segment, bool, Option<TornTail>), FindError> {
+    let io = |source| FindError::Io { path: path.to_owned(), source };
+    let footer = read_footer(path).map_err(io)?;
+    let mut scan = Scan::open(path, header)?;
+    loop {
+        if let Some(footer) = &footer
+            && footer.data_end == scan.reader.offset()
+            && footer.hash == *scan.reader.hash()
+        {
+            return Ok((scan.segment(), true, None));
+        }
+        match scan.step()? {
+            Step::Frame(_) => {}
+            Step::End => return Ok((scan.segment(), false, None)),
+            Step::Bad(what) => {
+                let tail = scan.judge(what)?;
+                return Ok((scan.segment(), false, Some(tail)));
+            }
+        }
+    }
+}
+
+/// A walk over one segment that gathers what its footer would say.
+struct Scan<'a> {
+    path: &'a Path,
+    header: &'a SegmentHeader,
+    reader: SegmentReader,
+    ranges: Ranges,
+}
+
+impl<'a> Scan<'a> {
+    fn open(path: &'a Path, header: &'a SegmentHeader) -> Result<Self, FindError> {
+        let reader = match SegmentReader::open(path, None, Check::Chain) {
+            Ok(reader) => reader,
+            Err(SegmentError::Io(source)) => return Err(FindError::Io { path: path.to_owned(), source }),
+            Err(SegmentError::Header(_)) => return Err(header_of(header.number, path).err().unwrap_or_else(
+                || FindError::Newer { segment: header.number, version: 0 },
+            )),
+        };
+        Ok(Self { path, header, reader, ranges: Ranges::EMPTY })
+    }
+
+    fn step(&mut self) -> Result<Step, FindError> {
+        let step = self
+            .reader
+            .step()
+            .map_err(|source| FindError::Io { path: self.path.to_owned(), source })?;
+        if let Step::Frame(head) = &step {
+            let ranges = &mut self.ranges;
+            codec::for_each_id(head, self.reader.payload(), |id, started| ranges.add(id.bits(), started.micros()))
+                .map_err(|source| FindError::Undecodable { sequence: head.first_sequence, source })?;
+        }
+        Ok(step)
+    }
+
+    fn segment(&self) -> Segment {
+        Segment {
+            number: self.header.number,
+            path: Arc::from(self.path),
+            first_sequence: self.header.first_sequence,
+            last_sequence: self.reader.next_sequence().saturating_sub(1),
+            data_end: self.reader.offset().max(SEGMENT_HEADER_BYTES),
+            ranges: self.ranges,
+            hash: *self.reader.hash(),
+        }
+    }
+
+    fn damage(&self, what: &str, last_sequence: Option<u64>) -> Damage {
+        Damage {
+            segment: self.header.number,
+            offset: self.reader.offset(),
+            first_sequence: self.reader.next_sequence(),
+            last_sequence,
+            what: what.to_owned(),
+        }
+    }
+
+    /// Whether the bad frame at the reader's position is a torn tail; if not, it is damage.
+    fn judge(&self, what: &str) -> Result<TornTail, FindError> {
+        let io = |source| FindError::Io { path: self.path.to_owned(), source };
+        let (offset, sequence) = (self.reader.offset(), self.reader.next_sequence());
+        let later = frames_after(self.path, offset, sequence).map_err(io)?;
+        if let Some(witness) = later.iter().find(|head| head.synced_sequence >= sequence) {
+            let last = witness.first_sequence.saturating_sub(1).max(sequence);
+            return Err(self.damage(what, Some(last)).into());
+        }
+        let bytes = std::fs::read(self.path).map_err(io)?;
+        let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+        let used = rest.iter().rposition(|b| *b != 0).map_or(0, |last| last.saturating_add(1));
+        let head = rest.get(..super::FRAME_HEAD_BYTES as usize).and_then(super::FrameHead::decode);
+        let last = later.last().or(head.as_ref()).map(super::FrameHead::last_sequence);
+        let records = last.and_then(|last| last.checked_sub(sequence)).map(|n| n.saturating_add(1));
+        Ok(TornTail {
+            segment: self.header.number,
+            offset,
+            bytes: used as u64,
+            first_sequence: sequence,
+            records,
+            what: what.to_owned(),
+        })
+    }
+}

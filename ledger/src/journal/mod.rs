@@ -1,0 +1,457 @@
+//! The journal: an append-only, checksummed, hash-chained row of segments. It is the truth; all else
+//! is derived from it.
+//!
+//! Invariants
+//! - Sequences start at 1 and have no gaps, within and across segments.
+//! - A frame is acknowledged only after `write` succeeded and, if durability was asked for, after
+//!   `fdatasync` did too.
+//! - A file on which a write or sync failed is never written again. After a failed *write*, and after
+//!   a sync that failed because the disk is full, the same frame goes into a new segment, whose header
+//!   says where the old one's good part ends. Any other failed sync latches: nothing is acknowledged
+//!   until a restart (promise P5).
+//! - Space ahead is filled with zeros in pieces, so `fdatasync` rarely has metadata to write; a rest
+//!   of zeros is the normal end. That filling is best effort: it can fail without harm.
+//!
+//! Not here: groups, queue and acknowledgements (`writer`), payloads (`codec`).
+
+pub(crate) mod find;
+pub(crate) mod format;
+pub(crate) mod read;
+pub(crate) mod segment;
+
+use crate::disk::{Disk, DiskFile, is_full};
+use bursar_domain::{LedgerId, Timestamp};
+use format::{
+    FOOTER_BYTES, FRAME_HEAD_BYTES, Footer, FrameHead, Hash, Ranges, SEGMENT_HEADER_BYTES, SegmentHeader,
+    chain,
+};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Zeros are written ahead in pieces of this size.
+const FILL_BYTES: u64 = 4 << 20;
+/// Smallest segment that may be configured.
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A place in the journal that is not what was written there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("journal segment {segment:08}.seg is damaged at byte {offset}: {what}; affected: {}", affected(.first_sequence, .last_sequence))]
+pub struct Damage {
+    /// Number of the segment.
+    pub segment: u64,
+    /// Byte offset in it.
+    pub offset: u64,
+    /// The first sequence that cannot be read.
+    pub first_sequence: u64,
+    /// The last sequence that cannot be read, when that is known.
+    pub last_sequence: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+fn affected(first: &u64, last: &Option<u64>) -> String {
+    match last {
+        Some(last) => format!("sequences {first} to {last}"),
+        None => format!("sequences from {first} on"),
+    }
+}
+
+/// A segment as the running program knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) path: Arc<Path>,
+    pub(crate) first_sequence: u64,
+    /// `first_sequence - 1` when there is none.
+    pub(crate) last_sequence: u64,
+    pub(crate) data_end: u64,
+    pub(crate) ranges: Ranges,
+    /// The chain hash after the last frame.
+    pub(crate) hash: Hash,
+}
+
+/// The journal at one moment: everything up to the last acknowledged frame.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) ledger: LedgerId,
+    pub(crate) sealed: Arc<Vec<Segment>>,
+    pub(crate) current: Segment,
+}
+
+impl View {
+    /// All segments, oldest first.
+    pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.sealed.iter().chain(std::iter::once(&self.current))
+    }
+
+    /// The last sequence; 0 when there is none.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.current.last_sequence
+    }
+
+    /// The chain hash after the last frame.
+    pub(crate) fn hash(&self) -> Hash {
+        self.current.hash
+    }
+
+    /// Bytes of headers, frames and footers; zeros ahead are not counted.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments().fold(0, |sum, segment| sum.saturating_add(segment.data_end))
+    }
+}
+
+/// A failed operation on the journal's files.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}", path.display())]
+pub(crate) struct JournalError {
+    pub(crate) operation: &'static str,
+    pub(crate) path: PathBuf,
+    /// Whether nothing may be acknowledged any more until a restart.
+    pub(crate) latches: bool,
+    #[source]
+    pub(crate) source: io::Error,
+}
+
+impl JournalError {
+    fn write(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { operation, path: path.to_owned(), latches: false, source }
+    }
+
+    /// A failed sync: what the kernel held may be gone, and asking again would falsely succeed.
+    fn sync(path: &Path, source: io::Error) -> Self {
+        let latches = !is_full(&source);
+        Self { operation: "make durable", path: path.to_owned(), latches, source }
+    }
+}
+
+/// A frame ready for the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Frame {
+    bytes: Vec<u8>,
+    head: Option<FrameHead>,
+    ranges: Option<Ranges>,
+    hash: Hash,
+}
+
+impl Frame {
+    /// Empties the frame and gives the buffer into which the payload goes.
+    pub(crate) fn begin(&mut self) -> &mut Vec<u8> {
+        self.bytes.clear();
+        self.bytes.resize(FRAME_HEAD_BYTES as usize, 0);
+        self.head = None;
+        &mut self.bytes
+    }
+
+    fn finish(&mut self, first_sequence: u64, synced_sequence: u64, previous: &Hash, about: &Payload) {
+        let Some((head_bytes, payload)) = self.bytes.split_at_mut_checked(FRAME_HEAD_BYTES as usize) else {
+            return;
+        };
+        let head = FrameHead {
+            payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+            first_sequence,
+            count: about.count,
+            payload_version: about.version,
+            synced_sequence,
+            payload_crc: crc32c::crc32c(payload),
+        };
+        head_bytes.copy_from_slice(&head.encode());
+        self.hash = chain(previous, head_bytes, payload);
+        self.bytes.extend_from_slice(&self.hash);
+        self.head = Some(head);
+        self.ranges = Some(about.ranges);
+    }
+}
+
+/// What the journal must know about a payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Payload {
+    pub(crate) count: u32,
+    pub(crate) version: u16,
+    pub(crate) ranges: Ranges,
+}
+
+/// Whether a frame is acknowledged once written or once on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Promise {
+    Written,
+    Durable,
+}
+
+/// The writing end of the journal.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    ledger: LedgerId,
+    sealed: Arc<Vec<Segment>>,
+    current: Segment,
+    file: Box<dyn DiskFile>,
+    /// Up to here the file has blocks (zeros or frames).
+    filled: u64,
+    /// A write or sync on the file failed: its bytes after `data_end` mean nothing.
+    doubtful: bool,
+    synced_sequence: u64,
+}
+
+/// Where and how a journal is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) segment_bytes: u64,
+}
+
+impl Journal {
+    /// Begins a new, empty journal.
+    pub(crate) fn create(place: Place, ledger: LedgerId, now: Timestamp) -> Result<Self, JournalError> {
+        let header = SegmentHeader {
+            ledger,
+            number: 1,
+            first_sequence: 1,
+            previous_hash: format::GENESIS,
+            made_at: now,
+        };
+        let (current, file, filled) = create_segment(&place, &header)?;
+        Ok(Self::assemble(place, ledger, Vec::new(), current, file, filled))
+    }
+
+    /// Continues the journal that `find` found, cutting a torn tail.
+    pub(crate) fn resume(place: Place, found: &find::Found, now: Timestamp) -> Result<Self, JournalError> {
+        let mut segments = found.segments.clone();
+        let Some(last) = segments.pop() else {
+            return Self::create(place, found.ledger, now);
+        };
+        if found.last_is_sealed {
+            let header = SegmentHeader {
+                ledger: found.ledger,
+                number: last.number.saturating_add(1),
+                first_sequence: last.last_sequence.saturating_add(1),
+                previous_hash: last.hash,
+                made_at: now,
+            };
+            let (current, file, filled) = create_segment(&place, &header)?;
+            segments.push(last);
+            return Ok(Self::assemble(place, found.ledger, segments, current, file, filled));
+        }
+        let mut file =
+            place.disk.open(&last.path).map_err(|e| JournalError::write("open", &last.path, e))?;
+        if found.tail.is_some() {
+            file.set_len(last.data_end).map_err(|e| JournalError::write("cut", &last.path, e))?;
+        }
+        // What an earlier run wrote without syncing must not be built upon unsynced.
+        file.sync_data().map_err(|e| JournalError::sync(&last.path, e))?;
+        let filled = file.len().map_err(|e| JournalError::write("measure", &last.path, e))?;
+        Ok(Self::assemble(place, found.ledger, segments, last, file, filled))
+    }
+
+    fn assemble(
+        place: Place,
+        ledger: LedgerId,
+        sealed: Vec<Segment>,
+        current: Segment,
+        file: Box<dyn DiskFile>,
+        filled: u64,
+    ) -> Self {
+        let synced_sequence = current.last_sequence;
+        Self {
+            disk: place.disk,
+            dir: place.dir,
+            segment_bytes: place.segment_bytes.max(SEGMENT_BYTES_MIN),
+            ledger,
+            sealed: Arc::new(sealed),
+            current,
+            file,
+            filled,
+            doubtful: false,
+            synced_sequence,
+        }
+    }
+
+    /// The journal as readers may see it.
+    pub(crate) fn view(&self) -> View {
+        View { ledger: self.ledger, sealed: self.sealed.clone(), current: self.current.clone() }
+    }
+
+    /// The last acknowledged sequence.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.current.last_sequence
+    }
+
+    /// The chain hash after the last acknowledged frame.
+    pub(crate) fn hash(&self) -> Hash {
+        self.current.hash
+    }
+
+    /// The last sequence known to be on the disk.
+    pub(crate) fn synced_sequence(&self) -> u64 {
+        self.synced_sequence
+    }
+
+    /// Closes the frame over its payload: it gets the next sequence and its place in the chain.
+    pub(crate) fn finish(&self, frame: &mut Frame, about: &Payload) {
+        let first = self.current.last_sequence.saturating_add(1);
+        frame.finish(first, self.synced_sequence, &self.current.hash, about);
+    }
+
+    /// Writes a finished frame. Until this succeeds the frame does not exist; it may be tried again
+    /// unless the error latches.
+    pub(crate) fn commit(&mut self, frame: &Frame, promise: Promise, now: Timestamp) -> Result<(), JournalError> {
+        let (Some(head), Some(ranges)) = (frame.head, frame.ranges) else { return Ok(()) };
+        let bytes = head.frame_bytes();
+        if self.doubtful {
+            self.abandon(now)?;
+        } else if self.needs_new_segment(bytes) {
+            self.seal()?;
+            self.roll(now)?;
+        }
+        let end = self.current.data_end.saturating_add(bytes);
+        self.fill(end);
+        let at = self.current.data_end;
+        if let Err(source) = self.file.write_all_at(&frame.bytes, at) {
+            self.doubtful = true;
+            return Err(JournalError::write("write", &self.current.path, source));
+        }
+        if promise == Promise::Durable {
+            self.sync_file()?;
+            self.synced_sequence = head.last_sequence();
+        }
+        self.current.data_end = end;
+        self.current.last_sequence = head.last_sequence();
+        self.current.hash = frame.hash;
+        self.current.ranges.extend(&ranges);
+        Ok(())
+    }
+
+    /// Makes everything written durable. A failure here latches always: what it lost was acknowledged
+    /// as written and is no longer in memory.
+    pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
+        if self.synced_sequence == self.current.last_sequence {
+            return Ok(());
+        }
+        self.sync_file().map_err(|error| JournalError { latches: true, ..error })?;
+        self.synced_sequence = self.current.last_sequence;
+        Ok(())
+    }
+
+    fn sync_file(&mut self) -> Result<(), JournalError> {
+        self.file.sync_data().map_err(|source| {
+            self.doubtful = true;
+            JournalError::sync(&self.current.path, source)
+        })
+    }
+
+    fn needs_new_segment(&self, frame_bytes: u64) -> bool {
+        let has_frames = self.current.data_end > SEGMENT_HEADER_BYTES;
+        let end = self.current.data_end.saturating_add(frame_bytes).saturating_add(FOOTER_BYTES);
+        has_frames && end > self.segment_bytes
+    }
+
+    /// Writes zeros after `end`, a piece at a time. Failing costs speed, nothing else.
+    fn fill(&mut self, end: u64) {
+        if end <= self.filled {
+            return;
+        }
+        let piece = self.filled.saturating_add(FILL_BYTES).min(self.segment_bytes);
+        self.filled = write_zeros(self.file.as_mut(), end, piece.max(end));
+    }
+
+    /// Ends the current segment with a footer and gives back the zeros behind it.
+    fn seal(&mut self) -> Result<(), JournalError> {
+        let footer = Footer {
+            data_end: self.current.data_end,
+            first_sequence: self.current.first_sequence,
+            last_sequence: self.current.last_sequence,
+            ranges: self.current.ranges,
+            hash: self.current.hash,
+        };
+        let at = self.current.data_end;
+        // Without a footer the segment is read once at each open; nothing else is lost.
+        if self.file.write_all_at(&footer.encode(), at).is_ok() {
+            let _ = self.file.set_len(at.saturating_add(FOOTER_BYTES));
+        }
+        let unsynced = self.synced_sequence != self.current.last_sequence;
+        self.sync_file().map_err(|error| JournalError { latches: error.latches || unsynced, ..error })?;
+        self.synced_sequence = self.current.last_sequence;
+        Ok(())
+    }
+
+    /// Leaves a doubtful file at its last good frame. Cutting is best effort: the next header says
+    /// where the good part ends.
+    fn abandon(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        self.sync()?;
+        let _ = self.file.set_len(self.current.data_end);
+        self.roll(now)
+    }
+
+    /// Goes on in a new segment.
+    fn roll(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        self.doubtful = true;
+        let header = SegmentHeader {
+            ledger: self.ledger,
+            number: self.current.number.saturating_add(1),
+            first_sequence: self.current.last_sequence.saturating_add(1),
+            previous_hash: self.current.hash,
+            made_at: now,
+        };
+        let place =
+            Place { disk: self.disk.clone(), dir: self.dir.clone(), segment_bytes: self.segment_bytes };
+        let (current, file, filled) = create_segment(&place, &header)?;
+        Arc::make_mut(&mut self.sealed).push(std::mem::replace(&mut self.current, current));
+        self.file = file;
+        self.filled = filled;
+        self.doubtful = false;
+        Ok(())
+    }
+}
+
+/// The name of a segment's file.
+pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:08}.seg"))
+}
+
+/// Makes a segment under a temporary name and renames it, so that a segment always has a whole
+/// header.
+fn create_segment(
+    place: &Place,
+    header: &SegmentHeader,
+) -> Result<(Segment, Box<dyn DiskFile>, u64), JournalError> {
+    let path = segment_path(&place.dir, header.number);
+    let new = path.with_extension("new");
+    let mut file = place.disk.create(&new).map_err(|e| JournalError::write("make", &new, e))?;
+    file.write_all_at(&header.encode(), 0).map_err(|e| JournalError::write("write", &new, e))?;
+    let filled = write_zeros(file.as_mut(), SEGMENT_HEADER_BYTES, place.segment_bytes.min(FILL_BYTES));
+    file.sync_data().map_err(|e| JournalError::sync(&new, e))?;
+    place.disk.rename(&new, &path).map_err(|e| JournalError::write("rename", &new, e))?;
+    place.disk.sync_dir(&place.dir).map_err(|e| JournalError::sync(&place.dir, e))?;
+    let segment = Segment {
+        number: header.number,
+        path: Arc::from(path),
+        first_sequence: header.first_sequence,
+        last_sequence: header.first_sequence.saturating_sub(1),
+        data_end: SEGMENT_HEADER_BYTES,
+        ranges: Ranges::EMPTY,
+        hash: header.previous_hash,
+    };
+    Ok((segment, file, filled))
+}
+
+/// Writes zeros from `from` to `to`; returns how far it came.
+fn write_zeros(file: &mut dyn DiskFile, from: u64, to: u64) -> u64 {
+    let mut at = from;
+    while at < to {
+        let len = usize::try_from(to.saturating_sub(at)).unwrap_or(usize::MAX).min(ZEROS.len());
+        let piece = ZEROS.get(..len).unwrap_or(&ZEROS);
+        if file.write_all_at(piece, at).is_err() {
+            return at;
+        }
+        at = at.saturating_add(piece.len() as u64);
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! Reading the journal: frames, and the records in them, in sequence.
+//!
+//! Invariants
+//! - Only what the given `View` covers is read, so a reader can run beside the writer.
+//! - Memory is bounded by one frame.
+//! - What cannot be read is an error that names segment, offset and sequences; nothing is skipped.
+//!
+//! Not here: recovery at open (`journal::find`, `open`), aggregation (`query`).
+
+use super::format::{FrameHead, HeaderError};
+use super::segment::{Check, SegmentError, SegmentReader, Step};
+use super::{Damage, Segment, View};
+use crate::codec::{self, Decoded, DecodeError, FrameDecoder};
+use bursar_domain::{LedgerId, RequestId, Timestamp, UsageRecord};
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+
+/// A record with its place in the ledger. (ledger, sequence) names it for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// The place in it, from 1, without gaps.
+    pub sequence: u64,
+    /// What was recorded.
+    pub record: UsageRecord,
+    /// Whether its tokens and cost count (`never`, and repeats of `once-per-id`, do not).
+    pub counted: bool,
+}
+
+/// Which records to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordRange {
+    /// Started at or after this.
+    pub from: Option<Timestamp>,
+    /// Started before this.
+    pub to: Option<Timestamp>,
+    /// With a sequence greater than this.
+    pub after_sequence: u64,
+}
+
+impl RecordRange {
+    /// Whether `at` is within `from` and `to`.
+    #[must_use]
+    pub fn contains(&self, at: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= at) && self.to.is_none_or(|to| at < to)
+    }
+
+    fn touches(&self, segment: &Segment) -> bool {
+        let ranges = &segment.ranges;
+        segment.last_sequence > self.after_sequence
+            && segment.last_sequence >= segment.first_sequence
+            && self.from.is_none_or(|from| from.micros() <= ranges.started_max)
+            && self.to.is_none_or(|to| ranges.started_min < to.micros())
+    }
+}
+
+/// Why records could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file system said no.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Its answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal is not what was written.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// The bytes are right but not understood.
+    #[error("cannot understand the journal from sequence {sequence} on")]
+    Undecodable {
+        /// The first sequence concerned.
+        sequence: u64,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+}
+
+/// Walks frames over some segments.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    segments: VecDeque<Segment>,
+    open: Option<(Segment, SegmentReader)>,
+    check: Check,
+}
+
+impl Frames {
+    pub(crate) fn new(segments: impl Iterator<Item = Segment>, check: Check) -> Self {
+        Self { segments: segments.collect(), open: None, check }
+    }
+
+    /// The next frame's head; its payload goes into `payload`.
+    pub(crate) fn next(&mut self, payload: &mut Vec<u8>) -> Option<Result<FrameHead, ReadError>> {
+        loop {
+            if self.open.is_none() {
+                let segment = self.segments.pop_front()?;
+                match open_segment(&segment, self.check) {
+                    Ok(reader) => self.open = Some((segment, reader)),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            let (segment, reader) = self.open.as_mut()?;
+            let what = match reader.step() {
+                Ok(Step::Frame(head)) => {
+                    reader.swap_payload(payload);
+                    return Some(Ok(head));
+                }
+                Ok(Step::End) if reader.next_sequence() > segment.last_sequence => {
+                    self.open = None;
+                    continue;
+                }
+                Ok(Step::End) => "the segment ends too early",
+                Ok(Step::Bad(what)) => what,
+                Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => "the segment ends too early",
+                Err(source) => {
+                    let path = segment.path.to_path_buf();
+                    self.stop();
+                    return Some(Err(ReadError::Io { path, source }));
+                }
+            };
+            let damage = Damage {
+                segment: segment.number,
+                offset: reader.offset(),
+                first_sequence: reader.next_sequence(),
+                last_sequence: Some(segment.last_sequence),
+                what: what.to_owned(),
+            };
+            self.stop();
+            return Some(Err(damage.into()));
+        }
+    }
+
+    /// The chain hash after the frame that `next` gave last.
+    pub(crate) fn hash(&self) -> Option<super::Hash> {
+        self.open.as_ref().map(|(_, reader)| *reader.hash())
+    }
+
+    fn stop(&mut self) {
+        self.open = None;
+        self.segments.clear();
+    }
+}
+
+fn open_segment(segment: &Segment, check: Check) -> Result<SegmentReader, ReadError> {
+    let damage = |what: &str| Damage {
+        segment: segment.number,
+        offset: 0,
+        first_sequence: segment.first_sequence,
+        last_sequence: Some(segment.last_sequence),
+        what: what.to_owned(),
+    };
+    let reader = SegmentReader::open(&segment.path, Some(segment.data_end), check).map_err(|e| match e {
+        SegmentError::Io(source) => ReadError::Io { path: segment.path.to_path_buf(), source },
+        SegmentError::Header(HeaderError::Damaged) => {
+            damage("the segment header's checksum does not match").into()
+        }
+        SegmentError::Header(HeaderError::Newer(_)) => damage("the segment has another format version").into(),
+    })?;
+    if reader.next_sequence() != segment.first_sequence {
+        return Err(damage("the segment begins with another sequence").into());
+    }
+    Ok(reader)
+}
+
+/// The records of a ledger in sequence, within a range.
+#[derive(Debug)]
+pub struct Records {
+    ledger: LedgerId,
+    range: RecordRange,
+    frames: Frames,
+    frame: Option<FrameDecoder>,
+    next_sequence: u64,
+    buffer: Vec<u8>,
+    failed: bool,
+}
+
+impl Records {
+    pub(crate) fn new(view: &View, range: RecordRange, check: Check) -> Self {
+        let segments = view.segments().filter(|segment| range.touches(segment)).cloned();
+        Self {
+            ledger: view.ledger,
+            range,
+            frames: Frames::new(segments, check),
+            frame: None,
+            next_sequence: 0,
+            buffer: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// The next record, in or out of the range of times.
+    fn advance(&mut self) -> Option<Result<(u64, Decoded), ReadError>> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                if let Some(decoded) = frame.next() {
+                    let sequence = self.next_sequence;
+                    self.next_sequence = sequence.saturating_add(1);
+                    return Some(
+                        decoded
+                            .map(|decoded| (sequence, decoded))
+                            .map_err(|source| ReadError::Undecodable { sequence, source }),
+                    );
+                }
+                self.buffer = self.frame.take().map(FrameDecoder::into_buffer).unwrap_or_default();
+            }
+            let head = match self.frames.next(&mut self.buffer)? {
+                Ok(head) => head,
+                Err(error) => return Some(Err(error)),
+            };
+            if head.last_sequence() <= self.range.after_sequence {
+                continue;
+            }
+            self.next_sequence = head.first_sequence;
+            match FrameDecoder::new(&head, std::mem::take(&mut self.buffer)) {
+                Ok(frame) => self.frame = Some(frame),
+                Err(source) => {
+                    return Some(Err(ReadError::Undecodable { sequence: head.first_sequence, source }));
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<StoredRecord, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.failed {
+            match self.advance()? {
+                Ok((sequence, Decoded { record, counted })) => {
+                    let wanted =
+                        sequence > self.range.after_sequence && self.range.contains(record.started_at);
+                    if wanted {
+                        return Some(Ok(StoredRecord { ledger: self.ledger, sequence, record, counted }));
+                    }
+                }
+                Err(error) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Which of `ids` are in the journal. Reads only the segments whose range of ids covers one.
+pub(crate) fn find_ids(view: &View, ids: &HashSet<RequestId>) -> Result<HashSet<RequestId>, ReadError> {
+    let covers = |segment: &&Segment| {
+        let ranges = &segment.ranges;
+        ids.iter().any(|id| (ranges.id_min..=ranges.id_max).contains(&id.bits()))
+    };
+    let segments = view.segments().filter(covers).cloned();
+    let mut found = HashSet::new();
+    each_id(Frames::new(segments, Check::Checksums), |id| {
+        if ids.contains(&id) {
+            found.insert(id);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Calls `each` with every id that the frames hold, in sequence.
+pub(crate) fn each_id(mut frames: Frames, mut each: impl FnMut(RequestId)) -> Result<(), ReadError> {
+    let mut payload = Vec::new();
+    while let Some(head) = frames.next(&mut payload) {
+        let head = head?;
+        codec::for_each_id(&head, &payload, |id, _| each(id))
+            .map_err(|source| ReadError::Undecodable { sequence: head.first_sequence, source })?;
+    }
+    Ok(())
+}

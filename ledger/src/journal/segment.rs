@@ -1,0 +1,192 @@
+//! Reading one segment, frame by frame.
+//!
+//! Invariants
+//! - A frame is given out only after its checksums (and, when asked, its chain hash) were right.
+//! - Nothing beyond the given limit is read: a reader beside the writer sees acknowledged bytes only.
+//!
+//! Not here: what a bad frame means (`journal::find`), what a payload holds (`codec`).
+
+use super::format::{
+    FOOTER_BYTES, FRAME_HEAD_BYTES, FRAME_MAGIC, Footer, FrameHead, HASH_BYTES, Hash, HeaderError,
+    SEGMENT_HEADER_BYTES, SegmentHeader, chain, is_zero,
+};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Whether the chain hash of each frame is recomputed, or only its checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    Checksums,
+    Chain,
+}
+
+/// What stands at the reader's position.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// A good frame; its payload is in `SegmentReader::payload`.
+    Frame(FrameHead),
+    /// The limit, or nothing but zeros from here to it.
+    End,
+    /// Neither.
+    Bad(&'static str),
+}
+
+/// Why a segment could not be opened.
+#[derive(Debug)]
+pub(crate) enum SegmentError {
+    Io(io::Error),
+    Header(HeaderError),
+}
+
+/// A position in one segment.
+#[derive(Debug)]
+pub(crate) struct SegmentReader {
+    file: BufReader<File>,
+    limit: u64,
+    offset: u64,
+    next_sequence: u64,
+    check: Check,
+    hash: Hash,
+    payload: Vec<u8>,
+}
+
+/// Reads the header of the segment at `path`.
+pub(crate) fn read_header(path: &Path) -> Result<SegmentHeader, SegmentError> {
+    let mut bytes = Vec::new();
+    let mut file = File::open(path).map_err(SegmentError::Io)?;
+    file.by_ref().take(SEGMENT_HEADER_BYTES).read_to_end(&mut bytes).map_err(SegmentError::Io)?;
+    SegmentHeader::decode(&bytes).map_err(SegmentError::Header)
+}
+
+/// Reads the footer of the segment at `path`, if it has a good one.
+pub(crate) fn read_footer(path: &Path) -> io::Result<Option<Footer>> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let Some(at) = len.checked_sub(FOOTER_BYTES) else { return Ok(None) };
+    file.seek(SeekFrom::Start(at))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Footer::decode(&bytes).filter(|footer| footer.data_end == at))
+}
+
+impl SegmentReader {
+    /// Opens the segment at `path` at its first frame; reads up to `limit` (the file's length when
+    /// `None`).
+    pub(crate) fn open(path: &Path, limit: Option<u64>, check: Check) -> Result<Self, SegmentError> {
+        let file = File::open(path).map_err(SegmentError::Io)?;
+        let len = file.metadata().map_err(SegmentError::Io)?.len();
+        let mut file = BufReader::with_capacity(READ_BUFFER_BYTES, file);
+        let mut bytes = Vec::new();
+        file.by_ref().take(SEGMENT_HEADER_BYTES).read_to_end(&mut bytes).map_err(SegmentError::Io)?;
+        let header = SegmentHeader::decode(&bytes).map_err(SegmentError::Header)?;
+        Ok(Self {
+            file,
+            limit: limit.unwrap_or(len),
+            offset: SEGMENT_HEADER_BYTES,
+            next_sequence: header.first_sequence,
+            check,
+            hash: header.previous_hash,
+            payload: Vec::new(),
+        })
+    }
+
+    /// Where the next frame begins.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The sequence that the next frame must begin with.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// The chain hash before the next frame.
+    pub(crate) fn hash(&self) -> &Hash {
+        &self.hash
+    }
+
+    /// The payload of the frame that `step` gave last.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Takes the payload of the last frame, leaving `spare` to be filled by the next one.
+    pub(crate) fn swap_payload(&mut self, spare: &mut Vec<u8>) {
+        std::mem::swap(&mut self.payload, spare);
+    }
+
+    /// Reads the next frame.
+    pub(crate) fn step(&mut self) -> io::Result<Step> {
+        let left = self.limit.saturating_sub(self.offset);
+        if left < FRAME_HEAD_BYTES {
+            return Ok(if self.rest_is_zero()? { Step::End } else { Step::Bad("the frame head is cut off") });
+        }
+        let mut head_bytes = [0_u8; FRAME_HEAD_BYTES as usize];
+        self.file.read_exact(&mut head_bytes)?;
+        let Some(head) = FrameHead::decode(&head_bytes) else {
+            let zero = is_zero(&head_bytes) && self.rest_is_zero()?;
+            return Ok(if zero { Step::End } else { Step::Bad("the frame head's checksum does not match") });
+        };
+        if head.first_sequence != self.next_sequence {
+            return Ok(Step::Bad("the frame does not follow in sequence"));
+        }
+        if head.frame_bytes() > left {
+            return Ok(Step::Bad("the frame is cut off"));
+        }
+        let mut hash = [0_u8; HASH_BYTES as usize];
+        self.payload.clear();
+        self.file.by_ref().take(u64::from(head.payload_bytes)).read_to_end(&mut self.payload)?;
+        self.file.read_exact(&mut hash)?;
+        if crc32c::crc32c(&self.payload) != head.payload_crc {
+            return Ok(Step::Bad("the frame's checksum does not match"));
+        }
+        if self.check == Check::Chain && chain(&self.hash, &head_bytes, &self.payload) != hash {
+            return Ok(Step::Bad("the frame's chain hash does not match"));
+        }
+        self.hash = hash;
+        self.offset = self.offset.saturating_add(head.frame_bytes());
+        self.next_sequence = head.last_sequence().saturating_add(1);
+        Ok(Step::Frame(head))
+    }
+
+    fn rest_is_zero(&mut self) -> io::Result<bool> {
+        let mut buffer = [0_u8; 4096];
+        loop {
+            let read = self.file.read(&mut buffer)?;
+            match buffer.get(..read) {
+                None | Some([]) => return Ok(true),
+                Some(bytes) if is_zero(bytes) => {}
+                Some(_) => return Ok(false),
+            }
+        }
+    }
+}
+
+/// The heads of all whole frames after `from` in the file whose checksums are right and that begin at
+/// `sequence` or later: what a bad frame is judged by.
+pub(crate) fn frames_after(path: &Path, from: u64, sequence: u64) -> io::Result<Vec<FrameHead>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let mut found = Vec::new();
+    let mut rest: &[u8] = bytes.get(1..).unwrap_or_default();
+    while let Some(at) = rest.windows(FRAME_MAGIC.len()).position(|w| w == FRAME_MAGIC) {
+        rest = rest.get(at..).unwrap_or_default();
+        let good = whole_frame(rest).filter(|head| head.first_sequence >= sequence);
+        let skip = good.map_or(1, |head| usize::try_from(head.frame_bytes()).unwrap_or(1));
+        found.extend(good);
+        rest = rest.get(skip..).unwrap_or_default();
+    }
+    Ok(found)
+}
+
+fn whole_frame(bytes: &[u8]) -> Option<FrameHead> {
+    let (head, rest) = bytes.split_at_checked(FRAME_HEAD_BYTES as usize)?;
+    let head = FrameHead::decode(head)?;
+    let payload = rest.get(..usize::try_from(head.payload_bytes).ok()?)?;
+    (crc32c::crc32c(payload) == head.payload_crc).then_some(head)
+}

@@ -1,0 +1,455 @@
+//! Opening a ledger: the journal's tail, the store's position, the gap between them.
+//!
+//! Invariants
+//! - The journal decides. A store that is missing or behind is caught up; one that is ahead, disagrees
+//!   or cannot be read is set aside and built anew.
+//! - What was lost is reported, not passed over: a torn tail, and records the store had known.
+//! - A damaged journal is refused with the range named.
+//! - A store that cannot even be built anew does not keep the ledger from opening: reports then read
+//!   the journal.
+//!
+//! Not here: the running ledger (`lib`, `writer`), full recomputation (`verify`).
+
+use crate::disk::Disk;
+use crate::guard::{self, DirectoryError, DirectoryLock};
+use crate::journal::find::{self, FindError, Found, TornTail};
+use crate::journal::read::{Frames, ReadError, each_id};
+use crate::journal::segment::Check;
+use crate::journal::{Damage, Journal, JournalError, Place, Segment, View};
+use crate::codec::{DecodeError, FrameDecoder};
+use crate::rollup::Rollups;
+use crate::seen::RecentIds;
+use crate::settle::{self, Counting};
+use crate::store::{self, Store};
+use bursar_domain::{Clock, LedgerId, Metering, RequestId};
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const REPLAY_RECORDS: u64 = 20_000;
+const REPLAY_ROWS: usize = 4_096;
+
+/// Called while a long opening goes on.
+pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// How far an opening is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Records put into the store so far.
+    pub records: u64,
+    /// Records there are to put.
+    pub records_total: u64,
+}
+
+/// Why a ledger could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Something about the directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The journal is damaged: opening would give wrong totals.
+    #[error("{0}; restore a backup of the data directory, or move it away to begin a new ledger")]
+    Damaged(#[source] Damage),
+    /// A newer program wrote the journal.
+    #[error(
+        "journal segment {segment:08}.seg has format version {version}; this program reads version 1: use a newer one"
+    )]
+    Newer {
+        /// Number of the segment.
+        segment: u64,
+        /// Its version.
+        version: u16,
+    },
+    /// The bytes are right but not understood.
+    #[error("cannot understand the journal from sequence {sequence} on")]
+    Undecodable {
+        /// The first sequence concerned.
+        sequence: u64,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// The journal could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal could not be made or continued.
+    #[error("cannot {operation} {}", path.display())]
+    Write {
+        /// What was tried.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// No thread, or no random numbers for the ledger's id.
+    #[error("cannot {operation}")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What opening did with the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreState {
+    /// It had every record.
+    Current,
+    /// It was behind by so many records, which were added.
+    CaughtUp {
+        /// Records added.
+        records: u64,
+    },
+    /// It could not be used and was built anew.
+    Rebuilt {
+        /// Why.
+        reason: String,
+        /// Records added.
+        records: u64,
+    },
+    /// It could not be used nor built. Reports read the journal.
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What opening found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenReport {
+    /// The ledger's id.
+    pub ledger: LedgerId,
+    /// It was made just now.
+    pub created: bool,
+    /// The last sequence; 0 when there is none.
+    pub last_sequence: u64,
+    /// Segments in the journal.
+    pub segments: u64,
+    /// The journal's end was torn by a crash and was cut.
+    pub torn_tail: Option<TornTail>,
+    /// Records that the store had and the journal no longer has: acknowledged and lost.
+    pub records_missing: u64,
+    /// What was done with the store.
+    pub store: StoreState,
+}
+
+/// An open ledger without its writer.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) lock: DirectoryLock,
+    pub(crate) journal: Journal,
+    pub(crate) store: Option<Store>,
+    pub(crate) recent: RecentIds,
+    pub(crate) report: OpenReport,
+}
+
+/// Where and how to open.
+pub(crate) struct Request<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) segment_bytes: u64,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) progress: Option<&'a ProgressFn>,
+}
+
+/// Opens or makes the ledger.
+pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
+    let lock = guard::claim(request.dir)?;
+    let journal_dir = journal_dir(request.dir);
+    crate::disk::create_private_dir(&journal_dir).map_err(|e| DirectoryError::from_io(request.dir, e))?;
+    remove_leftovers(&journal_dir);
+    let found = find::find(&journal_dir)?;
+    let place =
+        Place { disk: request.disk.clone(), dir: journal_dir, segment_bytes: request.segment_bytes };
+    let now = request.clock.now();
+    let journal = match &found {
+        Some(found) => Journal::resume(place, found, now),
+        None => Journal::create(place, new_ledger_id(now)?, now),
+    }
+    .map_err(|error| from_journal(request.dir, error))?;
+    let view = journal.view();
+    let recent = recent_ids(&view)?;
+    let (store, state, records_missing) = bring_up_store(&request.dir.join("store"), &view, request.progress)?;
+    let report = OpenReport {
+        ledger: view.ledger,
+        created: found.is_none(),
+        last_sequence: view.last_sequence(),
+        segments: view.segments().count() as u64,
+        torn_tail: found.and_then(|found| found.tail),
+        records_missing,
+        store: state,
+    };
+    log(&report);
+    Ok(Opened { lock, journal, store, recent, report })
+}
+
+/// Looks at a ledger that no process uses, changing nothing.
+pub(crate) fn open_offline(dir: &Path) -> Result<(DirectoryLock, Found), OpenError> {
+    let no_ledger = || DirectoryError::NoLedger { path: dir.to_owned() };
+    if !dir.exists() {
+        return Err(no_ledger().into());
+    }
+    let lock = guard::claim_offline(dir)?;
+    if !journal_dir(dir).is_dir() {
+        return Err(no_ledger().into());
+    }
+    let found = find::find(&journal_dir(dir))?.ok_or_else(no_ledger)?;
+    Ok((lock, found))
+}
+
+/// The journal as it was found, for reading.
+pub(crate) fn view_of(found: Found) -> Option<View> {
+    let mut segments = found.segments;
+    let current = segments.pop()?;
+    Some(View { ledger: found.ledger, sealed: Arc::new(segments), current })
+}
+
+fn journal_dir(dir: &Path) -> PathBuf {
+    dir.join("journal")
+}
+
+/// A segment that was never finished has no record.
+fn remove_leftovers(journal_dir: &Path) {
+    for entry in std::fs::read_dir(journal_dir).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "new") {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn new_ledger_id(now: bursar_domain::Timestamp) -> Result<LedgerId, OpenError> {
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random).map_err(|error| OpenError::System {
+        operation: "get random bits for the ledger's id",
+        source: io::Error::other(error),
+    })?;
+    Ok(LedgerId::new(now, u128::from_le_bytes(random)))
+}
+
+/// The ids of the last records, so that a repeat of one is known at once.
+fn recent_ids(view: &View) -> Result<RecentIds, OpenError> {
+    let mut recent = RecentIds::default();
+    let mut chosen: Vec<Segment> = Vec::new();
+    let mut ids = 0_u64;
+    for segment in view.segments().rev() {
+        if ids < 2 * RecentIds::EXACT as u64 {
+            ids = ids.saturating_add(segment.last_sequence.saturating_add(1).saturating_sub(segment.first_sequence));
+            chosen.push(segment.clone());
+        } else if segment.last_sequence >= segment.first_sequence {
+            recent.forget_up_to(RequestId::from_bits(segment.ranges.id_max));
+        }
+    }
+    each_id(Frames::new(chosen.into_iter().rev(), Check::Checksums), |id| recent.insert(id))?;
+    Ok(recent)
+}
+
+/// Opens the store and makes it equal to the journal.
+fn bring_up_store(
+    dir: &Path,
+    view: &View,
+    progress: Option<&ProgressFn>,
+) -> Result<(Option<Store>, StoreState, u64), OpenError> {
+    let (reason, missing) = match Store::open(dir, view.ledger) {
+        Err(error) => (error.to_string(), 0),
+        Ok(store) => match catch_up(&store, view, progress)? {
+            CatchUp::Done(0) => return Ok((Some(store), StoreState::Current, 0)),
+            CatchUp::Done(records) => return Ok((Some(store), StoreState::CaughtUp { records }, 0)),
+            CatchUp::Unusable { reason, missing } => {
+                store.discard();
+                (reason, missing)
+            }
+        },
+    };
+    tracing::warn!(reason, "the embedded database is built anew from the journal");
+    if let Err(error) = store::set_aside(dir) {
+        return Ok((None, StoreState::Unavailable { reason: format!("{reason}; then {error}") }, missing));
+    }
+    let rebuilt = match Store::open(dir, view.ledger) {
+        Err(error) => Err(error.to_string()),
+        Ok(store) => match catch_up(&store, view, progress)? {
+            CatchUp::Done(records) => Ok((store, records)),
+            CatchUp::Unusable { reason, .. } => {
+                store.discard();
+                Err(reason)
+            }
+        },
+    };
+    match rebuilt {
+        Ok((store, records)) => Ok((Some(store), StoreState::Rebuilt { reason, records }, missing)),
+        Err(again) => {
+            let reason = format!("{reason}; then {again}");
+            tracing::error!(reason, "the embedded database cannot be built; reports read the journal");
+            Ok((None, StoreState::Unavailable { reason }, missing))
+        }
+    }
+}
+
+enum CatchUp {
+    Done(u64),
+    Unusable { reason: String, missing: u64 },
+}
+
+/// Adds to the store what the journal has beyond its watermark.
+fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result<CatchUp, OpenError> {
+    let (watermark, hash) = store.watermark();
+    let last = view.last_sequence();
+    let unusable = |reason: &str, missing| Ok(CatchUp::Unusable { reason: reason.to_owned(), missing });
+    if watermark > last {
+        return unusable("it has records that the journal does not have", watermark.saturating_sub(last));
+    }
+    if watermark == last {
+        let same = hash == view.hash();
+        return if same { Ok(CatchUp::Done(0)) } else { unusable("it follows another journal", 0) };
+    }
+    let at_end = view.segments().rfind(|segment| segment.last_sequence == watermark);
+    if at_end.is_some_and(|segment| segment.hash != hash) {
+        return unusable("it follows another journal", 0);
+    }
+    let mut agreed = watermark == 0 || at_end.is_some();
+    let segments = view.segments().filter(|segment| segment.last_sequence > watermark).cloned();
+    let mut frames = Frames::new(segments, Check::Chain);
+    let mut replay = Replay::new(store, last.saturating_sub(watermark), progress);
+    let mut payload = Vec::new();
+    while let Some(head) = frames.next(&mut payload) {
+        let head = head?;
+        if head.last_sequence() <= watermark {
+            agreed = agreed || (head.last_sequence() == watermark && frames.hash() == Some(hash));
+            continue;
+        }
+        if !agreed || head.first_sequence <= watermark {
+            return unusable("it follows another journal", 0);
+        }
+        let undecodable = |source| OpenError::Undecodable { sequence: head.first_sequence, source };
+        let mut decoder = FrameDecoder::new(&head, std::mem::take(&mut payload)).map_err(undecodable)?;
+        while let Some(decoded) = decoder.next() {
+            let decoded = decoded.map_err(undecodable)?;
+            replay.add(&decoded.record, decoded.counted);
+        }
+        payload = decoder.into_buffer();
+        let position = (head.last_sequence(), frames.hash().unwrap_or_default());
+        if let Err(error) = replay.advance(position, head.last_sequence() == last) {
+            return unusable(&error.to_string(), 0);
+        }
+    }
+    if let Err(error) = store.flush() {
+        return unusable(&error.to_string(), 0);
+    }
+    Ok(CatchUp::Done(replay.records))
+}
+
+/// Records on their way from the journal into the store.
+struct Replay<'a> {
+    store: &'a Store,
+    progress: Option<&'a ProgressFn>,
+    records: u64,
+    records_total: u64,
+    since_apply: u64,
+    rollups: Rollups,
+    meter_ids: HashSet<Box<[u8]>>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(store: &'a Store, records_total: u64, progress: Option<&'a ProgressFn>) -> Self {
+        Self {
+            store,
+            progress,
+            records: 0,
+            records_total,
+            since_apply: 0,
+            rollups: Rollups::default(),
+            meter_ids: HashSet::new(),
+        }
+    }
+
+    fn add(&mut self, record: &bursar_domain::UsageRecord, counted: bool) {
+        self.rollups.add_record(record, counted);
+        if counted
+            && record.metering == Metering::OncePerId
+            && let Counting::Once(key) = settle::counting(record)
+        {
+            self.meter_ids.insert(key);
+        }
+        self.records = self.records.saturating_add(1);
+        self.since_apply = self.since_apply.saturating_add(1);
+    }
+
+    /// Applies at the end of a frame, when there is enough or nothing follows.
+    fn advance(
+        &mut self,
+        (watermark, hash): (u64, crate::journal::format::Hash),
+        is_last: bool,
+    ) -> Result<(), store::StoreError> {
+        if !is_last && self.since_apply < REPLAY_RECORDS && self.rollups.len() < REPLAY_ROWS {
+            return Ok(());
+        }
+        self.store.apply(&self.rollups, &self.meter_ids, watermark, hash)?;
+        self.rollups.clear();
+        self.meter_ids.clear();
+        self.since_apply = 0;
+        if let Some(progress) = self.progress {
+            progress(Progress { records: self.records, records_total: self.records_total });
+        }
+        Ok(())
+    }
+}
+
+fn log(report: &OpenReport) {
+    if let Some(tail) = &report.torn_tail {
+        tracing::warn!(
+            segment = tail.segment,
+            offset = tail.offset,
+            bytes = tail.bytes,
+            records = tail.records,
+            "the journal's last frame was not whole and was cut"
+        );
+    }
+    if report.records_missing > 0 {
+        tracing::error!(
+            records = report.records_missing,
+            "the journal has lost records that had been acknowledged: restore a backup if there is one"
+        );
+    }
+    if let StoreState::CaughtUp { records } | StoreState::Rebuilt { records, .. } = &report.store {
+        tracing::info!(records, "the embedded database follows the journal again");
+    }
+}
+
+fn from_journal(dir: &Path, error: JournalError) -> OpenError {
+    let JournalError { operation, path, source, .. } = error;
+    match DirectoryError::from_io(dir, source) {
+        DirectoryError::Unusable { source, .. } => OpenError::Write { operation, path, source },
+        named => named.into(),
+    }
+}
+
+impl From<FindError> for OpenError {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::Io { path, source } => Self::Read { path, source },
+            FindError::Damaged(damage) => Self::Damaged(damage),
+            FindError::Newer { segment, version } => Self::Newer { segment, version },
+            FindError::Undecodable { sequence, source } => Self::Undecodable { sequence, source },
+        }
+    }
+}
+
+impl From<ReadError> for OpenError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io { path, source } => Self::Read { path, source },
+            ReadError::Damaged(damage) => Self::Damaged(damage),
+            ReadError::Undecodable { sequence, source } => Self::Undecodable { sequence, source },
+        }
+    }
+}

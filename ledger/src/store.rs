@@ -1,0 +1,323 @@
+//! The embedded database that is derived from the journal: hourly rollups and the ids that count
+//! once. The only file that names `sled`.
+//!
+//! Invariants
+//! - Rows, the watermark (the last sequence they include) and a checksum over all rows change in one
+//!   atomic batch.
+//! - A store that is damaged, of another ledger or not understood is never read on: opening says so,
+//!   and it is built anew from the journal. A panic inside sled is caught and is such damage.
+//! - The store is never ahead of what the journal has made durable: its caller syncs first.
+//!
+//! Not here: when to apply and flush (`writer`), rebuilding (`open`).
+
+use crate::disk;
+use crate::journal::format::{GENESIS, Hash};
+use crate::rollup::{Hour, Rollups, Totals, decode_totals, encode_totals};
+use bursar_domain::LedgerId;
+use std::collections::HashSet;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Version of the rows. Any other is built anew.
+const SCHEMA: u16 = 1;
+const CACHE_BYTES: u64 = 8 << 20;
+const META_KEY: &[u8] = b"m";
+const ROLLUP: u8 = b'r';
+const METER_ID: u8 = b'i';
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("the embedded database failed: {0}")]
+    Failed(String),
+    #[error("the embedded database is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("the embedded database has schema {0}; this program builds schema {SCHEMA}")]
+    OtherSchema(u16),
+    #[error("the embedded database belongs to ledger {0}")]
+    OtherLedger(LedgerId),
+}
+
+/// What the store says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Meta {
+    schema: u16,
+    ledger: [u8; 16],
+    /// The last sequence whose record is in the rows.
+    watermark: u64,
+    /// The journal's chain hash there.
+    hash: Hash,
+    rows: u64,
+    /// The sum, modulo 2¹²⁸, of a hash of each row.
+    checksum: u128,
+}
+
+/// The open store.
+#[derive(Debug)]
+pub(crate) struct Store {
+    db: sled::Db,
+    dir: PathBuf,
+    meta: Mutex<Meta>,
+}
+
+impl Store {
+    /// Opens or makes the store in `dir` and checks every row against the checksum.
+    pub(crate) fn open(dir: &Path, ledger: LedgerId) -> Result<Self, StoreError> {
+        disk::create_private_dir(dir).map_err(|e| StoreError::Failed(e.to_string()))?;
+        let db = guard(|| {
+            sled::Config::new()
+                .path(dir)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(None)
+                .mode(sled::Mode::LowSpace)
+                .open()
+        })?;
+        let checked = guard_checked(|| {
+            let meta = read_meta(&db, ledger)?;
+            check_rows(&db, &meta)?;
+            Ok(meta)
+        });
+        match checked {
+            Ok(meta) => {
+                let store = Self { db, dir: dir.to_owned(), meta: Mutex::new(meta) };
+                store.make_files_private();
+                Ok(store)
+            }
+            Err(error) => {
+                quietly_drop(db);
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes a store that is of no use.
+    pub(crate) fn discard(self) {
+        quietly_drop(self);
+    }
+
+    /// The last sequence in the rows, and the journal's chain hash there.
+    pub(crate) fn watermark(&self) -> (u64, Hash) {
+        let meta = self.meta();
+        (meta.watermark, meta.hash)
+    }
+
+    /// Adds totals and ids, and moves the watermark, in one batch.
+    pub(crate) fn apply(
+        &self,
+        rollups: &Rollups,
+        meter_ids: &HashSet<Box<[u8]>>,
+        watermark: u64,
+        hash: Hash,
+    ) -> Result<(), StoreError> {
+        guard_checked(|| {
+            let mut meta = self.meta();
+            let mut batch = sled::Batch::default();
+            for (key, totals) in rollups.iter() {
+                self.merge_row(&mut batch, &mut meta, prefixed(ROLLUP, key), totals)?;
+            }
+            for id in meter_ids {
+                let key = prefixed(METER_ID, id);
+                if self.db.get(&key).map_err(failed)?.is_none() {
+                    meta.rows = meta.rows.wrapping_add(1);
+                    meta.checksum = meta.checksum.wrapping_add(row_hash(&key, &[]));
+                    batch.insert(key, &[]);
+                }
+            }
+            meta.watermark = watermark;
+            meta.hash = hash;
+            batch.insert(META_KEY, encode_meta(&meta));
+            self.db.apply_batch(batch).map_err(failed)?;
+            *self.meta.lock().unwrap_or_else(PoisonError::into_inner) = meta;
+            Ok(())
+        })
+    }
+
+    fn merge_row(
+        &self,
+        batch: &mut sled::Batch,
+        meta: &mut Meta,
+        key: Vec<u8>,
+        totals: &Totals,
+    ) -> Result<(), StoreError> {
+        let old = self.db.get(&key).map_err(failed)?;
+        let new = match &old {
+            None => {
+                meta.rows = meta.rows.wrapping_add(1);
+                encode_totals(totals)
+            }
+            Some(bytes) => {
+                let mut sum = decode_totals(bytes).ok_or(StoreError::Damaged("a rollup cannot be read"))?;
+                sum.merge(totals);
+                meta.checksum = meta.checksum.wrapping_sub(row_hash(&key, bytes));
+                encode_totals(&sum)
+            }
+        };
+        meta.checksum = meta.checksum.wrapping_add(row_hash(&key, &new));
+        batch.insert(key, new);
+        Ok(())
+    }
+
+    /// Calls `each` with the rollups of the hours in `[from, to)`.
+    pub(crate) fn scan(
+        &self,
+        from: Option<Hour>,
+        to: Option<Hour>,
+        mut each: impl FnMut(&[u8], &Totals),
+    ) -> Result<(), StoreError> {
+        guard_checked(|| {
+            let low = prefixed(ROLLUP, &from.map(Hour::to_key).unwrap_or_default());
+            let high = match to {
+                Some(hour) => prefixed(ROLLUP, &hour.to_key()),
+                None => vec![ROLLUP.wrapping_add(1)],
+            };
+            if low >= high {
+                return Ok(());
+            }
+            let range = (Bound::Included(low), Bound::Excluded(high));
+            for row in self.db.range::<Vec<u8>, _>(range) {
+                let (key, value) = row.map_err(failed)?;
+                let totals = decode_totals(&value).ok_or(StoreError::Damaged("a rollup cannot be read"))?;
+                each(key.get(1..).unwrap_or_default(), &totals);
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether the once-per-id key is there.
+    pub(crate) fn has_meter_id(&self, id: &[u8]) -> Result<bool, StoreError> {
+        guard(|| self.db.contains_key(prefixed(METER_ID, id)))
+    }
+
+    /// Hands what was applied to the disk. Never the last word: the journal is.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        guard(|| self.db.flush())?;
+        self.make_files_private();
+        Ok(())
+    }
+
+    fn meta(&self) -> Meta {
+        *self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory is private already; this is for copies of its files. Failing is harmless.
+    fn make_files_private(&self) {
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let _ = disk::make_private(&entry.path());
+        }
+    }
+}
+
+/// Moves a store that cannot be used out of the way. One such store is kept.
+pub(crate) fn set_aside(dir: &Path) -> std::io::Result<()> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    let mut greatest = 0_u32;
+    for entry in std::fs::read_dir(parent)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(number) = name.strip_prefix("store.broken-").and_then(|n| n.parse::<u32>().ok()) {
+            greatest = greatest.max(number);
+            std::fs::remove_dir_all(&path)?;
+        }
+    }
+    if dir.exists() {
+        std::fs::rename(dir, parent.join(format!("store.broken-{}", greatest.saturating_add(1))))?;
+    }
+    Ok(())
+}
+
+/// The key under which a meter id counts once.
+pub(crate) fn meter_key(provider: &str, meter_id: &str) -> Box<[u8]> {
+    // Labels have no control characters, so the zero separates.
+    [provider.as_bytes(), &[0], meter_id.as_bytes()].concat().into_boxed_slice()
+}
+
+fn read_meta(db: &sled::Db, ledger: LedgerId) -> Result<Meta, StoreError> {
+    let fresh = Meta {
+        schema: SCHEMA,
+        ledger: ledger.bits().to_be_bytes(),
+        watermark: 0,
+        hash: GENESIS,
+        rows: 0,
+        checksum: 0,
+    };
+    let Some(bytes) = db.get(META_KEY).map_err(failed)? else {
+        let empty = db.iter().next().is_none();
+        return if empty { Ok(fresh) } else { Err(StoreError::Damaged("its description is missing")) };
+    };
+    let meta = decode_meta(&bytes).ok_or(StoreError::Damaged("its description cannot be read"))?;
+    if meta.schema != SCHEMA {
+        return Err(StoreError::OtherSchema(meta.schema));
+    }
+    let owner = LedgerId::from_bits(u128::from_be_bytes(meta.ledger));
+    if owner == ledger { Ok(meta) } else { Err(StoreError::OtherLedger(owner)) }
+}
+
+fn check_rows(db: &sled::Db, meta: &Meta) -> Result<(), StoreError> {
+    let (mut rows, mut checksum) = (0_u64, 0_u128);
+    for row in db.iter() {
+        let (key, value) = row.map_err(failed)?;
+        if key.as_ref() != META_KEY {
+            rows = rows.wrapping_add(1);
+            checksum = checksum.wrapping_add(row_hash(&key, &value));
+        }
+    }
+    if (rows, checksum) == (meta.rows, meta.checksum) {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged("its rows do not match their checksum"))
+    }
+}
+
+/// sled writes while it is dropped, and may panic.
+fn quietly_drop<T>(value: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
+}
+
+fn encode_meta(meta: &Meta) -> Vec<u8> {
+    // Writing to memory cannot fail.
+    let mut bytes = postcard::to_stdvec(meta).unwrap_or_default();
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn decode_meta(bytes: &[u8]) -> Option<Meta> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    let right = crc32c::crc32c(body) == u32::from_le_bytes(*crc);
+    if right { postcard::from_bytes(body).ok() } else { None }
+}
+
+fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
+    let mut full = Vec::with_capacity(key.len().saturating_add(1));
+    full.push(prefix);
+    full.extend_from_slice(key);
+    full
+}
+
+fn row_hash(key: &[u8], value: &[u8]) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(value);
+    hasher.finalize().as_bytes().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half))
+}
+
+fn failed(error: sled::Error) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+/// Runs sled; a panic in it is a failure like another.
+fn guard<T>(run: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    guard_checked(|| run().map_err(failed))
+}
+
+fn guard_checked<T>(run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "it panicked".to_owned());
+        Err(StoreError::Failed(text))
+    })
+}

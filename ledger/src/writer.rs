@@ -1,0 +1,778 @@
+//! The single writer: it takes records from the queue in groups, settles them, writes each group as
+//! one frame, makes it durable, acknowledges, and keeps the rollups up to date.
+//!
+//! Invariants
+//! - A producer never blocks: it pushes, and wakes the writer only if that is asleep.
+//! - A record is acknowledged after its frame is as durable as promised, and is in every later query.
+//! - Records of one frame are settled in the order of the queue; sequences have no gaps.
+//! - A failed write (a full disk) is tried again, in a new segment, until it succeeds: the frame and
+//!   the queue keep what came. After a failed sync nothing is acknowledged until a restart.
+//! - The store receives only what the journal has made durable, at most every 250 ms (or 20,000
+//!   records), and is flushed every five seconds and at the end.
+//! - Memory: `queue_entries_max` records (a record with its texts is about 1 KiB, so 64 MiB when the
+//!   default queue is full, next to nothing when it is not), one frame of about 1 MiB twice over, and
+//!   65,536 rollup rows at most.
+//!
+//! Not here: files (`journal`), rows (`store`), opening and closing (`lib`, `open`).
+
+use crate::ack::{Ack, Appended, NotRecorded, Receipt};
+use crate::codec::Encoder;
+use crate::journal::read::{RecordRange, Records, find_ids};
+use crate::journal::segment::Check;
+use crate::journal::{Frame, Journal, JournalError, Promise, View};
+use crate::rollup::{Dimensions, Hour, Rollups, Totals};
+use crate::seen::{RecentIds, Seen};
+use crate::settle::{self, Counting, Pricer};
+use crate::store::{Store, StoreError};
+use bursar_domain::{Clock, Metering, RequestId, UsageRecord};
+use crossbeam_queue::ArrayQueue;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+const FRAME_BYTES: usize = 1 << 20;
+const APPLY_EVERY: Duration = Duration::from_millis(250);
+const APPLY_RECORDS: u64 = 20_000;
+const APPLY_ROWS: usize = 4_096;
+/// More rows than this are never held back, whoever is reading the store.
+const PENDING_ROWS_MAX: usize = 65_536;
+const FLUSH_EVERY: Duration = Duration::from_secs(5);
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// When a record is acknowledged, and so what a crash can lose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// After its `fdatasync`, which begins as soon as the writer is free. Loses nothing acknowledged.
+    Sync,
+    /// The same, after waiting a few milliseconds for others to share the `fdatasync`. Loses nothing
+    /// acknowledged; a producer that does not wait can lose the last few milliseconds.
+    #[default]
+    Group,
+    /// After it was written. Survives `kill -9`; a power cut can lose the last second.
+    Relaxed,
+}
+
+/// Whether the ledger does what it promises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Healthy,
+    /// It does not, for this reason.
+    Degraded(String),
+}
+
+/// A record on its way to the writer.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) record: Box<UsageRecord>,
+    pub(crate) ack: Option<Ack>,
+}
+
+/// How the writer works.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) durability: Durability,
+    pub(crate) group_delay: Duration,
+    pub(crate) group_records_max: usize,
+    pub(crate) queue_entries_max: usize,
+}
+
+/// Counters that anybody may read.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appended: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
+    pub(crate) repeated: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) frames: AtomicU64,
+    pub(crate) last_commit_us: AtomicU64,
+}
+
+/// What the writer and everybody else share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) queue: ArrayQueue<Entry>,
+    pub(crate) counters: Counters,
+    idle: AtomicBool,
+    closing: AtomicBool,
+    failed: AtomicBool,
+    thread: OnceLock<Thread>,
+    checkpoints: Mutex<Vec<Ack>>,
+    checkpoint_wanted: AtomicBool,
+    view: Mutex<View>,
+    /// Acknowledged and not yet in the store.
+    pending: Mutex<Rollups>,
+    /// Held while the store is written or read, so that a reader sees every record once.
+    store_gate: Mutex<()>,
+    store: Mutex<Option<Arc<Store>>>,
+    journal_trouble: Mutex<Option<String>>,
+    store_trouble: Mutex<Option<String>>,
+    last_error: Mutex<Option<String>>,
+}
+
+/// Why a record was not taken into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Full,
+    Failed,
+    Closed,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn new(queue_entries_max: usize, view: View, store: Option<Store>) -> Self {
+        Self {
+            queue: ArrayQueue::new(queue_entries_max.max(1)),
+            counters: Counters::default(),
+            idle: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            checkpoints: Mutex::default(),
+            checkpoint_wanted: AtomicBool::new(false),
+            view: Mutex::new(view),
+            pending: Mutex::default(),
+            store_gate: Mutex::default(),
+            store: Mutex::new(store.map(Arc::new)),
+            journal_trouble: Mutex::default(),
+            store_trouble: Mutex::default(),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// Puts a record into the queue. Never blocks.
+    pub(crate) fn push(&self, entry: Entry) -> Result<(), (Refusal, Entry)> {
+        let refusal = if self.failed.load(Ordering::Acquire) {
+            Some(Refusal::Failed)
+        } else if self.closing.load(Ordering::Acquire) {
+            Some(Refusal::Closed)
+        } else {
+            None
+        };
+        let pushed = match refusal {
+            Some(refusal) => Err((refusal, entry)),
+            None => self.queue.push(entry).map_err(|entry| (Refusal::Full, entry)),
+        };
+        if pushed.is_err() {
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            return pushed;
+        }
+        self.counters.appended.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence in `Writer::rest`: either the writer sees the entry or we see it idle.
+        fence(Ordering::SeqCst);
+        if self.idle.load(Ordering::Relaxed) && self.idle.swap(false, Ordering::Relaxed) {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Asks the writer to make everything queued so far durable, applied and flushed.
+    pub(crate) fn ask_checkpoint(&self) -> Receipt {
+        let (ack, receipt) = crate::ack::pair();
+        // Under the lock: either the writer's last look finds it, or it is answered here.
+        let mut checkpoints = lock(&self.checkpoints);
+        if self.closing.load(Ordering::Acquire) {
+            return receipt;
+        }
+        checkpoints.push(ack);
+        drop(checkpoints);
+        self.checkpoint_wanted.store(true, Ordering::Release);
+        self.wake();
+        receipt
+    }
+
+    /// Tells the writer, on its thread, to finish.
+    pub(crate) fn ask_close(&self, thread: &Thread) {
+        self.closing.store(true, Ordering::Release);
+        thread.unpark();
+    }
+
+    /// There is no store from the beginning.
+    pub(crate) fn note_store_trouble(&self, reason: &str) {
+        *lock(&self.last_error) = Some(reason.to_owned());
+        *lock(&self.store_trouble) = Some(format!("reports read the journal, slowly: {reason}"));
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    pub(crate) fn view(&self) -> View {
+        lock(&self.view).clone()
+    }
+
+    /// Calls `each` with every rollup of the hours `[from, to)`, each acknowledged record being in
+    /// exactly one; returns the last such sequence. `None` when there is no usable store.
+    pub(crate) fn scan_rollups(
+        &self,
+        from: Option<Hour>,
+        to: Option<Hour>,
+        mut each: impl FnMut(&[u8], &Totals),
+    ) -> Option<Result<u64, StoreError>> {
+        let gate = lock(&self.store_gate);
+        let store = lock(&self.store).clone()?;
+        if let Err(error) = store.scan(from, to, &mut each) {
+            return Some(Err(error));
+        }
+        let pending = lock(&self.pending);
+        for (key, totals) in pending.iter() {
+            let hour = Hour::from_key(key);
+            if from.is_none_or(|from| hour >= Some(from)) && to.is_none_or(|to| hour < Some(to)) {
+                each(key, totals);
+            }
+        }
+        // The view is published under the lock of the pending rollups.
+        let sequence = lock(&self.view).last_sequence();
+        drop(pending);
+        drop(gate);
+        Some(Ok(sequence))
+    }
+
+    /// Gives the store up until the next open. Queries read the journal instead.
+    pub(crate) fn disable_store(&self, error: &StoreError) {
+        let taken = lock(&self.store).take();
+        if taken.is_some() {
+            tracing::error!(%error, "the embedded database is given up until the next start");
+        }
+        let text = format!("reports read the journal, slowly: {error}");
+        *lock(&self.last_error) = Some(error.to_string());
+        *lock(&self.store_trouble) = Some(text);
+        lock(&self.pending).clear();
+        if let Some(store) = taken.and_then(Arc::into_inner) {
+            store.discard();
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let journal = lock(&self.journal_trouble).clone();
+        let reasons: Vec<String> = journal.into_iter().chain(lock(&self.store_trouble).clone()).collect();
+        if reasons.is_empty() { Health::Healthy } else { Health::Degraded(reasons.join("; ")) }
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        lock(&self.last_error).clone()
+    }
+
+    /// Whether nothing is acknowledged any more.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    fn latch(&self, reason: &str) {
+        self.failed.store(true, Ordering::Release);
+        *lock(&self.last_error) = Some(reason.to_owned());
+        *lock(&self.journal_trouble) = Some(format!("nothing is acknowledged until a restart: {reason}"));
+        tracing::error!(reason, "the journal acknowledges nothing until a restart");
+    }
+
+    fn degrade(&self, reason: &str) {
+        let mut trouble = lock(&self.journal_trouble);
+        if trouble.is_none() {
+            tracing::error!(reason, "the journal cannot be written; trying again");
+        }
+        *trouble = Some(format!("records wait in memory: {reason}"));
+        *lock(&self.last_error) = Some(reason.to_owned());
+    }
+
+    fn recover(&self) {
+        if !self.has_failed() && lock(&self.journal_trouble).take().is_some() {
+            tracing::info!("the journal is written again");
+        }
+    }
+}
+
+/// The writer's own state. It lives on its thread.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    settings: Settings,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    pricer: Arc<dyn Pricer>,
+    recent: RecentIds,
+    /// Ids that count once, settled and not yet in the store.
+    meter_ids: HashSet<Box<[u8]>>,
+    /// All of them, read from the journal; only after the store was given up.
+    meter_ids_all: Option<HashSet<Box<[u8]>>>,
+    batch: Vec<Entry>,
+    encoder: Encoder,
+    frame: Frame,
+    deltas: HashMap<DeltaKey, Totals>,
+    answers: Vec<(Ack, Appended)>,
+    timers: Timers,
+}
+
+#[derive(Debug, Default)]
+struct Timers {
+    pending_records: u64,
+    pending_since: Option<Instant>,
+    unsynced_since: Option<Instant>,
+    unflushed_since: Option<Instant>,
+}
+
+/// A rollup's key by the numbers of its texts in the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct DeltaKey {
+    hour: Hour,
+    texts: [u32; 7],
+    outcome: u8,
+    source: u8,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a plain thread: there is no tokio clock to ask")]
+fn monotonic() -> Instant {
+    Instant::now()
+}
+
+/// Runs the writer to its end. Whatever happens, nobody waits for ever.
+pub(crate) fn run(mut writer: Writer) -> Result<(), NotRecorded> {
+    let shared = writer.shared.clone();
+    let _ = shared.thread.set(std::thread::current());
+    let ended = catch_unwind(AssertUnwindSafe(|| writer.work()));
+    if ended.is_err() {
+        shared.latch("the ledger's writer panicked");
+    }
+    // Dropped entries and checkpoints answer `Closed`.
+    drop(writer);
+    shared.closing.store(true, Ordering::Release);
+    while shared.queue.pop().is_some() {
+        shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+    lock(&shared.checkpoints).clear();
+    if shared.has_failed() { Err(NotRecorded::JournalFailed) } else { Ok(()) }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        settings: Settings,
+        journal: Journal,
+        recent: RecentIds,
+        clock: Arc<dyn Clock>,
+        pricer: Arc<dyn Pricer>,
+    ) -> Self {
+        Self {
+            shared,
+            settings,
+            journal,
+            clock,
+            pricer,
+            recent,
+            meter_ids: HashSet::new(),
+            meter_ids_all: None,
+            batch: Vec::new(),
+            encoder: Encoder::default(),
+            frame: Frame::default(),
+            deltas: HashMap::new(),
+            answers: Vec::new(),
+            timers: Timers::default(),
+        }
+    }
+
+    fn work(&mut self) {
+        loop {
+            if self.shared.checkpoint_wanted.swap(false, Ordering::AcqRel) {
+                self.checkpoint();
+            }
+            if self.shared.queue.is_empty() {
+                self.upkeep();
+                if self.is_closing() && self.shared.queue.is_empty() {
+                    break;
+                }
+                self.rest();
+            } else {
+                self.gather();
+                self.write_group();
+                self.upkeep();
+            }
+        }
+        self.checkpoint();
+    }
+
+    fn is_closing(&self) -> bool {
+        self.shared.closing.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until a record, a request or a timer.
+    fn rest(&self) {
+        self.shared.idle.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let wanted = self.is_closing() || self.shared.checkpoint_wanted.load(Ordering::Acquire);
+        if self.shared.queue.is_empty() && !wanted {
+            match self.timers.next() {
+                Some(wait) => std::thread::park_timeout(wait),
+                None => std::thread::park(),
+            }
+        }
+        self.shared.idle.store(false, Ordering::Relaxed);
+    }
+
+    /// In `group`, waits a moment for more records to share the sync.
+    fn gather(&self) {
+        let waits = self.settings.durability != Durability::Sync
+            && self.shared.queue.len() < self.settings.group_records_max
+            && !self.is_closing()
+            && !self.shared.checkpoint_wanted.load(Ordering::Acquire);
+        if waits && !self.settings.group_delay.is_zero() {
+            std::thread::park_timeout(self.settings.group_delay);
+        }
+    }
+
+    /// Settles and writes what is in the queue, up to one group.
+    fn write_group(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        while batch.len() < self.settings.group_records_max.max(1)
+            && let Some(entry) = self.shared.queue.pop()
+        {
+            batch.push(entry);
+        }
+        if self.shared.has_failed() {
+            self.refuse(batch.drain(..));
+        }
+        let older = self.find_older(&batch);
+        for entry in batch.drain(..) {
+            self.settle(entry, &older);
+            if self.encoder.bytes() >= FRAME_BYTES {
+                self.commit();
+            }
+        }
+        self.commit();
+        self.batch = batch;
+    }
+
+    /// The ids of the batch that only the journal can tell about, and that it has.
+    fn find_older(&self, batch: &[Entry]) -> HashSet<RequestId> {
+        let unsure: HashSet<RequestId> = batch
+            .iter()
+            .map(|entry| entry.record.id)
+            .filter(|id| self.recent.check(*id) == Seen::Unsure)
+            .collect();
+        if unsure.is_empty() {
+            return unsure;
+        }
+        find_ids(&self.journal.view(), &unsure).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot look up earlier ids; a repeat would be recorded again");
+            *lock(&self.shared.last_error) = Some(error.to_string());
+            HashSet::new()
+        })
+    }
+
+    fn settle(&mut self, entry: Entry, older: &HashSet<RequestId>) {
+        let Entry { mut record, ack } = entry;
+        if self.recent.check(record.id) == Seen::Yes || older.contains(&record.id) {
+            self.shared.counters.repeated.fetch_add(1, Ordering::Relaxed);
+            self.answers.extend(ack.map(|ack| (ack, Appended::AlreadyThere)));
+            return;
+        }
+        let once = settle::counting(&record);
+        let counted = match &once {
+            Counting::Yes => true,
+            Counting::No => false,
+            Counting::Once(key) => !self.has_meter_id(key),
+        };
+        settle::bound(&mut record);
+        settle::price(&mut record, counted, self.pricer.as_ref());
+        if self.encoder.add_usage(&record, counted).is_err() {
+            self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(id = %record.id, "the record is too large for the journal");
+            if let Some(ack) = ack {
+                ack.answer(Err(NotRecorded::TooLarge));
+            }
+            return;
+        }
+        self.recent.insert(record.id);
+        if let (Counting::Once(key), true) = (once, counted) {
+            if let Some(all) = &mut self.meter_ids_all {
+                all.insert(key.clone());
+            }
+            self.meter_ids.insert(key);
+        }
+        let key = self.delta_key(&record);
+        self.deltas.entry(key).or_default().add_record(&record, counted);
+        let sequence = self.journal.last_sequence().saturating_add(u64::from(self.encoder.count()));
+        self.answers.extend(ack.map(|ack| (ack, Appended::Recorded { sequence })));
+    }
+
+    fn delta_key(&mut self, record: &UsageRecord) -> DeltaKey {
+        let Dimensions { team, workload, provider, model, route, api, tier, outcome, source } =
+            Dimensions::of(record);
+        let texts = [team, workload, Some(provider), model, Some(route), Some(api), tier]
+            .map(|text| text.map_or(0, |text| self.encoder.number_of(text)));
+        DeltaKey { hour: Hour::of(record.started_at), texts, outcome, source }
+    }
+
+    fn has_meter_id(&mut self, key: &[u8]) -> bool {
+        if self.meter_ids.contains(key) {
+            return true;
+        }
+        if let Some(all) = &self.meter_ids_all {
+            return all.contains(key);
+        }
+        let store = lock(&self.shared.store).clone();
+        match store.map(|store| store.has_meter_id(key)) {
+            Some(Ok(there)) => return there,
+            Some(Err(error)) => self.shared.disable_store(&error),
+            None => {}
+        }
+        let all = self.read_meter_ids();
+        let there = all.contains(key);
+        self.meter_ids_all = Some(all);
+        there
+    }
+
+    /// The ids that count once, from the journal and from what is not yet there.
+    fn read_meter_ids(&self) -> HashSet<Box<[u8]>> {
+        let mut all = self.meter_ids.clone();
+        for stored in Records::new(&self.journal.view(), RecordRange::default(), Check::Checksums) {
+            match stored {
+                Ok(stored) if stored.counted && stored.record.metering == Metering::OncePerId => {
+                    if let Counting::Once(key) = settle::counting(&stored.record) {
+                        all.insert(key);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot read all ids that count once");
+                    break;
+                }
+            }
+        }
+        all
+    }
+
+    /// Writes what was settled as one frame, and acknowledges it.
+    fn commit(&mut self) {
+        let count = self.encoder.count();
+        if count > 0 && !self.write_frame() {
+            for (ack, _) in self.answers.drain(..) {
+                ack.answer(Err(NotRecorded::JournalFailed));
+            }
+            self.shared.counters.dropped.fetch_add(u64::from(count), Ordering::Relaxed);
+            self.deltas.clear();
+            self.encoder.clear();
+            return;
+        }
+        if count > 0 {
+            self.publish(u64::from(count));
+        }
+        for (ack, appended) in self.answers.drain(..) {
+            ack.answer(Ok(appended));
+        }
+        self.encoder.clear();
+    }
+
+    /// Writes the frame, again and again if need be; `false` when that can no longer succeed.
+    fn write_frame(&mut self) -> bool {
+        if self.shared.has_failed() {
+            return false;
+        }
+        let began = monotonic();
+        let Ok(payload) = self.encoder.finish(self.frame.begin()) else { return false };
+        self.journal.finish(&mut self.frame, &payload);
+        let promise = match self.settings.durability {
+            Durability::Sync | Durability::Group => Promise::Durable,
+            Durability::Relaxed => Promise::Written,
+        };
+        let mut wait = RETRY_FIRST;
+        while let Err(error) = self.journal.commit(&self.frame, promise, self.clock.now()) {
+            if error.latches || self.is_closing() {
+                self.shared.latch(&chain_text(&error));
+                return false;
+            }
+            self.shared.degrade(&chain_text(&error));
+            std::thread::park_timeout(wait);
+            wait = wait.saturating_mul(2).min(RETRY_MAX);
+        }
+        self.shared.recover();
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared.counters.last_commit_us.store(took, Ordering::Relaxed);
+        true
+    }
+
+    /// Lets readers see the frame that was just written.
+    fn publish(&mut self, count: u64) {
+        let mut pending = lock(&self.shared.pending);
+        let has_store = lock(&self.shared.store).is_some();
+        for (key, totals) in self.deltas.drain() {
+            let [team, workload, provider, model, route, api, tier] =
+                key.texts.map(|number| self.encoder.text(number));
+            let dimensions = Dimensions {
+                team,
+                workload,
+                provider: provider.unwrap_or_default(),
+                model,
+                route: route.unwrap_or_default(),
+                api: api.unwrap_or_default(),
+                tier,
+                outcome: key.outcome,
+                source: key.source,
+            };
+            if has_store {
+                pending.merge(key.hour, &dimensions, &totals);
+            }
+        }
+        *lock(&self.shared.view) = self.journal.view();
+        drop(pending);
+        self.shared.counters.acknowledged.fetch_add(count, Ordering::Relaxed);
+        self.shared.counters.frames.fetch_add(1, Ordering::Relaxed);
+        let now = monotonic();
+        self.timers.pending_records = self.timers.pending_records.saturating_add(count);
+        self.timers.pending_since.get_or_insert(now);
+        if self.journal.synced_sequence() < self.journal.last_sequence() {
+            self.timers.unsynced_since.get_or_insert(now);
+        }
+    }
+
+    fn refuse(&self, entries: impl Iterator<Item = Entry>) {
+        for entry in entries {
+            self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            if let Some(ack) = entry.ack {
+                ack.answer(Err(NotRecorded::JournalFailed));
+            }
+        }
+    }
+
+    /// What is due: sync (in `relaxed`), apply, flush.
+    fn upkeep(&mut self) {
+        let now = monotonic();
+        let rows = lock(&self.shared.pending).len();
+        if due(self.timers.unsynced_since, SYNC_EVERY, now) || rows >= PENDING_ROWS_MAX {
+            self.sync();
+        }
+        let full = self.timers.pending_records >= APPLY_RECORDS || rows >= APPLY_ROWS;
+        let synced = self.timers.unsynced_since.is_none();
+        if synced && (due(self.timers.pending_since, APPLY_EVERY, now) || full) {
+            self.apply(rows >= PENDING_ROWS_MAX);
+        }
+        if due(self.timers.unflushed_since, FLUSH_EVERY, now) {
+            self.flush();
+        }
+    }
+
+    fn sync(&mut self) {
+        self.timers.unsynced_since = None;
+        if self.shared.has_failed() {
+            return;
+        }
+        if let Err(error) = self.journal.sync() {
+            self.shared.latch(&chain_text(&error));
+        }
+    }
+
+    /// Moves the pending totals into the store. Gives way to a reader unless `at_once`.
+    fn apply(&mut self, at_once: bool) {
+        let durable = self.journal.synced_sequence() == self.journal.last_sequence();
+        if self.timers.pending_records == 0 || !durable {
+            self.timers.pending_since = None;
+            return;
+        }
+        let gate = match self.shared.store_gate.try_lock() {
+            Ok(gate) => gate,
+            Err(TryLockError::Poisoned(gate)) => gate.into_inner(),
+            Err(TryLockError::WouldBlock) if at_once => lock(&self.shared.store_gate),
+            Err(TryLockError::WouldBlock) => {
+                self.timers.pending_since = Some(monotonic());
+                return;
+            }
+        };
+        self.timers.pending_records = 0;
+        self.timers.pending_since = None;
+        let Some(store) = lock(&self.shared.store).clone() else {
+            self.meter_ids.clear();
+            return;
+        };
+        let pending = std::mem::take(&mut *lock(&self.shared.pending));
+        let (watermark, hash) = (self.journal.last_sequence(), self.journal.hash());
+        let applied = store.apply(&pending, &self.meter_ids, watermark, hash);
+        drop(gate);
+        drop(store);
+        match applied {
+            Ok(()) => {
+                self.meter_ids.clear();
+                self.timers.unflushed_since.get_or_insert(monotonic());
+            }
+            // The ids stay in memory; the rows are read from the journal.
+            Err(error) => self.shared.disable_store(&error),
+        }
+    }
+
+    fn flush(&mut self) {
+        self.timers.unflushed_since = None;
+        let store = lock(&self.shared.store).clone();
+        if let Some(Err(error)) = store.map(|store| store.flush()) {
+            self.shared.disable_store(&error);
+        }
+    }
+
+    /// Writes, syncs, applies and flushes everything that is there.
+    fn checkpoint(&mut self) {
+        let asked = std::mem::take(&mut *lock(&self.shared.checkpoints));
+        let mut left = self.shared.queue.len();
+        while left > 0 {
+            self.write_group();
+            left = left.saturating_sub(self.settings.group_records_max.max(1));
+        }
+        self.sync();
+        self.apply(true);
+        self.flush();
+        let outcome = if self.shared.has_failed() {
+            Err(NotRecorded::JournalFailed)
+        } else {
+            Ok(Appended::Recorded { sequence: self.journal.last_sequence() })
+        };
+        for ack in asked {
+            ack.answer(outcome);
+        }
+    }
+}
+
+// === impl Timers ===
+
+impl Timers {
+    /// How long nothing is due.
+    fn next(&self) -> Option<Duration> {
+        // What is not synced yet is not applied either.
+        let applies = self.pending_since.filter(|_| self.unsynced_since.is_none());
+        let now = monotonic();
+        [
+            (applies, APPLY_EVERY),
+            (self.unsynced_since, SYNC_EVERY),
+            (self.unflushed_since, FLUSH_EVERY),
+        ]
+        .into_iter()
+        .filter_map(|(since, every)| Some(every.saturating_sub(now.saturating_duration_since(since?))))
+        .min()
+        .map(|wait| wait.max(Duration::from_millis(1)))
+    }
+}
+
+fn due(since: Option<Instant>, every: Duration, now: Instant) -> bool {
+    since.is_some_and(|since| now.saturating_duration_since(since) >= every)
+}
+
+fn chain_text(error: &JournalError) -> String {
+    format!("{error}: {}", error.source)
+}
+
+#[cfg(test)]
+mod tests;
