@@ -1,3 +1,4 @@
 //! The proxy.
 pub mod config;
 pub mod guard;
+pub mod usage;

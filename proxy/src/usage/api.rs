@@ -1,0 +1,180 @@
+//! Which API a request calls: from method and path alone, never from what a body looks like.
+//!
+//! Invariants
+//! - Every request has an API; what is not known here is `unmetered`.
+//! - Empty segments and percent-encoding do not hide an API.
+//!
+//! Not here: providers' deviations within an API (`flavour`).
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+
+/// An API within a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// OpenAI chat completions.
+    OpenAiChat,
+    /// OpenAI responses: making one.
+    Responses,
+    /// OpenAI responses: compaction of a conversation, which is billed like a response.
+    ResponsesCompact,
+    /// OpenAI responses: reading (or cancelling) a stored one; its usage counts once per id.
+    ResponsesGet,
+    /// OpenAI chat completions: reading or changing stored ones; never counts.
+    ChatStoreGet,
+    /// OpenAI completions without messages.
+    LegacyCompletions,
+    /// OpenAI embeddings.
+    Embeddings,
+    /// OpenAI moderations; free.
+    Moderation,
+    /// Anthropic messages.
+    Messages,
+    /// Counting tokens without a generation; free.
+    CountTokens,
+    /// A call that is passed through and not metered.
+    Unmetered,
+}
+
+impl Api {
+    /// The name in usage records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OpenAiChat => "openai-chat",
+            Self::Responses => "responses",
+            Self::ResponsesCompact => "responses-compact",
+            Self::ResponsesGet => "responses-get",
+            Self::ChatStoreGet => "chat-store-get",
+            Self::LegacyCompletions => "legacy-completions",
+            Self::Embeddings => "embeddings",
+            Self::Moderation => "moderation",
+            Self::Messages => "messages",
+            Self::CountTokens => "count-tokens",
+            Self::Unmetered => "unmetered",
+        }
+    }
+
+    /// Whether a reply of this API can count at all.
+    #[must_use]
+    pub const fn is_metered(self) -> bool {
+        !matches!(self, Self::ChatStoreGet | Self::Moderation | Self::CountTokens | Self::Unmetered)
+    }
+
+    /// Whether `stream_options.include_usage` exists in this API.
+    #[must_use]
+    pub const fn has_include_usage(self) -> bool {
+        matches!(self, Self::OpenAiChat | Self::LegacyCompletions)
+    }
+}
+
+/// The API that `method` on `path` calls. A query in `path` is ignored.
+#[must_use]
+pub fn api_of(method: &Method, path: &str) -> Api {
+    let segments = segments(path);
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    let post = *method == Method::POST;
+    match segments.as_slice() {
+        [.., "chat", "completions"] => if post { Api::OpenAiChat } else { Api::ChatStoreGet },
+        [.., "chat", "completions", _] | [.., "chat", "completions", _, "messages"] => Api::ChatStoreGet,
+        [.., "completions"] if post => Api::LegacyCompletions,
+        [.., "embeddings"] if post => Api::Embeddings,
+        [.., "moderations"] if post => Api::Moderation,
+        [.., "responses"] if post => Api::Responses,
+        [.., "responses", "compact"] if post => Api::ResponsesCompact,
+        [.., "responses", "input_tokens"] if post => Api::CountTokens,
+        [.., "responses", _] if *method == Method::GET => Api::ResponsesGet,
+        [.., "responses", _, "cancel"] if post => Api::ResponsesGet,
+        [.., "responses", _, "input_items"] if *method == Method::GET => Api::ResponsesGet,
+        [.., "threads", _, "messages"] => Api::Unmetered,
+        [.., "messages"] if post => Api::Messages,
+        [.., "messages", "count_tokens"] if post => Api::CountTokens,
+        _ => Api::Unmetered,
+    }
+}
+
+/// The model that a path names, where the request body has none: Azure's deployments.
+#[must_use]
+pub fn model_in_path(path: &str) -> Option<String> {
+    let segments = segments(path);
+    let mut names = segments.iter().skip_while(|segment| *segment != "deployments").skip(1);
+    names.next().filter(|name| !name.is_empty()).map(|name| name.clone().into_owned())
+}
+
+fn segments(path: &str) -> Vec<Cow<'_, str>> {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    path.split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(|segment| percent_decode_str(segment).decode_utf8_lossy())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: &Method, path: &str, expected: Api) {
+        assert_eq!(api_of(method, path), expected, "{method} {path}");
+    }
+
+    #[test]
+    fn posts_that_generate_are_metered_under_every_providers_prefix() {
+        for path in [
+            "/v1/chat/completions",
+            "/chat/completions",
+            "/openai/v1/chat/completions",
+            "/openai/deployments/a/chat/completions?api-version=1",
+            "/api/paas/v4/chat/completions",
+            "/v1beta/openai/chat/completions",
+            "//v1//chat//completions/",
+            "/v1/chat/%63ompletions",
+        ] {
+            check(&Method::POST, path, Api::OpenAiChat);
+        }
+        check(&Method::POST, "/v1/completions", Api::LegacyCompletions);
+        check(&Method::POST, "/v1/embeddings", Api::Embeddings);
+        check(&Method::POST, "/v1/responses", Api::Responses);
+        check(&Method::POST, "/backend-api/codex/responses", Api::Responses);
+        check(&Method::POST, "/v1/responses/compact", Api::ResponsesCompact);
+        check(&Method::POST, "/v1/messages?beta=true", Api::Messages);
+        check(&Method::POST, "/anthropic/v1/messages", Api::Messages);
+    }
+
+    #[test]
+    fn reads_and_free_calls_are_told_apart() {
+        check(&Method::GET, "/v1/chat/completions?limit=2", Api::ChatStoreGet);
+        check(&Method::GET, "/v1/chat/completions/chatcmpl-1", Api::ChatStoreGet);
+        check(&Method::POST, "/v1/chat/completions/chatcmpl-1", Api::ChatStoreGet);
+        check(&Method::GET, "/v1/chat/completions/chatcmpl-1/messages", Api::ChatStoreGet);
+        check(&Method::GET, "/v1/responses/resp_1?stream=true", Api::ResponsesGet);
+        check(&Method::POST, "/v1/responses/resp_1/cancel", Api::ResponsesGet);
+        check(&Method::POST, "/v1/responses/input_tokens", Api::CountTokens);
+        check(&Method::POST, "/v1/messages/count_tokens", Api::CountTokens);
+        check(&Method::POST, "/v1/moderations", Api::Moderation);
+    }
+
+    #[test]
+    fn everything_else_is_unmetered() {
+        for (method, path) in [
+            (Method::GET, "/v1/models"),
+            (Method::POST, "/v1/threads/thread_1/messages"),
+            (Method::POST, "/v1/messages/batches"),
+            (Method::GET, "/v1/messages"),
+            (Method::GET, "/v1/embeddings"),
+            (Method::POST, "/v1/chat"),
+            (Method::POST, "/"),
+            (Method::POST, ""),
+        ] {
+            check(&method, path, Api::Unmetered);
+        }
+    }
+
+    #[test]
+    fn a_deployment_names_the_model() {
+        let path = "/openai/deployments/my%20gpt/chat/completions?api-version=1";
+        assert_eq!(model_in_path(path).as_deref(), Some("my gpt"));
+        assert_eq!(model_in_path("/v1/chat/completions"), None);
+        assert_eq!(model_in_path("/openai/deployments"), None);
+    }
+}

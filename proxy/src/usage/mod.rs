@@ -1,0 +1,478 @@
+//! Metering: what a request asked for and what its reply used, read from the bytes that pass.
+//!
+//! Everything here is a state machine fed with slices of any length: no I/O, no clock, no async.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `api` | which API a method and path call |
+//! | `flavour` | how providers deviate from it |
+//! | `request`, `include`, `hide` | facts of a request; asking for usage, and hiding the answer |
+//! | `openai`, `anthropic`, `shape` | the reply shapes and what their numbers mean |
+//! | `totals`, `number`, `model_name` | disjoint classes; exact numbers; sameness of model names |
+//! | `json`, `sse`, `decode` | walking JSON, framing events, undoing content encodings |
+//!
+//! Invariants
+//! - How a body is cut into frames never changes a reading.
+//! - Memory is bounded whatever an upstream sends, and nothing is allocated per chunk of a stream.
+//! - Nothing panics; unknown is never zero; every doubt is an [`Anomaly`].
+//!
+//! Not here: forwarding, prices, estimates for replies without usage.
+
+pub mod api;
+pub mod decode;
+pub mod flavour;
+pub mod hide;
+pub mod include;
+pub mod json;
+pub mod model_name;
+pub mod number;
+pub mod request;
+pub mod sse;
+pub mod totals;
+
+mod anthropic;
+mod openai;
+mod shape;
+
+pub use api::{Api, api_of, model_in_path};
+pub use flavour::{Flavour, flavour_of};
+pub use hide::HideUsage;
+pub use include::IncludeUsage;
+pub use request::{RequestFacts, RequestScan};
+
+use anthropic::Messages;
+use bursar_domain::event::{Anomalies, Anomaly, Metering, ModelUsage, Outcome, ProviderCost};
+use bursar_domain::ids::Label;
+use bursar_domain::usage::{Usage, UsageSource};
+use decode::Decoder;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use json::Scanner;
+use openai::{Chat, Responses};
+use shape::{Context, Gathered, Kind, Progress, Shape};
+use sse::{Events, Sse};
+use std::sync::Arc;
+
+/// Events larger than this are read like any other but marked: no provider sends such.
+pub const EVENT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Longest raw usage text that is kept.
+pub const RAW_BYTES_MAX: usize = 8 * 1024;
+
+/// How a reply's body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, as its framing says.
+    Complete,
+    /// The upstream's connection failed or closed early.
+    UpstreamCut,
+    /// The client went away.
+    ClientAbort,
+}
+
+/// What is known of a reply when its head has arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplyContext<'a> {
+    /// The provider's deviations.
+    pub flavour: &'static Flavour,
+    /// The API that was called.
+    pub api: Api,
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// Whether the request asked for a stream; used where the reply does not say what it is.
+    pub stream_requested: bool,
+}
+
+/// What a reply used, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// How the exchange ended.
+    pub outcome: Outcome,
+    /// Whether it counts.
+    pub metering: Metering,
+    /// What was used.
+    pub usage: Usage,
+    /// Where the counts come from.
+    pub usage_source: UsageSource,
+    /// Parts per model, when the provider gives them.
+    pub by_model: Vec<ModelUsage>,
+    /// The provider's usage object as sent; several as a JSON array. Valid JSON, at most 8 KiB.
+    pub usage_raw: Option<Arc<str>>,
+    /// What the provider says it charged.
+    pub provider_cost: Option<ProviderCost>,
+    /// The model that answered.
+    pub model_served: Option<Label>,
+    /// The service tier that was charged.
+    pub tier: Option<Label>,
+    /// Where Anthropic ran the model, which changes the price.
+    pub inference_geo: Option<Label>,
+    /// Anthropic's speed mode, which changes the price.
+    pub speed: Option<Label>,
+    /// The reply's own id, for the once-per-id rule; `None` for what never counts.
+    pub meter_id: Option<Label>,
+    /// Whether the body was a stream of events.
+    pub stream: bool,
+    /// What to look at.
+    pub anomalies: Anomalies,
+}
+
+/// Reads one reply.
+#[derive(Debug)]
+pub struct ReplyMeter {
+    flavour: &'static Flavour,
+    api: Api,
+    status: u16,
+    decoder: Option<Decoder>,
+    capped: bool,
+    cached_header: Option<Vec<u8>>,
+    tier_header: Option<Label>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Not read at all.
+    Ignored,
+    Chat(Box<Reader<Chat>>),
+    Responses(Box<Reader<Responses>>),
+    Messages(Box<Reader<Messages>>),
+}
+
+impl ReplyMeter {
+    /// A meter for the reply with this head.
+    #[must_use]
+    pub fn new(context: &ReplyContext<'_>) -> Self {
+        let text = |name: &http::HeaderName| context.headers.get(name).and_then(|value| value.to_str().ok());
+        let framing = Framing::of(text(&CONTENT_TYPE), context.stream_requested);
+        let body = match context.api {
+            Api::Unmetered | Api::CountTokens | Api::ChatStoreGet => Body::Ignored,
+            Api::OpenAiChat | Api::LegacyCompletions | Api::Embeddings | Api::Moderation => {
+                Body::Chat(Box::new(Reader::new(framing)))
+            }
+            Api::Responses | Api::ResponsesCompact | Api::ResponsesGet => {
+                Body::Responses(Box::new(Reader::new(framing)))
+            }
+            Api::Messages => Body::Messages(Box::new(Reader::new(framing))),
+        };
+        let decoder = Decoder::new(text(&CONTENT_ENCODING).unwrap_or_default());
+        let header = |name: Option<&str>| name.and_then(|name| context.headers.get(name));
+        Self {
+            flavour: context.flavour,
+            api: context.api,
+            status: context.status,
+            capped: decoder.is_err(),
+            decoder: decoder.ok().flatten(),
+            cached_header: header(context.flavour.cached_header).map(|value| value.as_bytes().to_vec()),
+            tier_header: header(context.flavour.tier_header)
+                .and_then(|value| value.to_str().ok())
+                .and_then(Label::lossy),
+            body,
+        }
+    }
+
+    /// Reads on: a frame of the body as the upstream sent it.
+    pub fn feed(&mut self, frame: &[u8]) {
+        if self.capped {
+            return;
+        }
+        let Self { decoder, body, capped, .. } = self;
+        match decoder {
+            None => body.feed(frame),
+            Some(decoder) => {
+                decoder.feed(frame, |piece| body.feed(piece));
+                *capped = decoder.is_stopped();
+            }
+        }
+    }
+
+    /// The reading, when the body has ended.
+    #[must_use]
+    pub fn finish(mut self, ending: Ending, request: &RequestFacts) -> Reading {
+        let kind = match self.api {
+            Api::Embeddings | Api::Moderation => Kind::Embedding,
+            Api::Responses | Api::ResponsesCompact | Api::ResponsesGet => Kind::Response,
+            _ => Kind::Completion,
+        };
+        let cached_header = self.cached_header.take();
+        let mut context =
+            Context { flavour: self.flavour, kind, stream: false, cached_header: cached_header.as_deref() };
+        let body = std::mem::replace(&mut self.body, Body::Ignored);
+        let read = match body {
+            Body::Ignored => None,
+            Body::Chat(reader) => Some(reader.finish(&mut context)),
+            Body::Responses(reader) => Some(reader.finish(&mut context)),
+            Body::Messages(reader) => Some(reader.finish(&mut context)),
+        };
+        let Some((gathered, document)) = read else { return self.unread(ending) };
+        self.conclude(gathered, document, ending, request)
+    }
+
+    fn unread(self, ending: Ending) -> Reading {
+        let outcome = match ending {
+            _ if self.status >= 400 => Outcome::Error,
+            Ending::Complete => Outcome::Ok,
+            Ending::UpstreamCut => Outcome::ErrorMidstream,
+            Ending::ClientAbort => Outcome::Aborted,
+        };
+        Reading {
+            outcome,
+            metering: Metering::Never,
+            usage: Usage::unknown(),
+            usage_source: UsageSource::Absent,
+            by_model: Vec::new(),
+            usage_raw: None,
+            provider_cost: None,
+            model_served: None,
+            tier: None,
+            inference_geo: None,
+            speed: None,
+            meter_id: None,
+            stream: false,
+            anomalies: Anomalies::default(),
+        }
+    }
+
+    fn conclude(self, found: Gathered, document: Document, ending: Ending, request: &RequestFacts) -> Reading {
+        let mut anomalies = found.anomalies;
+        anomalies.extend(document.anomalies);
+        if self.capped {
+            anomalies.insert(Anomaly::MeteringCapped);
+        }
+        let outcome = self.outcome(&found, document, ending);
+        if outcome == Outcome::Ok && !self.capped && (!found.seen || !document.is_closed) && !document.stream {
+            anomalies.insert(Anomaly::MalformedReply);
+        }
+        if let (Some(requested), Some(served)) = (&request.model, &found.model)
+            && !self.flavour.own_model_names
+            && !model_name::is_same_model(requested.as_str(), served.as_str())
+        {
+            anomalies.insert(Anomaly::ServedModelDiffers);
+        }
+        let metering = self.metering(&found, outcome, request);
+        let counts = self.api.is_metered();
+        let usage = if counts { found.usage } else { Usage::unknown() };
+        Reading {
+            outcome,
+            metering,
+            usage,
+            usage_source: match (usage.has_tokens(), found.is_final) {
+                (false, _) => UsageSource::Absent,
+                (true, true) => UsageSource::Provider,
+                (true, false) => UsageSource::ProviderPartial,
+            },
+            by_model: found.by_model,
+            usage_raw: raw_text(&found.raw),
+            provider_cost: found.charge.map(|amount| ProviderCost { amount }),
+            model_served: found.model,
+            tier: found.tier.or(self.tier_header),
+            inference_geo: found.inference_geo,
+            speed: found.speed,
+            meter_id: found.id.filter(|_| metering != Metering::Never),
+            stream: document.stream,
+            anomalies,
+        }
+    }
+
+    fn outcome(&self, found: &Gathered, document: Document, ending: Ending) -> Outcome {
+        if self.status >= 400 {
+            return Outcome::Error;
+        }
+        let closed = if document.stream {
+            found.progress == Progress::Closed
+                || (found.progress == Progress::Finished && ending == Ending::Complete)
+        } else {
+            document.is_closed
+        };
+        match found.state {
+            Some(state) if closed => return state,
+            _ => {}
+        }
+        match ending {
+            _ if found.error && document.stream => Outcome::ErrorMidstream,
+            _ if found.error => Outcome::Error,
+            _ if closed => Outcome::Ok,
+            Ending::ClientAbort => Outcome::Aborted,
+            Ending::UpstreamCut => Outcome::ErrorMidstream,
+            // The body ended by itself: as an event stream it lacks its end, as a document it was none.
+            Ending::Complete if document.stream => Outcome::ErrorMidstream,
+            Ending::Complete => Outcome::Ok,
+        }
+    }
+
+    fn metering(&self, found: &Gathered, outcome: Outcome, request: &RequestFacts) -> Metering {
+        let has_tokens = found.usage.has_tokens();
+        match self.api {
+            api if !api.is_metered() => Metering::Never,
+            _ if outcome == Outcome::Error && !has_tokens => Metering::Never,
+            Api::ResponsesGet if found.id.is_some() && has_tokens => Metering::OncePerId,
+            Api::ResponsesGet => Metering::Never,
+            Api::Responses if found.background || request.background => Metering::OncePerId,
+            _ => Metering::Count,
+        }
+    }
+}
+
+impl Body {
+    fn feed(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Ignored => {}
+            Self::Chat(reader) => reader.feed(bytes),
+            Self::Responses(reader) => reader.feed(bytes),
+            Self::Messages(reader) => reader.feed(bytes),
+        }
+    }
+}
+
+/// The usage objects as one valid JSON text, if it is short enough.
+fn raw_text(objects: &[Vec<u8>]) -> Option<Arc<str>> {
+    let text = match objects {
+        [] => return None,
+        [one] => one.clone(),
+        many => [b"[".as_slice(), &many.join(&b','), b"]"].concat(),
+    };
+    if text.len() > RAW_BYTES_MAX || serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err() {
+        return None;
+    }
+    String::from_utf8(text).ok().map(Arc::from)
+}
+
+// === framing ===
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// One JSON document.
+    Document,
+    /// Server-sent events.
+    Events,
+    /// Told by the first byte: a brace or bracket opens a document; else what was asked for.
+    Untold { stream_requested: bool },
+}
+
+impl Framing {
+    fn of(content_type: Option<&str>, stream_requested: bool) -> Self {
+        let kind = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if kind.eq_ignore_ascii_case("text/event-stream") {
+            Self::Events
+        } else if kind.eq_ignore_ascii_case("application/json") {
+            Self::Document
+        } else {
+            Self::Untold { stream_requested }
+        }
+    }
+}
+
+/// How the body as a document went.
+#[derive(Clone, Copy, Debug)]
+struct Document {
+    stream: bool,
+    /// Whether the JSON document was complete.
+    is_closed: bool,
+    anomalies: Anomalies,
+}
+
+/// Walks a body in its framing and shows it to its shape.
+#[derive(Debug)]
+struct Reader<S> {
+    framing: Framing,
+    sse: Sse,
+    events: EventReader<S>,
+}
+
+/// Walks the data of events, or a whole document.
+#[derive(Debug)]
+struct EventReader<S> {
+    scanner: Scanner,
+    shape: S,
+    /// The first bytes of the event's data, to know `[DONE]`.
+    head: [u8; DONE.len()],
+    event_bytes: u64,
+    anomalies: Anomalies,
+}
+
+const DONE: &[u8; 6] = b"[DONE]";
+
+impl<S: Shape + Default> Reader<S> {
+    fn new(framing: Framing) -> Self {
+        let root = if framing == Framing::Document { S::PLAIN } else { S::EVENT };
+        Self {
+            framing,
+            sse: Sse::default(),
+            events: EventReader {
+                scanner: Scanner::new(root),
+                shape: S::default(),
+                head: [0; DONE.len()],
+                event_bytes: 0,
+                anomalies: Anomalies::default(),
+            },
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        if let Framing::Untold { stream_requested } = self.framing {
+            let Some(first) = bytes.iter().find(|b| !b.is_ascii_whitespace()) else { return };
+            self.framing = match first {
+                b'{' | b'[' => Framing::Document,
+                _ if stream_requested => Framing::Events,
+                _ => Framing::Document,
+            };
+            if self.framing == Framing::Document {
+                self.events.scanner = Scanner::new(S::PLAIN);
+            }
+        }
+        if self.framing == Framing::Events {
+            self.sse.feed(bytes, &mut self.events);
+        } else {
+            self.events.scanner.feed(bytes, &mut self.events.shape);
+        }
+    }
+
+    fn finish(mut self, context: &mut Context<'_>) -> (Gathered, Document) {
+        let stream = self.framing == Framing::Events;
+        if stream {
+            self.sse.finish(&mut self.events);
+        }
+        context.stream = stream;
+        let document = Document {
+            stream,
+            is_closed: !stream && self.events.scanner.is_complete(),
+            anomalies: self.events.anomalies,
+        };
+        (self.events.shape.gather(context), document)
+    }
+}
+
+impl<S: Shape> Events for EventReader<S> {
+    fn data(&mut self, piece: &[u8]) {
+        let known = usize::try_from(self.event_bytes).unwrap_or(usize::MAX);
+        if known < DONE.len() {
+            for (slot, byte) in self.head.iter_mut().skip(known).zip(piece) {
+                *slot = *byte;
+            }
+        }
+        self.event_bytes = self.event_bytes.saturating_add(piece.len() as u64);
+        self.scanner.feed(piece, &mut self.shape);
+    }
+
+    fn end(&mut self, name: &[u8], has_data: bool) {
+        let done = &self.head == DONE && self.event_bytes >= DONE.len() as u64;
+        if has_data && !done && self.scanner.is_malformed() {
+            self.anomalies.insert(Anomaly::MalformedReply);
+        }
+        if self.event_bytes > EVENT_BYTES_MAX {
+            self.anomalies.insert(Anomaly::MeteringCapped);
+        }
+        self.shape.end_event(name, done);
+        self.scanner.reset();
+        self.head = [0; DONE.len()];
+        self.event_bytes = 0;
+    }
+
+    fn error_line(&mut self) {
+        self.shape.error();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,723 @@
+//! OpenAI's reply shapes: chat and legacy completions, responses, embeddings; plain and streamed.
+//!
+//! Rules
+//! - Totals hold their subsets: cached, written, audio inside the input; reasoning, audio inside the
+//!   output. Providers' deviations are in `flavour`.
+//! - In a chat stream the last usage that is not `null` counts. It need not be in the last chunk, and
+//!   running totals or repeated copies are never added.
+//! - In a responses stream the usage is in the terminal event.
+//!
+//! Not here: framing (`sse`), the arithmetic of subsets (`totals`).
+
+use super::flavour::{Audio, Charge, End, Reasoning};
+use super::json::{Node, Scanner, Sink, is_present};
+use super::number;
+use super::shape::{Context, Gathered, Held, Kind, Progress, Shape};
+use super::totals::{Reported, disjoint};
+use bursar_domain::event::{Anomalies, Anomaly, ModelUsage, Outcome};
+use bursar_domain::ids::Label;
+use bursar_domain::money::Money;
+use bursar_domain::usage::{Quantity, Usage};
+
+// === chat and legacy completions, embeddings, moderations ===
+
+mod chat_id {
+    pub(super) const ID: u8 = 1;
+    pub(super) const MODEL: u8 = 2;
+    pub(super) const TIER: u8 = 3;
+    pub(super) const USAGE: u8 = 4;
+    pub(super) const GROQ_USAGE: u8 = 5;
+    pub(super) const BREAKDOWN: u8 = 6;
+    pub(super) const ERROR: u8 = 7;
+    pub(super) const CHOICE: u8 = 8;
+    pub(super) const CHOICE_INDEX: u8 = 9;
+    pub(super) const FINISH: u8 = 10;
+    pub(super) const MESSAGE_TOOLS: u8 = 11;
+    pub(super) const TOOL: u8 = 12;
+    pub(super) const TOOL_INDEX: u8 = 13;
+    pub(super) const TOOL_NAME: u8 = 14;
+}
+
+static TOOL: Node = Node::object(&[
+    ("index", Node::scalar(chat_id::TOOL_INDEX)),
+    ("function", Node::object(&[("name", Node::scalar(chat_id::TOOL_NAME))])),
+])
+.marked(chat_id::TOOL);
+
+static ANY: Node = Node::object(&[]);
+
+static CHOICE: Node = Node::object(&[
+    ("index", Node::scalar(chat_id::CHOICE_INDEX)),
+    ("delta", Node::object(&[("tool_calls", Node::array(&TOOL))])),
+    ("finish_reason", Node::scalar(chat_id::FINISH)),
+    ("message", Node::object(&[("tool_calls", Node::array(&ANY).marked(chat_id::MESSAGE_TOOLS))])),
+])
+.marked(chat_id::CHOICE);
+
+static CHAT: Node = Node::object(&[
+    ("id", Node::scalar(chat_id::ID)),
+    ("choices", Node::array(&CHOICE)),
+    ("model", Node::scalar(chat_id::MODEL)),
+    ("usage", Node::whole(chat_id::USAGE)),
+    ("service_tier", Node::scalar(chat_id::TIER)),
+    ("error", Node::whole(chat_id::ERROR)),
+    ("x_groq", Node::object(&[("usage", Node::whole(chat_id::GROQ_USAGE))])),
+    ("usage_breakdown", Node::whole(chat_id::BREAKDOWN)),
+]);
+
+/// Choices whose tool calls are told apart; later ones share the last place.
+const CHOICES_MAX: usize = 16;
+/// A tool call index beyond this is not believed.
+const TOOL_INDEX_MAX: u64 = 10_000;
+
+/// Counts tool calls over many chunks: by their index where there is one, else by their names.
+#[derive(Debug, Default)]
+struct ToolCalls {
+    indexed: [u64; CHOICES_MAX],
+    unindexed: u64,
+    choice: usize,
+    in_choice: u64,
+    index: Option<u64>,
+    named: bool,
+}
+
+impl ToolCalls {
+    fn end_tool(&mut self) {
+        match self.index.take() {
+            Some(index) if index <= TOOL_INDEX_MAX => self.in_choice = self.in_choice.max(index + 1),
+            Some(_) => {}
+            None => self.unindexed += u64::from(self.named),
+        }
+        self.named = false;
+    }
+
+    fn end_choice(&mut self) {
+        if let Some(slot) = self.indexed.get_mut(self.choice.min(CHOICES_MAX - 1)) {
+            *slot = (*slot).max(self.in_choice);
+        }
+        self.choice = 0;
+        self.in_choice = 0;
+    }
+
+    fn total(&self) -> u64 {
+        self.indexed.iter().sum::<u64>().saturating_add(self.unindexed)
+    }
+}
+
+/// Chat completions and everything with the same outline.
+#[derive(Debug, Default)]
+pub(super) struct Chat {
+    id: Held,
+    model: Held,
+    tier: Held,
+    usage: Held,
+    breakdown: Held,
+    tools: ToolCalls,
+    choices: bool,
+    event_usage: bool,
+    usage_is_final: bool,
+    finished: bool,
+    done: bool,
+    error: bool,
+    anomalies: Anomalies,
+}
+
+impl Sink for Chat {
+    fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
+        match id {
+            chat_id::ID => self.id.first_text(raw),
+            chat_id::MODEL => self.model.text(raw),
+            chat_id::TIER => self.tier.text(raw),
+            chat_id::USAGE if raw.first() == Some(&b'{') => {
+                self.usage.raw(raw);
+                self.event_usage = true;
+            }
+            chat_id::GROQ_USAGE if raw.first() == Some(&b'{') && !self.event_usage => {
+                self.usage.raw(raw);
+                self.event_usage = true;
+            }
+            chat_id::BREAKDOWN if raw.first() == Some(&b'{') => self.breakdown.raw(raw),
+            chat_id::ERROR => self.error |= is_present(raw),
+            chat_id::CHOICE_INDEX => self.tools.choice = small(raw).unwrap_or(0),
+            chat_id::FINISH => {
+                self.finished |= is_present(raw);
+                self.error |= raw == b"\"error\"";
+            }
+            chat_id::TOOL_INDEX => {
+                self.tools.index = number::count(raw, &mut Anomalies::default());
+            }
+            chat_id::TOOL_NAME => self.tools.named |= is_present(raw),
+            _ => {}
+        }
+    }
+
+    fn too_long(&mut self, _id: u8) {
+        self.anomalies.insert(Anomaly::MeteringCapped);
+    }
+
+    fn close(&mut self, id: u8, _at: u64, items: u64) {
+        match id {
+            chat_id::TOOL => self.tools.end_tool(),
+            chat_id::MESSAGE_TOOLS => self.tools.in_choice = self.tools.in_choice.max(items),
+            chat_id::CHOICE => {
+                self.choices = true;
+                self.tools.end_choice();
+            }
+            _ => {}
+        }
+    }
+
+    fn duplicate(&mut self) {
+        self.anomalies.insert(Anomaly::MalformedReply);
+    }
+}
+
+fn small(raw: &[u8]) -> Option<usize> {
+    number::count(raw, &mut Anomalies::default()).and_then(|n| usize::try_from(n).ok())
+}
+
+impl Shape for Chat {
+    const PLAIN: &'static Node = &CHAT;
+    const EVENT: &'static Node = &CHAT;
+
+    fn end_event(&mut self, name: &[u8], done_marker: bool) {
+        self.error |= name == b"error";
+        self.done |= done_marker;
+        if self.event_usage {
+            self.event_usage = false;
+            self.usage_is_final = self.finished;
+        }
+    }
+
+    fn error(&mut self) {
+        self.error = true;
+    }
+
+    fn gather(&mut self, context: &Context<'_>) -> Gathered {
+        let mut anomalies = self.anomalies;
+        let read = read_usage(self.usage.bytes(), context, &mut anomalies);
+        let mut usage = read.usage;
+        let seen = self.choices || !self.usage.is_empty() || !self.model.is_empty();
+        if seen && context.kind == Kind::Completion {
+            usage.set_quantity(Quantity::ToolCalls, self.tools.total());
+        }
+        if let Some(searches) = read.searches {
+            usage.set_quantity(Quantity::WebSearchRequests, searches);
+        }
+        let finished = self.finished && (self.usage_is_final || self.usage.is_empty());
+        let progress = match (self.done, context.flavour.end) {
+            (true, _) => Progress::Closed,
+            (false, End::DoneOrFinish) if finished => Progress::Finished,
+            (false, _) => Progress::Open,
+        };
+        let is_final = !context.stream || self.done || self.usage_is_final;
+        let by_model = read_breakdown(self.breakdown.bytes(), context, &mut anomalies);
+        let raw = if self.usage.is_empty() { Vec::new() } else { vec![self.usage.take()] };
+        Gathered {
+            id: self.id.label().filter(|_| context.kind != Kind::Embedding),
+            model: self.model.label(),
+            tier: self.tier.label().or(read.tier),
+            inference_geo: None,
+            speed: None,
+            usage,
+            is_final,
+            by_model,
+            raw,
+            charge: read.charge,
+            progress,
+            error: self.error,
+            state: None,
+            background: false,
+            seen,
+            anomalies,
+        }
+    }
+}
+
+// === responses ===
+
+mod response_id {
+    pub(super) const ID: u8 = 1;
+    pub(super) const MODEL: u8 = 2;
+    pub(super) const TIER: u8 = 3;
+    pub(super) const USAGE: u8 = 4;
+    pub(super) const STATUS: u8 = 5;
+    pub(super) const BACKGROUND: u8 = 6;
+    pub(super) const OUTPUT: u8 = 7;
+    pub(super) const ITEM: u8 = 8;
+    pub(super) const ITEM_TYPE: u8 = 9;
+    pub(super) const RESPONSE_ERROR: u8 = 10;
+    pub(super) const TYPE: u8 = 11;
+    pub(super) const ERROR: u8 = 12;
+}
+
+static OUTPUT_ITEM: Node = Node::object(&[("type", Node::scalar(response_id::ITEM_TYPE))]).marked(response_id::ITEM);
+
+static RESPONSE: Node = Node::object(RESPONSE_KEYS);
+
+const RESPONSE_KEYS: &[(&str, Node)] = &[
+    ("id", Node::scalar(response_id::ID)),
+    ("model", Node::scalar(response_id::MODEL)),
+    ("status", Node::scalar(response_id::STATUS)),
+    ("usage", Node::whole(response_id::USAGE)),
+    ("output", Node::array(&OUTPUT_ITEM).marked(response_id::OUTPUT)),
+    ("service_tier", Node::scalar(response_id::TIER)),
+    ("background", Node::scalar(response_id::BACKGROUND)),
+    ("error", Node::whole(response_id::RESPONSE_ERROR)),
+];
+
+static RESPONSE_EVENT: Node = Node::object(&[
+    ("type", Node::scalar(response_id::TYPE)),
+    ("response", Node::object(RESPONSE_KEYS)),
+    ("error", Node::whole(response_id::ERROR)),
+]);
+
+/// Responses, made or read.
+#[derive(Debug, Default)]
+pub(super) struct Responses {
+    id: Held,
+    model: Held,
+    tier: Held,
+    usage: Held,
+    kind: Held,
+    status: Option<Outcome>,
+    terminal: Option<Outcome>,
+    background: bool,
+    tool_calls: u64,
+    searches: u64,
+    error: bool,
+    response_error: bool,
+    seen: bool,
+    anomalies: Anomalies,
+}
+
+impl Sink for Responses {
+    fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
+        match id {
+            response_id::ID => {
+                self.seen = true;
+                self.id.first_text(raw);
+            }
+            response_id::MODEL => self.model.text(raw),
+            response_id::TIER => self.tier.text(raw),
+            response_id::USAGE if raw.first() == Some(&b'{') => self.usage.raw(raw),
+            response_id::STATUS => self.status = outcome_of_status(raw),
+            response_id::BACKGROUND => self.background |= raw == b"true",
+            response_id::ITEM_TYPE => match raw {
+                b"\"function_call\"" | b"\"custom_tool_call\"" => self.tool_calls += 1,
+                b"\"web_search_call\"" => self.searches += 1,
+                _ => {}
+            },
+            response_id::TYPE => self.kind.raw(raw),
+            response_id::RESPONSE_ERROR => self.response_error = is_present(raw),
+            response_id::ERROR => self.error |= is_present(raw),
+            _ => {}
+        }
+    }
+
+    fn too_long(&mut self, _id: u8) {
+        self.anomalies.insert(Anomaly::MeteringCapped);
+    }
+
+    fn open(&mut self, id: u8, _at: u64) {
+        // The terminal event repeats the whole output, and so does every poll.
+        if id == response_id::OUTPUT {
+            self.tool_calls = 0;
+            self.searches = 0;
+        }
+    }
+
+    fn duplicate(&mut self) {
+        self.anomalies.insert(Anomaly::MalformedReply);
+    }
+}
+
+fn outcome_of_status(raw: &[u8]) -> Option<Outcome> {
+    match raw {
+        b"\"completed\"" => Some(Outcome::Ok),
+        b"\"incomplete\"" | b"\"cancelled\"" => Some(Outcome::Incomplete),
+        b"\"failed\"" => Some(Outcome::Failed),
+        b"\"queued\"" | b"\"in_progress\"" => Some(Outcome::Queued),
+        _ => None,
+    }
+}
+
+impl Shape for Responses {
+    const PLAIN: &'static Node = &RESPONSE;
+    const EVENT: &'static Node = &RESPONSE_EVENT;
+
+    fn end_event(&mut self, name: &[u8], _done_marker: bool) {
+        let kind = match self.kind.bytes() {
+            [b'"', kind @ .., b'"'] => kind,
+            _ => name,
+        };
+        match kind {
+            b"response.completed" | b"response.done" => self.terminal = Some(Outcome::Ok),
+            b"response.incomplete" => self.terminal = Some(Outcome::Incomplete),
+            b"response.failed" => self.terminal = Some(Outcome::Failed),
+            b"error" => self.error = true,
+            _ => {}
+        }
+        self.error |= name == b"error";
+        self.kind.clear();
+    }
+
+    fn error(&mut self) {
+        self.error = true;
+    }
+
+    fn gather(&mut self, context: &Context<'_>) -> Gathered {
+        let mut anomalies = self.anomalies;
+        let read = read_usage(self.usage.bytes(), context, &mut anomalies);
+        let mut usage = read.usage;
+        if self.seen {
+            usage.set_quantity(Quantity::ToolCalls, self.tool_calls);
+            let searches = if self.searches > 0 { Some(self.searches) } else { read.searches };
+            if let Some(searches) = searches {
+                usage.set_quantity(Quantity::WebSearchRequests, searches);
+            }
+        }
+        let state = if context.stream { self.terminal } else { self.status };
+        let raw = if self.usage.is_empty() { Vec::new() } else { vec![self.usage.take()] };
+        Gathered {
+            id: self.id.label(),
+            model: self.model.label(),
+            tier: self.tier.label().or(read.tier),
+            inference_geo: None,
+            speed: None,
+            usage,
+            is_final: !context.stream || self.terminal.is_some(),
+            by_model: Vec::new(),
+            raw,
+            charge: read.charge,
+            progress: if self.terminal.is_some() { Progress::Closed } else { Progress::Open },
+            // A response object's own error goes with its status; alone it is an error body.
+            error: self.error || (!context.stream && self.response_error && self.status.is_none()),
+            state,
+            background: self.background,
+            seen: self.seen,
+            anomalies,
+        }
+    }
+}
+
+// === usage objects ===
+
+mod field {
+    pub(super) const PROMPT: u8 = 0;
+    pub(super) const COMPLETION: u8 = 1;
+    pub(super) const INPUT: u8 = 2;
+    pub(super) const OUTPUT: u8 = 3;
+    pub(super) const TOTAL: u8 = 4;
+    pub(super) const CACHED: u8 = 5;
+    pub(super) const CACHED_TOP: u8 = 6;
+    pub(super) const CACHE_HIT: u8 = 7;
+    pub(super) const NUM_CACHED: u8 = 8;
+    pub(super) const CACHE_READ: u8 = 9;
+    pub(super) const CACHE_WRITE: u8 = 10;
+    pub(super) const CACHE_CREATION: u8 = 11;
+    pub(super) const WRITE_5M: u8 = 12;
+    pub(super) const WRITE_1H: u8 = 13;
+    pub(super) const AUDIO: u8 = 14;
+    pub(super) const IMAGE: u8 = 15;
+    pub(super) const VIDEO: u8 = 16;
+    pub(super) const REASONING: u8 = 17;
+    pub(super) const REASONING_TOP: u8 = 18;
+    pub(super) const OUTPUT_AUDIO: u8 = 19;
+    pub(super) const OUTPUT_IMAGE: u8 = 20;
+    pub(super) const ACCEPTED: u8 = 21;
+    pub(super) const REJECTED: u8 = 22;
+    pub(super) const SEARCHES: u8 = 23;
+    pub(super) const SEARCH_CALLS: u8 = 24;
+    /// Fields up to here are counts.
+    pub(super) const COUNTS: usize = 25;
+    pub(super) const AUDIO_SECONDS: u8 = 25;
+    pub(super) const TIER: u8 = 26;
+    pub(super) const COST: u8 = 27;
+    pub(super) const TOTAL_COST: u8 = 28;
+    pub(super) const UPSTREAM_COST: u8 = 29;
+    pub(super) const OWN_KEY: u8 = 30;
+    pub(super) const TICKS: u8 = 31;
+}
+
+static INPUT_DETAILS: &[(&str, Node)] = &[
+    ("cached_tokens", Node::scalar(field::CACHED)),
+    ("cache_write_tokens", Node::scalar(field::CACHE_WRITE)),
+    ("audio_tokens", Node::scalar(field::AUDIO)),
+    ("image_tokens", Node::scalar(field::IMAGE)),
+    ("video_tokens", Node::scalar(field::VIDEO)),
+];
+
+static OUTPUT_DETAILS: &[(&str, Node)] = &[
+    ("reasoning_tokens", Node::scalar(field::REASONING)),
+    ("audio_tokens", Node::scalar(field::OUTPUT_AUDIO)),
+    ("image_tokens", Node::scalar(field::OUTPUT_IMAGE)),
+    ("accepted_prediction_tokens", Node::scalar(field::ACCEPTED)),
+    ("rejected_prediction_tokens", Node::scalar(field::REJECTED)),
+];
+
+static USAGE: Node = Node::object(&[
+    ("prompt_tokens", Node::scalar(field::PROMPT)),
+    ("completion_tokens", Node::scalar(field::COMPLETION)),
+    ("input_tokens", Node::scalar(field::INPUT)),
+    ("output_tokens", Node::scalar(field::OUTPUT)),
+    ("total_tokens", Node::scalar(field::TOTAL)),
+    ("prompt_tokens_details", Node::object(INPUT_DETAILS)),
+    ("input_tokens_details", Node::object(INPUT_DETAILS)),
+    ("completion_tokens_details", Node::object(OUTPUT_DETAILS)),
+    ("output_tokens_details", Node::object(OUTPUT_DETAILS)),
+    ("cached_tokens", Node::scalar(field::CACHED_TOP)),
+    ("prompt_cache_hit_tokens", Node::scalar(field::CACHE_HIT)),
+    ("num_cached_tokens", Node::scalar(field::NUM_CACHED)),
+    ("cache_read_input_tokens", Node::scalar(field::CACHE_READ)),
+    ("cache_creation_input_tokens", Node::scalar(field::CACHE_CREATION)),
+    (
+        "cache_creation",
+        Node::object(&[
+            ("ephemeral_5m_input_tokens", Node::scalar(field::WRITE_5M)),
+            ("ephemeral_1h_input_tokens", Node::scalar(field::WRITE_1H)),
+        ]),
+    ),
+    ("reasoning_tokens", Node::scalar(field::REASONING_TOP)),
+    ("prompt_audio_seconds", Node::scalar(field::AUDIO_SECONDS)),
+    ("service_tier", Node::scalar(field::TIER)),
+    ("cost", Node::object(&[("total_cost", Node::scalar(field::TOTAL_COST))]).or_scalar(field::COST)),
+    ("cost_details", Node::object(&[("upstream_inference_cost", Node::scalar(field::UPSTREAM_COST))])),
+    ("is_byok", Node::scalar(field::OWN_KEY)),
+    ("cost_in_usd_ticks", Node::scalar(field::TICKS)),
+    ("server_tool_use_details", Node::object(&[("web_search_requests", Node::scalar(field::SEARCHES))])),
+    ("server_side_tool_usage_details", Node::object(&[("web_search_calls", Node::scalar(field::SEARCH_CALLS))])),
+]);
+
+/// The numbers of one usage object, as sent.
+#[derive(Debug, Default)]
+struct Fields {
+    counts: [Option<u64>; field::COUNTS],
+    audio_millis: Option<u64>,
+    tier: Held,
+    cost: Option<Money>,
+    total_cost: Option<Money>,
+    upstream_cost: Option<Money>,
+    ticks: Option<Money>,
+    own_key: bool,
+    anomalies: Anomalies,
+}
+
+impl Sink for Fields {
+    fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
+        if let Some(slot) = self.counts.get_mut(usize::from(id)) {
+            *slot = number::count(raw, &mut self.anomalies);
+            return;
+        }
+        let noted = &mut self.anomalies;
+        match id {
+            field::AUDIO_SECONDS => self.audio_millis = number::millis(raw),
+            field::TIER => self.tier.text(raw),
+            field::COST => self.cost = number::dollars(raw, 0, noted),
+            field::TOTAL_COST => self.total_cost = number::dollars(raw, 0, noted),
+            field::UPSTREAM_COST => self.upstream_cost = number::dollars(raw, 0, noted),
+            field::TICKS => self.ticks = number::dollars(raw, 10, noted),
+            field::OWN_KEY => self.own_key = raw == b"true",
+            _ => {}
+        }
+    }
+
+    fn duplicate(&mut self) {
+        self.anomalies.insert(Anomaly::MalformedReply);
+    }
+}
+
+impl Fields {
+    fn of(raw: &[u8]) -> Self {
+        let mut fields = Self::default();
+        Scanner::new(&USAGE).feed(raw, &mut fields);
+        fields
+    }
+
+    fn get(&self, id: u8) -> Option<u64> {
+        self.counts.get(usize::from(id)).copied().flatten()
+    }
+
+    fn first(&self, ids: &[u8]) -> Option<u64> {
+        ids.iter().find_map(|id| self.get(*id))
+    }
+
+    fn charge(&self, charge: Charge) -> Option<Money> {
+        match charge {
+            Charge::None => None,
+            Charge::Ticks => self.ticks,
+            Charge::TotalCost => self.total_cost,
+            // With the customer's own key `cost` is OpenRouter's fee alone.
+            Charge::Cost => match (self.own_key, self.cost, self.upstream_cost) {
+                (true, Some(fee), Some(upstream)) => fee.checked_add(upstream).ok(),
+                (true, None, upstream) => upstream,
+                (_, cost, _) => cost,
+            },
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ReadUsage {
+    usage: Usage,
+    charge: Option<Money>,
+    tier: Option<Label>,
+    searches: Option<u64>,
+}
+
+fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> ReadUsage {
+    let fields = Fields::of(raw);
+    let (reported, total) = report(&fields, context, anomalies);
+    let mut usage = disjoint(&reported, anomalies);
+    if let Some(total) = total
+        && let Some(input) = reported.input
+        && total != input.saturating_add(reported.output.unwrap_or(0))
+    {
+        anomalies.insert(Anomaly::TotalMismatch);
+    }
+    for (value, quantity) in [
+        (fields.get(field::ACCEPTED), Quantity::AcceptedPrediction),
+        (fields.get(field::REJECTED), Quantity::RejectedPrediction),
+        (fields.audio_millis, Quantity::AudioMillis),
+    ] {
+        if let Some(value) = value {
+            usage.set_quantity(quantity, value);
+        }
+    }
+    anomalies.extend(fields.anomalies);
+    ReadUsage {
+        usage,
+        charge: fields.charge(context.flavour.charge),
+        tier: fields.tier.label(),
+        searches: fields
+            .get(field::SEARCHES)
+            .or_else(|| fields.get(field::SEARCH_CALLS).filter(|calls| *calls > 0)),
+    }
+}
+
+/// The reported totals and subsets by the rules of the API and the provider, and the total as sent.
+fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> (Reported, Option<u64>) {
+    let total = fields.get(field::TOTAL);
+    let (mut input, mut output) = match context.kind {
+        Kind::Completion | Kind::Embedding => (
+            fields.first(&[field::PROMPT, field::INPUT]),
+            fields.first(&[field::COMPLETION, field::OUTPUT]),
+        ),
+        Kind::Response => (
+            fields.first(&[field::INPUT, field::PROMPT]),
+            fields.first(&[field::OUTPUT, field::COMPLETION]),
+        ),
+    };
+    let mut reasoning = fields.first(&[field::REASONING, field::REASONING_TOP]);
+    let audio = fields.get(field::AUDIO);
+    match context.kind {
+        Kind::Embedding => {
+            input = input.or(total);
+            output = output.or(input.map(|_| 0));
+        }
+        Kind::Completion => {
+            if context.flavour.audio == Audio::Beside {
+                input = input.map(|input| input.saturating_add(audio.unwrap_or(0)));
+            }
+            match context.flavour.reasoning {
+                Reasoning::Inside => {}
+                Reasoning::Beside => {
+                    output = output.map(|output| output.saturating_add(reasoning.unwrap_or(0)));
+                }
+                Reasoning::HiddenInTotal => {
+                    let shown = input.unwrap_or(0).saturating_add(output.unwrap_or(0));
+                    if let Some(hidden) = total.and_then(|total| total.checked_sub(shown)).filter(|n| *n > 0) {
+                        output = Some(output.unwrap_or(0).saturating_add(hidden));
+                        reasoning = reasoning.or(Some(hidden));
+                    }
+                }
+            }
+        }
+        Kind::Response => {}
+    }
+    let header = || context.cached_header.filter(|_| input.is_some()).and_then(|raw| number::count(raw, anomalies));
+    let reported = Reported {
+        input,
+        cached: fields
+            .first(&[field::CACHED, field::CACHED_TOP, field::CACHE_HIT, field::NUM_CACHED, field::CACHE_READ])
+            .or_else(header),
+        written: fields.first(&[field::CACHE_WRITE, field::CACHE_CREATION]),
+        written_5m: fields.get(field::WRITE_5M),
+        written_1h: fields.get(field::WRITE_1H),
+        audio,
+        image: fields.get(field::IMAGE),
+        video: fields.get(field::VIDEO),
+        output,
+        reasoning,
+        output_audio: fields.get(field::OUTPUT_AUDIO),
+        output_image: fields.get(field::OUTPUT_IMAGE),
+    };
+    (reported, total)
+}
+
+// === Groq's compound models ===
+
+/// Most parts of a breakdown that are kept.
+const PARTS_MAX: usize = 64;
+
+mod part_id {
+    pub(super) const MODEL: u8 = 1;
+    pub(super) const USAGE: u8 = 2;
+    pub(super) const PART: u8 = 3;
+}
+
+static PART: Node = Node::object(&[
+    ("model", Node::scalar(part_id::MODEL)),
+    ("usage", Node::whole(part_id::USAGE)),
+])
+.marked(part_id::PART);
+
+static BREAKDOWN: Node = Node::object(&[("models", Node::array(&PART))]);
+
+/// Parts of a compound model's usage, by model.
+struct Parts<'a> {
+    context: &'a Context<'a>,
+    model: Held,
+    usage: Usage,
+    parts: Vec<ModelUsage>,
+    anomalies: Anomalies,
+}
+
+impl Sink for Parts<'_> {
+    fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
+        match id {
+            part_id::MODEL => self.model.text(raw),
+            part_id::USAGE => self.usage = read_usage(raw, self.context, &mut self.anomalies).usage,
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, _id: u8, _at: u64, _items: u64) {
+        let model = self.model.label();
+        self.model.clear();
+        let usage = std::mem::take(&mut self.usage);
+        if let Some(part) = self.parts.iter_mut().find(|part| part.model == model) {
+            part.usage.add(&usage);
+        } else if self.parts.len() < PARTS_MAX {
+            self.parts.push(ModelUsage { model, usage });
+        } else {
+            self.anomalies.insert(Anomaly::MeteringCapped);
+        }
+    }
+}
+
+fn read_breakdown(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> Vec<ModelUsage> {
+    if raw.is_empty() {
+        return Vec::new();
+    }
+    let mut parts = Parts {
+        context,
+        model: Held::default(),
+        usage: Usage::unknown(),
+        parts: Vec::new(),
+        anomalies: Anomalies::default(),
+    };
+    Scanner::new(&BREAKDOWN).feed(raw, &mut parts);
+    anomalies.extend(parts.anomalies);
+    parts.parts
+}

@@ -1,0 +1,142 @@
+//! What every reply shape has in common: what it offers to the meter, and the small texts it holds.
+//!
+//! Invariants
+//! - In the steady state of a stream nothing is allocated: a text that comes again is compared, not
+//!   stored again.
+//!
+//! Not here: the shapes (`openai`, `anthropic`).
+
+use super::flavour::Flavour;
+use super::json::{Node, Sink, is_present, text_of};
+use bursar_domain::event::{Anomalies, ModelUsage, Outcome};
+use bursar_domain::ids::Label;
+use bursar_domain::money::Money;
+use bursar_domain::usage::Usage;
+
+/// Longest raw text that is held for a label; a longer one names nothing.
+const TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// One reply shape: a sink for the walker that knows what the values mean.
+pub(super) trait Shape: Sink {
+    /// What is wanted from a whole body.
+    const PLAIN: &'static Node;
+    /// What is wanted from the data of one event.
+    const EVENT: &'static Node;
+
+    /// The event called `name` is over.
+    fn end_event(&mut self, name: &[u8], done_marker: bool);
+
+    /// The stream reported an error outside an event's data.
+    fn error(&mut self);
+
+    /// What was found, when the reply is over.
+    fn gather(&mut self, context: &Context<'_>) -> Gathered;
+}
+
+/// What a shape needs to know besides the body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context<'a> {
+    pub(super) flavour: &'static Flavour,
+    pub(super) kind: Kind,
+    /// Whether the body was a stream of events.
+    pub(super) stream: bool,
+    /// Cached input tokens from a header.
+    pub(super) cached_header: Option<&'a [u8]>,
+}
+
+/// Which counts an OpenAI-shaped usage object holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Prompt and completion of chat or legacy completions.
+    Completion,
+    /// Input and output of responses.
+    Response,
+    /// Input only.
+    Embedding,
+}
+
+/// How far a stream came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Its terminal event was not seen.
+    Open,
+    /// No terminal event, but a choice finished: enough when the body ended by itself.
+    Finished,
+    /// The terminal event was seen.
+    Closed,
+}
+
+/// What a shape found in a reply.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) id: Option<Label>,
+    pub(super) model: Option<Label>,
+    pub(super) tier: Option<Label>,
+    pub(super) inference_geo: Option<Label>,
+    pub(super) speed: Option<Label>,
+    pub(super) usage: Usage,
+    /// Whether the usage is the final one.
+    pub(super) is_final: bool,
+    pub(super) by_model: Vec<ModelUsage>,
+    /// The usage objects as sent, in order.
+    pub(super) raw: Vec<Vec<u8>>,
+    pub(super) charge: Option<Money>,
+    pub(super) progress: Progress,
+    /// An error was reported in the body.
+    pub(super) error: bool,
+    /// What the provider says about its own reply.
+    pub(super) state: Option<Outcome>,
+    /// Whether the reply is a background one, to be fetched later.
+    pub(super) background: bool,
+    /// Whether anything of this shape was seen at all.
+    pub(super) seen: bool,
+    pub(super) anomalies: Anomalies,
+}
+
+/// A raw JSON value that may come many times and is nearly always the same.
+#[derive(Debug, Default)]
+pub(super) struct Held(Vec<u8>);
+
+impl Held {
+    /// Takes a JSON string that is not empty; the last one stays.
+    pub(super) fn text(&mut self, raw: &[u8]) {
+        if raw.first() == Some(&b'"') && is_present(raw) && raw.len() <= TEXT_BYTES_MAX {
+            self.raw(raw);
+        }
+    }
+
+    /// Takes a JSON string that is not empty; the first one stays.
+    pub(super) fn first_text(&mut self, raw: &[u8]) {
+        if self.0.is_empty() {
+            self.text(raw);
+        }
+    }
+
+    /// Takes any value.
+    pub(super) fn raw(&mut self, raw: &[u8]) {
+        if self.0 != raw {
+            self.0.clear();
+            self.0.extend_from_slice(raw);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn label(&self) -> Option<Label> {
+        text_of(&self.0).and_then(|text| Label::lossy(&text))
+    }
+
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+}
