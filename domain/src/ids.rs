@@ -39,6 +39,13 @@ impl Label {
         Ok(Self(Arc::from(text)))
     }
 
+    /// A label that stands in the program's own text, where nothing needs checking.
+    #[must_use]
+    pub fn fixed(text: &'static str) -> Self {
+        debug_assert!(check_label(text).is_ok());
+        Self(Arc::from(text))
+    }
+
     /// A label from text that may be anything: bad characters are replaced by `?`, too long text is
     /// cut. `None` when nothing is left. For what upstreams send, which must never be refused.
     #[must_use]
