@@ -100,51 +100,51 @@ fn header() -> Vec<String> {
 fn cells<'a>(row: &'a Row<'_>) -> Result<Vec<Cow<'a, str>>, serde_json::Error> {
     let number = |n: u64| Cow::Owned(n.to_string());
     let mut cells = vec![
-        text(Some(&row.id)),
+        cell_text(Some(&row.id)),
         number(row.seq),
-        text(Some(&row.ledger)),
-        text(Some(&row.started_at)),
-        text(Some(&row.ended_at)),
-        text(row.team),
-        text(row.workload),
-        text(row.customer),
-        text(row.session),
+        cell_text(Some(&row.ledger)),
+        cell_text(Some(&row.started_at)),
+        cell_text(Some(&row.ended_at)),
+        cell_text(row.team),
+        cell_text(row.workload),
+        cell_text(row.customer),
+        cell_text(row.session),
         json(&row.tags, row.tags.is_empty())?,
-        text(Some(row.identity_source)),
-        text(Some(row.route)),
-        text(Some(row.provider)),
-        text(Some(row.api)),
-        text(row.model_requested),
-        text(row.model_served),
-        text(row.tier),
-        text(row.region),
+        cell_text(Some(row.identity_source)),
+        cell_text(Some(row.route)),
+        cell_text(Some(row.provider)),
+        cell_text(Some(row.api)),
+        cell_text(row.model_requested),
+        cell_text(row.model_served),
+        cell_text(row.tier),
+        cell_text(row.region),
         Cow::Borrowed(if row.stream { "true" } else { "false" }),
         row.http_status.map_or(Cow::Borrowed(""), |status| number(status.into())),
-        text(Some(row.outcome)),
-        text(Some(row.metering)),
+        cell_text(Some(row.outcome)),
+        cell_text(Some(row.metering)),
     ];
     cells.extend(row.usage.values().map(|value| Cow::Borrowed(value.map_or("", |n| n.as_str()))));
     let charge = row.provider_cost.as_ref();
     let cost = row.cost.as_ref();
     let amount = |amount: Option<&'a String>| Cow::Borrowed(amount.map_or("", String::as_str));
     cells.extend([
-        text(Some(row.usage_source)),
+        cell_text(Some(row.usage_source)),
         json(&row.by_model, row.by_model.is_empty())?,
-        text(row.usage_raw.as_ref().map(super::row::RawUsage::text)),
+        cell_text(row.usage_raw.as_ref().map(super::row::RawUsage::text)),
         Cow::Borrowed(charge.map_or("", |charge| charge.amount.as_str())),
-        text(charge.map(|charge| charge.currency.as_str())),
-        text(cost.map(|cost| cost.currency.as_str())),
+        cell_text(charge.map(|charge| charge.currency.as_str())),
+        cell_text(cost.map(|cost| cost.currency.as_str())),
         amount(cost.and_then(|cost| cost.list.as_ref())),
         amount(cost.and_then(|cost| cost.contracted.as_ref())),
         amount(cost.and_then(|cost| cost.billed.as_ref())),
-        text(cost.map(|cost| cost.status)),
+        cell_text(cost.map(|cost| cost.status)),
         match cost {
             Some(cost) => json(&cost.price_rows, cost.price_rows.is_empty())?,
             None => Cow::Borrowed(""),
         },
-        text(row.upstream_request_id),
-        text(row.meter_id),
-        text(row.trace_id.as_deref()),
+        cell_text(row.upstream_request_id),
+        cell_text(row.meter_id),
+        cell_text(row.trace_id.as_deref()),
         Cow::Borrowed(row.latency_ms.as_str()),
         Cow::Borrowed(row.ttft_ms.as_ref().map_or("", |ms| ms.as_str())),
         number(row.bytes_in),
@@ -158,8 +158,9 @@ fn json<'a>(value: &impl Serialize, is_empty: bool) -> Result<Cow<'a, str>, serd
     if is_empty { Ok(Cow::Borrowed("")) } else { serde_json::to_string(value).map(Cow::Owned) }
 }
 
-/// A text, safe to open in a spreadsheet.
-fn text(text: Option<&str>) -> Cow<'_, str> {
+/// A text as a CSV cell that is safe to open in a spreadsheet.
+#[must_use]
+pub fn cell_text(text: Option<&str>) -> Cow<'_, str> {
     let text = text.unwrap_or_default();
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']) {
         Cow::Owned(format!("'{text}"))

@@ -12,7 +12,7 @@ mod csv;
 mod jsonl;
 mod row;
 
-pub use csv::CsvWriter;
+pub use csv::{CsvWriter, cell_text};
 pub use jsonl::{JsonlWriter, record_json};
 
 use std::io;
