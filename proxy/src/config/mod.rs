@@ -15,6 +15,7 @@
 mod error;
 mod files;
 mod load;
+mod overlay;
 mod providers;
 mod raw;
 mod reference;
@@ -27,6 +28,7 @@ mod yaml;
 
 pub use error::{ConfigError, ConfigErrors, Origin, Shown};
 pub use load::{Overrides, Sources};
+pub use overlay::{OverlayFileError, overlay_file};
 pub use providers::CREDENTIAL_HEADERS;
 pub use reference::{json_schema, reference_page};
 pub use routes::{Auth, Dialect, Inject, Matched, NoRoute, Route, RouteTable, RouteTimeouts, is_canonical};
