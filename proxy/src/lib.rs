@@ -1,4 +1,26 @@
-//! The proxy.
+//! The Bursar sidecar: a proxy that meters LLM traffic, and the people's side of it.
+//!
+//! Start at `stack`: the request path as one list. Not here: the ledger, prices, nouns; they are
+//! crates of their own.
+
+pub mod admin;
+pub mod app;
+mod call;
+pub mod cli;
 pub mod config;
+mod exchange;
+mod failure;
 pub mod guard;
+pub mod http;
+mod ids;
+pub mod layers;
+pub mod listen;
+pub mod period;
+mod reply;
+pub mod report;
+mod stack;
+pub mod tasks;
+mod telemetry;
+pub mod upstream;
 pub mod usage;
+pub mod worker;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `bursar` binary: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    bursar::cli::run()
+}

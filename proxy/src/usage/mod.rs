@@ -118,6 +118,29 @@ pub struct Reading {
     pub anomalies: Anomalies,
 }
 
+impl Reading {
+    /// The reading of a reply that says nothing.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            outcome: Outcome::Ok,
+            metering: Metering::Never,
+            usage: Usage::unknown(),
+            usage_source: UsageSource::Absent,
+            by_model: Vec::new(),
+            usage_raw: None,
+            provider_cost: None,
+            model_served: None,
+            tier: None,
+            inference_geo: None,
+            speed: None,
+            meter_id: None,
+            stream: false,
+            anomalies: Anomalies::default(),
+        }
+    }
+}
+
 /// Reads one reply.
 #[derive(Debug)]
 pub struct ReplyMeter {
@@ -216,22 +239,7 @@ impl ReplyMeter {
             Ending::UpstreamCut => Outcome::ErrorMidstream,
             Ending::ClientAbort => Outcome::Aborted,
         };
-        Reading {
-            outcome,
-            metering: Metering::Never,
-            usage: Usage::unknown(),
-            usage_source: UsageSource::Absent,
-            by_model: Vec::new(),
-            usage_raw: None,
-            provider_cost: None,
-            model_served: None,
-            tier: None,
-            inference_geo: None,
-            speed: None,
-            meter_id: None,
-            stream: false,
-            anomalies: Anomalies::default(),
-        }
+        Reading { outcome, ..Reading::nothing() }
     }
 
     fn conclude(self, found: Gathered, document: Document, ending: Ending, request: &RequestFacts) -> Reading {

@@ -1,0 +1,169 @@
+//! Counters and gauges for Prometheus; names start with `bursar_`.
+//!
+//! Invariants
+//! - No label carries a team, a model or anything else a client can choose: cardinality is bounded.
+//! - Counting costs an atomic addition and never waits.
+//!
+//! Not here: the ledger's own figures, which are read from it when scraped.
+
+use bursar_domain::UsageRecord;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
+use prometheus_client::registry::Registry;
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Exchanges that have been sent upstream or are about to be.
+    pub in_flight: Gauge,
+    /// Open client connections.
+    pub connections: Gauge,
+    /// Client connections closed because a deadline passed.
+    pub deadlines: Counter,
+    /// Client connections refused because there were too many.
+    pub connections_refused: Counter,
+    /// Defects in a scanner that were caught.
+    pub meter_panics: Counter,
+    /// Requests refused before they reached an upstream.
+    pub refused: Counter,
+    requests: Family<RequestLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    sources: Family<SourceLabels, Counter>,
+    anomalies: Family<AnomalyLabels, Counter>,
+    records_lost: Counter,
+    latency: Histogram,
+    ttft: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    provider: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnomalyLabels {
+    kind: &'static str,
+}
+
+/// Upper bounds of the latency buckets in seconds: the boundaries that OpenTelemetry's GenAI
+/// conventions recommend for operation durations.
+const SECONDS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("bursar"),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            deadlines: Counter::default(),
+            connections_refused: Counter::default(),
+            meter_panics: Counter::default(),
+            refused: Counter::default(),
+            requests: Family::default(),
+            tokens: Family::default(),
+            sources: Family::default(),
+            anomalies: Family::default(),
+            records_lost: Counter::default(),
+            latency: Histogram::new(SECONDS),
+            ttft: Histogram::new(SECONDS),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("requests", "Settled exchanges by provider and outcome", self.requests.clone());
+        r.register("tokens", "Metered tokens by direction", self.tokens.clone());
+        r.register("usage_source", "Settled exchanges by where their token counts come from", self.sources.clone());
+        r.register("anomalies", "Exchanges that someone should look at, by kind", self.anomalies.clone());
+        r.register("requests_in_flight", "Exchanges under way", self.in_flight.clone());
+        r.register("requests_refused", "Requests refused before they reached an upstream", self.refused.clone());
+        r.register("records_lost", "Usage records that the ledger could not take: traffic passed unmetered", self.records_lost.clone());
+        r.register("meter_panics", "Defects in the meter that were caught", self.meter_panics.clone());
+        r.register("connections", "Open client connections", self.connections.clone());
+        r.register("connection_deadlines", "Client connections closed because a deadline passed", self.deadlines.clone());
+        r.register("connections_refused", "Client connections refused because there were too many", self.connections_refused.clone());
+        r.register("request_duration_seconds", "Head of the request to end of the reply", self.latency.clone());
+        r.register("time_to_first_byte_seconds", "Head of the request to the first byte of the reply's body", self.ttft.clone());
+    }
+
+    /// Counts a settled exchange.
+    pub fn settled(&self, record: &UsageRecord) {
+        let labels =
+            RequestLabels { provider: record.provider.to_string(), outcome: record.outcome.name() };
+        self.requests.get_or_create(&labels).inc();
+        for (direction, count) in
+            [("input", record.usage.input_total()), ("output", record.usage.output_total())]
+        {
+            if let Some(count) = count {
+                self.tokens.get_or_create(&TokenLabels { direction }).inc_by(count);
+            }
+        }
+        if record.metering != bursar_domain::Metering::Never {
+            self.sources.get_or_create(&SourceLabels { source: record.usage_source.name() }).inc();
+        }
+        for anomaly in record.anomalies.iter() {
+            self.anomalies.get_or_create(&AnomalyLabels { kind: anomaly.name() }).inc();
+        }
+        self.latency.observe(seconds(record.latency_us));
+        if let Some(ttft) = record.ttft_us {
+            self.ttft.observe(seconds(ttft));
+        }
+    }
+
+    /// Counts a record that the ledger could not take, and says so.
+    pub fn record_lost(&self, why: &str) {
+        if self.records_lost.inc() % 1000 == 0 {
+            tracing::error!(why, "a usage record was lost: traffic passes unmetered (ledger.fail is open)");
+        }
+    }
+
+    /// Records lost so far.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.records_lost.get()
+    }
+
+    /// The Prometheus text page, with the ledger's own figures.
+    #[must_use]
+    pub fn page(&self, ledger: &bursar_ledger::Stats) -> String {
+        let mut page = String::new();
+        if encode(&mut page, &self.registry).is_err() {
+            tracing::error!("cannot write the metrics page");
+        }
+        let end = page.rfind("# EOF").unwrap_or(page.len());
+        page.truncate(end);
+        page.push_str(&super::ledger_metrics::render(ledger));
+        page.push_str("# EOF\n");
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Seconds for a histogram: a display value, not money.
+#[expect(clippy::cast_precision_loss, reason = "a duration of 2^53 µs is 285 years")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1_000_000.0
+}
+

@@ -1,0 +1,129 @@
+//! The admin API: health, metrics and what the commands ask for, on a listener of its own.
+//!
+//! Invariants
+//! - Off loopback nothing but health (and metrics, if so configured) answers without the token.
+//! - Errors are `application/problem+json` (RFC 9457).
+//! - A slow reader or a large report never delays the proxy: this runs on a thread of its own.
+//!
+//! Not here: what the reports contain (`report`, `ledger::query`).
+
+mod ledger_metrics;
+pub mod metrics;
+mod reports;
+
+use crate::app::App;
+use crate::listen::Shutdown;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What a handler needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    pub(crate) app: Arc<App>,
+    shutdown: watch::Receiver<Shutdown>,
+}
+
+/// Serves the admin API until the process ends.
+pub async fn serve(
+    app: Arc<App>,
+    listener: std::net::TcpListener,
+    shutdown: watch::Receiver<Shutdown>,
+) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut end = shutdown.clone();
+    let router = router(Admin { app, shutdown });
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move {
+            // A dropped sender means the process is ending too.
+            let _ = end.wait_for(|state| *state == Shutdown::Now).await;
+        })
+        .await
+}
+
+fn router(admin: Admin) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", get(metrics_page))
+        .route("/api/v1/usage", get(reports::usage))
+        .route("/api/v1/usage/records", get(reports::records))
+        .route("/api/v1/ledger/stats", get(reports::ledger_stats))
+        .layer(middleware::from_fn_with_state(admin.clone(), authorise));
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .merge(guarded)
+        .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here; the API is under /api/v1"))
+        .layer(middleware::map_response(no_sniff))
+        .with_state(admin)
+}
+
+/// The process runs.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The process serves: it is not draining and its ledger takes records (or traffic may pass without).
+async fn readyz(State(admin): State<Admin>) -> Response {
+    if *admin.shutdown.borrow() != Shutdown::No {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "draining: the process is about to end");
+    }
+    let closed = admin.app.config.ledger.fail == crate::config::FailMode::Closed;
+    match admin.app.ledger_trouble() {
+        Some(reason) if closed => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, &format!("the ledger cannot record: {reason}"))
+        }
+        _ => "ready\n".into_response(),
+    }
+}
+
+async fn metrics_page(State(admin): State<Admin>) -> Response {
+    if !admin.app.config.telemetry.prometheus {
+        return problem(StatusCode::NOT_FOUND, "metrics are off: set telemetry.prometheus to true");
+    }
+    let page = admin.app.metrics.page(&admin.app.ledger.stats());
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], page).into_response()
+}
+
+/// Asks for the bearer token where one is configured.
+async fn authorise(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let config = &admin.app.config.admin;
+    let Some(token) = &config.token else { return next.run(request).await };
+    if config.metrics_public && request.uri().path() == "/metrics" {
+        return next.run(request).await;
+    }
+    let sent = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    if sent.is_some_and(|sent| token.matches(sent)) {
+        return next.run(request).await;
+    }
+    let mut response = problem(StatusCode::UNAUTHORIZED, "send the admin token as `authorization: Bearer …`");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+async fn no_sniff(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An error as problem details.
+pub(crate) fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let kind = HeaderValue::from_static("application/problem+json");
+    (status, [(header::CONTENT_TYPE, kind)], body.to_string()).into_response()
+}

@@ -1,0 +1,144 @@
+//! Reading endpoints: usage by any grouping, and every record.
+//!
+//! Not here: the figures (`ledger::query`), their shape (`report`).
+
+use super::{Admin, problem};
+use crate::period::{self, Period};
+use crate::report::{self, UsageAsk};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use std::io::Write;
+
+/// The query of a usage report.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UsageQuery {
+    from: Option<String>,
+    to: Option<String>,
+    tz: Option<String>,
+    by: Option<String>,
+}
+
+/// The query of a record export.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RecordsQuery {
+    from: Option<String>,
+    to: Option<String>,
+    tz: Option<String>,
+    format: Option<String>,
+}
+
+/// `GET /api/v1/usage`
+pub(super) async fn usage(
+    State(admin): State<Admin>,
+    query: Result<Query<UsageQuery>, QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    let asked = parse_period(&admin, query.from.as_deref(), query.to.as_deref(), query.tz.as_deref())
+        .and_then(|period| {
+            let by = query.by.as_deref().unwrap_or("team,workload");
+            let keys = report::parse_by(by).map_err(|error| error.to_string())?;
+            Ok(UsageAsk { period, by: keys })
+        });
+    let ask = match asked {
+        Ok(ask) => ask,
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, &detail),
+    };
+    let as_of = admin.app.now();
+    let answer = blocking(move || report::usage(|query| admin.app.ledger.usage(query), &ask, as_of)).await;
+    match answer {
+        Some(Ok(table)) => {
+            let kind = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, kind)], table.to_string()).into_response()
+        }
+        Some(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot read the ledger: {error}")),
+        None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the report failed; see the log"),
+    }
+}
+
+/// `GET /api/v1/usage/records`
+pub(super) async fn records(
+    State(admin): State<Admin>,
+    query: Result<Query<RecordsQuery>, QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    let period = match parse_period(&admin, query.from.as_deref(), query.to.as_deref(), query.tz.as_deref()) {
+        Ok(period) => period,
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, &detail),
+    };
+    let (kind, format) = match query.format.as_deref().unwrap_or("jsonl") {
+        "jsonl" => ("application/x-ndjson", report::RecordsAs::Jsonl),
+        "csv" => ("text/csv; charset=utf-8", report::RecordsAs::Csv),
+        other => {
+            let other: String = other.chars().take(20).collect();
+            return problem(StatusCode::BAD_REQUEST, &format!("format {other:?} is unknown: use jsonl or csv"));
+        }
+    };
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    drop(tokio::task::spawn_blocking(move || {
+        let mut out = ChunkWriter { sender, buffer: Vec::with_capacity(CHUNK) };
+        let records = admin.app.ledger.records(report::range(&period));
+        let written = report::write_records(records, format, &mut out);
+        if let Err(error) = written.and_then(|()| Ok(out.flush()?)) {
+            tracing::warn!(%error, "an export ended early");
+            // The reader must not take what it has for the whole.
+            let _ = out.sender.blocking_send(Err(std::io::Error::other("the export failed")));
+        }
+    }));
+    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|item| (item, receiver))
+    });
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], Body::from_stream(stream)).into_response()
+}
+
+/// `GET /api/v1/ledger/stats`
+pub(super) async fn ledger_stats(State(admin): State<Admin>) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], report::stats_json(&admin.app.ledger.stats()).to_string()).into_response()
+}
+
+fn parse_period(admin: &Admin, from: Option<&str>, to: Option<&str>, tz: Option<&str>) -> Result<Period, String> {
+    period::parse(from, to, tz.unwrap_or("UTC"), admin.app.now()).map_err(|error| error.to_string())
+}
+
+/// Runs `work` where it may block; `None` when it panicked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+const CHUNK: usize = 64 * 1024;
+
+/// Hands what is written to the response in pieces; blocks while the reader is slow.
+struct ChunkWriter {
+    sender: tokio::sync::mpsc::Sender<std::io::Result<Bytes>>,
+    buffer: Vec<u8>,
+}
+
+impl Write for ChunkWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.sender.blocking_send(Ok(Bytes::from(full))).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+}

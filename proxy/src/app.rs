@@ -1,0 +1,92 @@
+//! The running program: what all workers share.
+//!
+//! Not here: the path of a request (`stack`), sockets (`listen`), commands (`cli`).
+
+use crate::admin::metrics::Metrics;
+use crate::config::Config;
+use crate::guard::Limits;
+use bursar_domain::{Clock, Cost, Label, Timestamp, UsageRecord};
+use bursar_ledger::{Health, Ledger};
+use bursar_policies::price::{Ask, PriceBook};
+use std::sync::Arc;
+
+/// What every worker and the admin API share.
+#[derive(Debug)]
+pub struct App {
+    /// The settings in force.
+    pub config: Config,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// What things cost.
+    pub prices: Arc<Prices>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// What a request may be, as the guard wants it.
+    pub guard_limits: Limits,
+    clock: Arc<dyn Clock>,
+}
+
+impl App {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(config: Config, ledger: Ledger, prices: Arc<Prices>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let limits = &config.server.limits;
+        let guard_limits = Limits {
+            head_bytes_max: limits.head_bytes,
+            headers_max: limits.headers,
+            target_bytes_max: limits.target_bytes,
+            body_bytes_max: limits.body_bytes as u64,
+            ..Limits::default()
+        };
+        Arc::new(Self { config, ledger, prices, metrics: Metrics::new(), guard_limits, clock })
+    }
+
+    /// Why the ledger takes no records now, if it does not.
+    #[must_use]
+    pub fn ledger_trouble(&self) -> Option<String> {
+        match self.ledger.stats().health {
+            Health::Healthy => None,
+            Health::Degraded(reason) => Some(reason),
+        }
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// The price book, as the ledger asks it.
+#[derive(Debug)]
+pub struct Prices(PriceBook);
+
+impl Prices {
+    /// Wraps a book.
+    #[must_use]
+    pub fn new(book: PriceBook) -> Self {
+        Self(book)
+    }
+
+    /// The book.
+    #[must_use]
+    pub fn book(&self) -> &PriceBook {
+        &self.0
+    }
+}
+
+impl bursar_ledger::Pricer for Prices {
+    fn price(&self, record: &UsageRecord) -> Cost {
+        self.0.price(&Ask {
+            provider: record.provider.as_str(),
+            model_served: record.model_served.as_ref().map(Label::as_str),
+            model_requested: record.model_requested.as_ref().map(Label::as_str),
+            tier: record.tier.as_ref().map(Label::as_str),
+            region: record.region.as_ref().map(Label::as_str),
+            speed: None,
+            at: record.started_at,
+            usage: &record.usage,
+            by_model: &record.by_model,
+        })
+    }
+}

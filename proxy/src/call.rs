@@ -1,0 +1,38 @@
+//! A request on its way through the layers: what each layer has found out so far.
+
+use crate::config::Route;
+use crate::upstream::Origin;
+use crate::usage::Api;
+use bursar_domain::{Anomalies, Identity, Label, RequestId, Timestamp, TraceId};
+use http::uri::PathAndQuery;
+use hyper::body::Incoming;
+use std::sync::Arc;
+
+/// A request that has a route.
+#[derive(Debug)]
+pub struct Call {
+    /// Names the request and its record.
+    pub id: RequestId,
+    /// When its head had arrived.
+    pub started_at: Timestamp,
+    /// Method, headers and so on, as the client sent them.
+    pub head: http::request::Parts,
+    /// The body, still on its way.
+    pub body: Incoming,
+    /// The route.
+    pub route: Arc<Route>,
+    /// Where it goes.
+    pub origin: Origin,
+    /// What to ask for there.
+    pub target: PathAndQuery,
+    /// The price region.
+    pub region: Option<Label>,
+    /// Which API of the provider that is.
+    pub api: Api,
+    /// Who it is for.
+    pub identity: Arc<Identity>,
+    /// The caller's trace.
+    pub trace: Option<TraceId>,
+    /// What to look at later.
+    pub anomalies: Anomalies,
+}

@@ -1,0 +1,184 @@
+//! The command line: what can be asked of `bursar`, and how it answers.
+//!
+//! Invariants
+//! - Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found a violation.
+//! - Results go to standard output; everything else to standard error.
+//!
+//! Not here: what the commands compute (`ledger::query`, `report`).
+
+mod check;
+mod client;
+mod export;
+mod serve;
+mod source;
+mod usage;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The sidecar that knows what your tokens cost and what they earn.
+#[derive(Debug, Parser)]
+#[command(name = "bursar", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar: proxy, ledger and admin API.
+    Serve(ServeArgs),
+    /// Check the configuration and report every mistake at once.
+    Check(CheckArgs),
+    /// Show what each team and workload used and what it cost.
+    Usage(UsageArgs),
+    /// Write records to a file or to standard output.
+    #[command(subcommand)]
+    Export(ExportCommand),
+}
+
+/// `bursar serve`
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Configuration file (YAML); without one, built-in routes to the public providers are served.
+    #[arg(long, short, env = "BURSAR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address of the proxy [default: 127.0.0.1:4141].
+    #[arg(long)]
+    listen: Option<String>,
+    /// Address of the admin API, health and metrics [default: 127.0.0.1:4142].
+    #[arg(long)]
+    admin_listen: Option<String>,
+    /// Directory of the ledger [default: ./bursar-data].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+/// `bursar check`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Configuration file to check.
+    #[arg(long, short, env = "BURSAR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Also print every setting with the value in force.
+    #[arg(long)]
+    show: bool,
+}
+
+/// Where a reading command looks, and for which time.
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// Start, inclusive: a date, a time (RFC 3339), or an age such as 24h or 7d.
+    #[arg(long)]
+    from: Option<String>,
+    /// End, exclusive; written like --from.
+    #[arg(long)]
+    to: Option<String>,
+    /// Time zone for dates and days (IANA name such as Europe/Paris).
+    #[arg(long, default_value = "UTC")]
+    tz: String,
+    /// Base URL of a running sidecar's admin API [default: http://127.0.0.1:4142 if one answers].
+    #[arg(long, env = "BURSAR_ADMIN", conflicts_with = "data_dir")]
+    admin: Option<String>,
+    /// File with the admin API's bearer token.
+    #[arg(long, env = "BURSAR_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Read this ledger directory instead; no sidecar may be using it.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+/// `bursar usage`
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Group by these keys: team, workload, customer, session, tag:NAME, provider, model,
+    /// model_requested, route, api, tier, outcome, source, hour, day, month.
+    #[arg(long, default_value = "team,workload")]
+    by: String,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    format: TableFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    /// Columns for people.
+    Table,
+    /// One JSON document.
+    Json,
+    /// Comma-separated values with a header line.
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+enum ExportCommand {
+    /// Every usage record, one per line.
+    Usage(ExportUsageArgs),
+}
+
+/// `bursar export usage`
+#[derive(Debug, Args)]
+pub(crate) struct ExportUsageArgs {
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Form of the records.
+    #[arg(long, value_enum, default_value_t = RecordFormat::Jsonl)]
+    format: RecordFormat,
+    /// File to write; it appears only when complete. Without it, standard output.
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RecordFormat {
+    /// One JSON object per line.
+    Jsonl,
+    /// Comma-separated values with a header line.
+    Csv,
+}
+
+impl RecordFormat {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+/// Runs the command line and returns the exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // A closed pipe is all that can go wrong here, and then nobody is reading.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let result = match &cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Usage(args) => usage::run(args),
+        Command::Export(ExportCommand::Usage(args)) => export::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bursar: {error:#}");
+            ExitCode::from(if error.is::<crate::period::PeriodError>() || error.is::<crate::report::ByError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,155 @@
+//! `bursar serve`: puts the parts together, runs them, and ends them in order.
+//!
+//! Invariants
+//! - What cannot work is said before anything listens.
+//! - At the end: listeners, exchanges, ledger, in this order, so nothing is settled after the ledger.
+
+use super::ServeArgs;
+use crate::admin;
+use crate::app::{App, Prices};
+use crate::config::{self, Config, ConfigErrors, Overrides, Sources};
+use crate::listen::{self, Shutdown, Workers};
+use crate::upstream::TlsSetup;
+use crate::{tasks, telemetry};
+use anyhow::Context;
+use bursar_domain::SystemClock;
+use bursar_ledger::{Durability, Ledger, OpenReport, Options};
+use bursar_policies::price::PriceBook;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Runs the sidecar until it is told to stop.
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let overrides = Overrides {
+        listen: args.listen.clone(),
+        admin_listen: args.admin_listen.clone(),
+        data_dir: args.data_dir.clone(),
+    };
+    let config = match load_config(args.config.as_deref(), overrides) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    telemetry::start(config.telemetry.log_level.as_str(), config.telemetry.log_format);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let prices = Arc::new(Prices::new(load_prices(&config)?));
+    let tls = TlsSetup::load(config.upstream.ca_file.as_deref())?;
+    let (ledger, report) = open_ledger(&config, &prices)?;
+    tell_of_ledger(&config, &report);
+    let listener = bind(config.listen, "listen")?;
+    let admin_listener = bind(config.admin.listen, "admin.listen")?;
+    let (listening, admin_listening) = (listener.local_addr()?, admin_listener.local_addr()?);
+    let app = App::new(config, ledger, prices, Arc::new(SystemClock));
+
+    let (shutdown, state) = watch::channel(Shutdown::No);
+    let workers = Workers::start(&app, &listener, &tls, &state)?;
+    drop(listener);
+    let for_admin = (Arc::clone(&app), state.clone());
+    let admin = tasks::thread("admin".to_owned(), move || async move {
+        if let Err(error) = admin::serve(for_admin.0, admin_listener, for_admin.1).await {
+            tracing::error!(%error, "the admin API ended");
+        }
+    })?;
+    tracing::info!(proxy = %listening, admin = %admin_listening, pid = std::process::id(), "bursar serves");
+    tasks::runtime()?.block_on(wait_for_signals(&shutdown, workers))?;
+
+    shutdown.send_replace(Shutdown::Now);
+    if admin.join().is_err() {
+        tracing::error!("the admin API ended in a panic");
+    }
+    app.ledger.clone().close().context("the ledger could not be closed cleanly; it will be checked at the next start")?;
+    tracing::info!("bursar has ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Drains at the first signal, hurries at the second, and returns when the workers have ended.
+async fn wait_for_signals(shutdown: &watch::Sender<Shutdown>, workers: Workers) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining: waiting for exchanges to end; signal again to end at once");
+    shutdown.send_replace(Shutdown::Drain);
+    let mut joined = tokio::task::spawn_blocking(|| workers.join());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        result = &mut joined => return result.context("waiting for the workers failed"),
+    }
+    tracing::warn!("second signal: ending what still runs");
+    shutdown.send_replace(Shutdown::Now);
+    joined.await.context("waiting for the workers failed")
+}
+
+fn bind(address: SocketAddr, key: &str) -> anyhow::Result<std::net::TcpListener> {
+    listen::bind(address)
+        .with_context(|| format!("cannot listen on {address} ({key}): is another process using it? choose another address"))
+}
+
+fn open_ledger(
+    config: &Config,
+    prices: &Arc<Prices>,
+) -> anyhow::Result<(Ledger, OpenReport)> {
+    let options = Options {
+        durability: match config.ledger.durability {
+            config::Durability::Sync => Durability::Sync,
+            config::Durability::Group => Durability::Group,
+            config::Durability::Relaxed => Durability::Relaxed,
+        },
+        queue_entries_max: config.ledger.queue_entries_max,
+        group_delay: config.ledger.group_delay,
+        ..Options::new(&config.ledger.path)
+    };
+    let pricer: Arc<dyn bursar_ledger::Pricer> = prices.clone();
+    Ok(Ledger::open(options, Arc::new(SystemClock), pricer)?)
+}
+
+fn tell_of_ledger(config: &Config, report: &OpenReport) {
+    tracing::info!(
+        path = %config.ledger.path.display(),
+        ledger = %report.ledger,
+        created = report.created,
+        last_sequence = report.last_sequence,
+        segments = report.segments,
+        store = ?report.store,
+        "the ledger is open"
+    );
+    if let Some(tail) = &report.torn_tail {
+        tracing::warn!(?tail, "the journal's end was torn by a crash and was cut: it had not been acknowledged");
+    }
+    if report.records_missing > 0 {
+        tracing::error!(
+            records = report.records_missing,
+            "records that had been acknowledged are missing: the disk or file system lost them"
+        );
+    }
+}
+
+/// Reads file, environment and command line.
+pub(super) fn load_config(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigErrors> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that hands the environment to the configuration")]
+    let variables = |name: &str| std::env::var(name).ok();
+    let env_names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    Config::load(Sources { file: file.map(Path::to_path_buf), text: None, env: &variables, env_names, overrides })
+}
+
+/// The price book with the configured overlay.
+pub(super) fn load_prices(config: &Config) -> anyhow::Result<PriceBook> {
+    let book = PriceBook::builtin().context("the built-in price book is damaged: this is a defect")?;
+    let Some(path) = &config.prices.overlay else { return Ok(book) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read prices.overlay {}", path.display()))?;
+    let file = config::overlay_file(&text)
+        .map_err(|problem| anyhow::anyhow!("prices.overlay {}: {problem}", path.display()))?;
+    book.with_overlay(&file).with_context(|| format!("prices.overlay {}", path.display()))
+}

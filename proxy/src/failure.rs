@@ -1,0 +1,77 @@
+//! Everything that can go wrong with a request before its reply is relayed.
+//!
+//! Not here: which status and body that becomes (`layers::respond`).
+
+use crate::config::Dialect;
+use crate::guard::Rejection;
+use crate::layers::identify::IdentityError;
+use crate::upstream::SendError;
+use bursar_domain::RequestId;
+use std::time::Duration;
+
+/// A failure and how the client expects to be told.
+#[derive(Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// The API family whose error shape the client understands.
+    pub dialect: Dialect,
+    /// The request's id, if it got one.
+    pub request: Option<RequestId>,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum FailureKind {
+    /// The head was not strict HTTP, or over a limit.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// No route has this prefix.
+    #[error("no route for {path}: use a prefix such as /openai or /anthropic, or add one under routes")]
+    NoRoute {
+        /// The path asked for.
+        path: String,
+    },
+    /// The request asks to leave HTTP.
+    #[error("upgrading a connection (WebSocket) is not supported by this version of bursar")]
+    Upgrade,
+    /// The request's identity is missing or malformed.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The body is over the limit.
+    #[error("the request body is larger than {limit} bytes: raise server.limits.body_bytes")]
+    BodyTooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The client's body broke off.
+    #[error("the request body ended early or was not valid")]
+    BodyBroken,
+    /// The ledger cannot record, and the configuration says that nothing passes unrecorded.
+    #[error("the ledger cannot record usage ({reason}) and ledger.fail is closed")]
+    LedgerClosed {
+        /// Why not.
+        reason: String,
+    },
+    /// The upstream could not be reached or broke before its head.
+    #[error("upstream: {}", chain(.0))]
+    Upstream(#[from] SendError),
+    /// The upstream did not answer in time.
+    #[error("upstream: no reply within {timeout:?}: raise upstream.timeouts.response_head for long calls")]
+    UpstreamTimeout {
+        /// The configured time.
+        timeout: Duration,
+    },
+}
+
+/// An error with all its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

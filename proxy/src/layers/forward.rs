@@ -1,0 +1,196 @@
+//! The innermost layer: sends the request to its upstream and waits for the head of the reply.
+//!
+//! Invariants
+//! - Hop-by-hop headers and our own headers never pass; `Host` and the framing are rebuilt.
+//! - A configured secret is attached only to the upstream of its route.
+//!
+//! Not here: connections (`upstream`), the body of the reply (`reply`).
+
+use crate::config::{Auth, CREDENTIAL_HEADERS, Route};
+use crate::layers::identify::OWN_PREFIX;
+use crate::reply::IdleTimer;
+use crate::upstream::{Lease, Origin, Pool, RequestBody, SendError};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use hyper::body::Incoming;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// A request ready to be sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Where to.
+    pub origin: Origin,
+    /// What for.
+    pub target: PathAndQuery,
+    /// Method and headers as the client sent them.
+    pub head: http::request::Parts,
+    /// The body.
+    pub body: RequestBody,
+}
+
+/// Why there is no head of a reply.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The connection failed.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// Nothing came in time.
+    #[error("no reply within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// The head of a reply, with the connection it came on and the timer that goes on for its body.
+pub type Answer = (http::Response<Incoming>, Option<Lease>, IdleTimer);
+
+/// Sends `outgoing` by `pool` and waits for the head of the reply.
+pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Result<Answer, ForwardError> {
+    let Outgoing { origin, target, mut head, body } = outgoing;
+    prepare_headers(&mut head.headers, route, &origin);
+    head.uri = http::Uri::from(target);
+    head.extensions = http::Extensions::new();
+    if origin.protocol == crate::config::Protocol::Http2 || origin.secure {
+        head.uri = absolute(&origin, &head.uri);
+    }
+    let request = http::Request::from_parts(head, body);
+    let mut timer = IdleTimer::start(route.timeouts.response_head);
+    let mut answer = pin!(pool.send(&origin, request, route.timeouts.connect));
+    let result = poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => timer.poll_expired(cx).map_or(Poll::Pending, |_| Poll::Ready(None)),
+    })
+    .await;
+    match result {
+        None => Err(ForwardError::TimedOut(route.timeouts.response_head)),
+        Some(result) => {
+            let (response, lease) = result?;
+            Ok((response, lease, timer.with_limit(route.timeouts.idle)))
+        }
+    }
+}
+
+/// HTTP/2 takes scheme and authority from the URI; HTTP/1.1 connections reduce it to origin form.
+fn absolute(origin: &Origin, uri: &http::Uri) -> http::Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.scheme =
+        Some(if origin.secure { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+    parts.authority = Some(origin.authority.clone());
+    http::Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+fn prepare_headers(headers: &mut HeaderMap, route: &Route, origin: &Origin) {
+    strip_hop_by_hop(headers);
+    strip_own(headers);
+    // The body was read on the client's `Expect` already; framing is rebuilt from the body.
+    headers.remove(header::EXPECT);
+    headers.remove(header::CONTENT_LENGTH);
+    if let Ok(host) = HeaderValue::from_str(origin.authority.as_str()) {
+        headers.insert(header::HOST, host);
+    }
+    if let Auth::Inject(secret) = &route.auth {
+        for name in CREDENTIAL_HEADERS {
+            headers.remove(*name);
+        }
+        headers.insert(secret.header.clone(), secret.value.clone());
+    }
+}
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes what belongs to one hop (RFC 9110 §7.6.1): the listed headers and all that
+/// `Connection` names. `TE: trailers` may stay, since trailers do pass.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    headers.remove(&KEEP_ALIVE);
+    headers.remove(&PROXY_CONNECTION);
+    headers.remove(header::PROXY_AUTHENTICATE);
+    headers.remove(header::PROXY_AUTHORIZATION);
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::UPGRADE);
+    if let Some(te) = headers.remove(header::TE)
+        && te.as_bytes().eq_ignore_ascii_case(b"trailers")
+    {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes every `x-bursar-…` header.
+fn strip_own(headers: &mut HeaderMap) {
+    if !headers.keys().any(|name| name.as_str().starts_with(OWN_PREFIX)) {
+        return;
+    }
+    let own: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_those_that_connection_names_are_removed() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, X-Secret-Hop"),
+            ("x-secret-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("te", "gzip"),
+            ("accept", "*/*"),
+            ("trailer", "x-end"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(names(&headers), ["accept", "trailer"]);
+    }
+
+    #[test]
+    fn te_trailers_stays() {
+        let mut headers = map(&[("te", "trailers"), ("connection", "te")]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(names(&headers), Vec::<&str>::new(), "named by connection: one hop only");
+        let mut headers = map(&[("te", "Trailers")]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(names(&headers), ["te"]);
+    }
+
+    #[test]
+    fn own_headers_never_pass() {
+        let mut headers = map(&[("x-bursar-team", "a"), ("x-bursar-tag-k", "v"), ("x-other", "1")]);
+        strip_own(&mut headers);
+        assert_eq!(names(&headers), ["x-other"]);
+    }
+}

@@ -1,0 +1,327 @@
+//! Who a request is for: team, workload, customer, session, tags and trace.
+//!
+//! Invariants
+//! - Configuration beats headers, headers beat baggage; a weaker source only fills what is missing.
+//! - What is not a valid label is dropped (and counted) or refused, never stored raw.
+//! - Nothing here reads a credential.
+//!
+//! Not here: refusing (`respond`), the defaults themselves (`config`).
+
+use crate::config::{BadTag, Identify, RequiredTag};
+use bursar_domain::{Anomalies, Anomaly, Identity, IdentitySource, Label, Tags, TraceId};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// What the headers of a request say about its caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identified {
+    /// Team, workload, customer, session, tags.
+    pub identity: Identity,
+    /// The caller's trace.
+    pub trace: Option<TraceId>,
+    /// What was dropped.
+    pub anomalies: Anomalies,
+}
+
+/// Why a request was refused for its identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// A tag or label header is not valid and the configuration says to refuse.
+    #[error("header {header}: {problem}; send one short printable value, or set identity.on_bad_tag: drop")]
+    BadLabel {
+        /// The header.
+        header: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A required part is missing.
+    #[error("this sidecar requires {name}: send the header x-bursar-{header}, or set it under identity in its configuration")]
+    Missing {
+        /// `team`, `workload`, `customer`, `session` or `tag:NAME`.
+        name: String,
+        /// The header's name without `x-bursar-`.
+        header: String,
+    },
+}
+
+/// Prefix of Bursar's own headers; they never reach the upstream.
+pub const OWN_PREFIX: &str = "x-bursar-";
+const TAG_PREFIX: &str = "x-bursar-tag-";
+const HELICONE_PROPERTY: &str = "helicone-property-";
+static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Reads the identity of a request from its headers, over the configured defaults.
+pub fn identify(headers: &HeaderMap, config: &Identify) -> Result<Identified, IdentityError> {
+    let mut reading = Reading::new(config);
+    if config.trust_headers {
+        reading.read_own(headers)?;
+        if config.aliases {
+            reading.read_aliases(headers)?;
+        }
+        for value in headers.get_all(&BAGGAGE) {
+            reading.read_baggage(value)?;
+        }
+    }
+    let trace = headers.get(&TRACEPARENT).and_then(trace_id).or(reading.trace);
+    let identity = reading.identity();
+    require(&identity, &config.required)?;
+    Ok(Identified { identity, trace, anomalies: reading.anomalies })
+}
+
+fn require(identity: &Identity, required: &[RequiredTag]) -> Result<(), IdentityError> {
+    for wanted in required {
+        let (there, header) = match wanted {
+            RequiredTag::Team => (identity.team.is_some(), "team".to_owned()),
+            RequiredTag::Workload => (identity.workload.is_some(), "workload".to_owned()),
+            RequiredTag::Customer => (identity.customer.is_some(), "customer".to_owned()),
+            RequiredTag::Session => (identity.session.is_some(), "session".to_owned()),
+            RequiredTag::Tag(name) => (identity.tags.get(name.as_str()).is_some(), format!("tag-{name}")),
+        };
+        if !there {
+            return Err(IdentityError::Missing { name: wanted.to_string(), header });
+        }
+    }
+    Ok(())
+}
+
+/// The four named parts of an identity.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Team,
+    Workload,
+    Customer,
+    Session,
+}
+
+impl Part {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "team" => Some(Self::Team),
+            "workload" => Some(Self::Workload),
+            "customer" => Some(Self::Customer),
+            "session" => Some(Self::Session),
+            _ => None,
+        }
+    }
+}
+
+/// A value with the source it came from.
+type Sourced = Option<(Label, IdentitySource)>;
+
+struct Reading<'a> {
+    config: &'a Identify,
+    team: Sourced,
+    workload: Sourced,
+    customer: Sourced,
+    session: Sourced,
+    tags: Tags,
+    trace: Option<TraceId>,
+    anomalies: Anomalies,
+}
+
+impl<'a> Reading<'a> {
+    fn new(config: &'a Identify) -> Self {
+        let configured = |label: &Option<Label>| label.clone().map(|l| (l, IdentitySource::Config));
+        Self {
+            config,
+            team: configured(&config.team),
+            workload: configured(&config.workload),
+            customer: configured(&config.customer),
+            session: configured(&config.session),
+            tags: config.tags.clone(),
+            trace: None,
+            anomalies: Anomalies::default(),
+        }
+    }
+
+    fn read_own(&mut self, headers: &HeaderMap) -> Result<(), IdentityError> {
+        for (name, value) in headers {
+            let Some(rest) = name.as_str().strip_prefix(OWN_PREFIX) else { continue };
+            if headers.get_all(name).iter().nth(1).is_some() {
+                self.bad(name.as_str(), "it is there twice")?;
+                continue;
+            }
+            if let Some(part) = Part::named(rest) {
+                self.part(part, text_of(value), IdentitySource::Header, name.as_str())?;
+            } else if let Some(tag) = name.as_str().strip_prefix(TAG_PREFIX) {
+                self.tag(tag, text_of(value), name.as_str())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_aliases(&mut self, headers: &HeaderMap) -> Result<(), IdentityError> {
+        for (name, value) in headers {
+            let header = name.as_str();
+            // Most headers are none of ours: decide by the first letter.
+            if !matches!(header.as_bytes().first(), Some(b'x' | b'h' | b'o')) {
+                continue;
+            }
+            let text = text_of(value);
+            match header {
+                "x-litellm-tags" => self.litellm_tags(text, header)?,
+                "x-litellm-end-user-id" | "helicone-user-id" => {
+                    self.part(Part::Customer, text, IdentitySource::Header, header)?;
+                }
+                "helicone-session-id" => self.part(Part::Session, text, IdentitySource::Header, header)?,
+                "x-portkey-metadata" => self.portkey_metadata(text, header)?,
+                "x-portkey-trace-id" => match text.and_then(hex_trace_id) {
+                    Some(trace) => self.trace = Some(trace),
+                    None => self.tag("portkey_trace_id", text, header)?,
+                },
+                "openai-organization" => self.tag("openai_organization", text, header)?,
+                "openai-project" => self.tag("openai_project", text, header)?,
+                _ => {
+                    if let Some(property) = header.strip_prefix(HELICONE_PROPERTY) {
+                        self.tag(property, text, header)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// LiteLLM tags: a comma-separated list of `name:value` or of bare names (value `true`).
+    fn litellm_tags(&mut self, text: Option<&str>, header: &str) -> Result<(), IdentityError> {
+        let Some(text) = text else { return self.bad(header, "it is not printable ASCII") };
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            let (name, value) = item.split_once(':').unwrap_or((item, "true"));
+            self.tag(name.trim(), Some(value.trim()), header)?;
+        }
+        Ok(())
+    }
+
+    /// Portkey metadata: a JSON object of strings; `_user` is the customer.
+    fn portkey_metadata(&mut self, text: Option<&str>, header: &str) -> Result<(), IdentityError> {
+        let parsed = text.and_then(|t| serde_json::from_str::<serde_json::Value>(t).ok());
+        let Some(serde_json::Value::Object(members)) = parsed else {
+            return self.bad(header, "it is not a JSON object");
+        };
+        for (name, value) in &members {
+            let value = match value {
+                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::Number(number) => number.to_string(),
+                serde_json::Value::Bool(flag) => flag.to_string(),
+                _ => {
+                    self.bad(header, "a member is neither text, number nor boolean")?;
+                    continue;
+                }
+            };
+            match name.as_str() {
+                "_user" => self.part(Part::Customer, Some(&value), IdentitySource::Header, header)?,
+                name => self.tag(name, Some(&value), header)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// W3C baggage: `name=value;properties, …`, values percent-encoded; members are named like our headers.
+    fn read_baggage(&mut self, value: &HeaderValue) -> Result<(), IdentityError> {
+        let Some(text) = text_of(value) else { return Ok(()) };
+        for member in text.split(',') {
+            let pair = member.split(';').next().unwrap_or_default();
+            let Some((name, value)) = pair.split_once('=') else { continue };
+            let Some(rest) = name.trim().strip_prefix(OWN_PREFIX) else { continue };
+            let decoded = percent_encoding::percent_decode_str(value.trim()).decode_utf8();
+            let value = decoded.as_deref().ok();
+            if let Some(part) = Part::named(rest) {
+                self.part(part, value, IdentitySource::Baggage, "baggage")?;
+            } else if let Some(tag) = rest.strip_prefix("tag-") {
+                self.tag(tag, value, "baggage")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn part(
+        &mut self,
+        part: Part,
+        text: Option<&str>,
+        source: IdentitySource,
+        header: &str,
+    ) -> Result<(), IdentityError> {
+        let Some(label) = self.label(text, header)? else { return Ok(()) };
+        let slot = match part {
+            Part::Team => &mut self.team,
+            Part::Workload => &mut self.workload,
+            Part::Customer => &mut self.customer,
+            Part::Session => &mut self.session,
+        };
+        if slot.is_none() {
+            *slot = Some((label, source));
+        }
+        Ok(())
+    }
+
+    fn tag(&mut self, name: &str, text: Option<&str>, header: &str) -> Result<(), IdentityError> {
+        let Some(value) = self.label(text, header)? else { return Ok(()) };
+        let Some(name) = self.label(Some(name), header)? else { return Ok(()) };
+        if self.tags.get(name.as_str()).is_none() && !self.tags.insert(name, value) {
+            return self.bad(header, "there are more than 32 tags");
+        }
+        Ok(())
+    }
+
+    fn label(&mut self, text: Option<&str>, header: &str) -> Result<Option<Label>, IdentityError> {
+        let Some(text) = text else {
+            self.bad(header, "it is not printable text")?;
+            return Ok(None);
+        };
+        match Label::new(text.trim()) {
+            Ok(label) => Ok(Some(label)),
+            Err(problem) => {
+                self.bad(header, &problem.to_string())?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn bad(&mut self, header: &str, problem: &str) -> Result<(), IdentityError> {
+        self.anomalies.insert(Anomaly::TagDropped);
+        match self.config.on_bad_tag {
+            BadTag::Drop => Ok(()),
+            BadTag::Refuse => {
+                Err(IdentityError::BadLabel { header: header.to_owned(), problem: problem.to_owned() })
+            }
+        }
+    }
+
+    fn identity(&mut self) -> Identity {
+        let weakest = [&self.team, &self.workload].into_iter().flatten().map(|(_, source)| *source).max();
+        let label = |part: &mut Sourced| part.take().map(|(label, _)| label);
+        Identity {
+            source: weakest.unwrap_or(IdentitySource::None),
+            team: label(&mut self.team),
+            workload: label(&mut self.workload),
+            customer: label(&mut self.customer),
+            session: label(&mut self.session),
+            tags: std::mem::take(&mut self.tags),
+        }
+    }
+}
+
+fn text_of(value: &HeaderValue) -> Option<&str> {
+    value.to_str().ok()
+}
+
+/// The trace id of a W3C `traceparent`: `version-traceid-parentid-flags`.
+fn trace_id(value: &HeaderValue) -> Option<TraceId> {
+    let mut parts = value.to_str().ok()?.split('-');
+    let version = parts.next()?;
+    let trace = parts.next()?;
+    let parent = parts.next()?;
+    let well_formed = version.len() == 2 && version != "ff" && parent.len() == 16;
+    if well_formed { hex_trace_id(trace) } else { None }
+}
+
+fn hex_trace_id(text: &str) -> Option<TraceId> {
+    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if text.len() == 32 && text.bytes().all(lower_hex) {
+        u128::from_str_radix(text, 16).ok().and_then(TraceId::from_bits)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! Identity from configuration, headers, aliases and baggage.
+
+use super::*;
+
+fn label(text: &str) -> Label {
+    Label::new(text).unwrap()
+}
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        map.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    map
+}
+
+fn config() -> Identify {
+    Identify {
+        team: None,
+        workload: None,
+        customer: None,
+        session: None,
+        tags: Tags::default(),
+        required: Vec::new(),
+        trust_headers: true,
+        on_bad_tag: BadTag::Drop,
+        aliases: true,
+    }
+}
+
+fn read(pairs: &[(&'static str, &str)]) -> Identified {
+    identify(&headers(pairs), &config()).unwrap()
+}
+
+fn tags(identified: &Identified) -> Vec<(&str, &str)> {
+    identified.identity.tags.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect()
+}
+
+#[test]
+fn own_headers_name_team_workload_customer_session_and_tags() {
+    let it = read(&[
+        ("x-bursar-team", "checkout"),
+        ("x-bursar-workload", "bot"),
+        ("x-bursar-customer", "acme"),
+        ("x-bursar-session", "s1"),
+        ("x-bursar-tag-feature", "search"),
+    ]);
+    let id = &it.identity;
+    assert_eq!(id.team, Some(label("checkout")));
+    assert_eq!(id.workload, Some(label("bot")));
+    assert_eq!(id.customer, Some(label("acme")));
+    assert_eq!(id.session, Some(label("s1")));
+    assert_eq!(tags(&it), [("feature", "search")]);
+    assert_eq!(id.source, IdentitySource::Header);
+}
+
+#[test]
+fn nothing_said_is_unallocated() {
+    assert_eq!(read(&[]).identity, Identity::unallocated());
+}
+
+#[test]
+fn the_configured_team_beats_the_header_and_the_header_fills_the_rest() {
+    let config = Identify { team: Some(label("payments")), ..config() };
+    let sent = headers(&[("x-bursar-team", "spoof"), ("x-bursar-workload", "bot")]);
+    let id = identify(&sent, &config).unwrap().identity;
+    assert_eq!(id.team, Some(label("payments")));
+    assert_eq!(id.workload, Some(label("bot")));
+    assert_eq!(id.source, IdentitySource::Header, "the weakest source used");
+}
+
+#[test]
+fn headers_beat_baggage_and_baggage_is_percent_decoded() {
+    let it = read(&[
+        ("x-bursar-team", "a"),
+        ("baggage", "x-bursar-team=b, x-bursar-workload=%C3%A9quipe;prop=1,other=1,x-bursar-tag-k=v"),
+    ]);
+    assert_eq!(it.identity.team, Some(label("a")));
+    assert_eq!(it.identity.workload, Some(label("équipe")));
+    assert_eq!(tags(&it), [("k", "v")]);
+    assert_eq!(it.identity.source, IdentitySource::Baggage);
+}
+
+#[test]
+fn untrusted_headers_are_not_read_but_the_trace_is() {
+    let config = Identify { trust_headers: false, ..config() };
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let it = identify(&headers(&[("x-bursar-team", "a"), ("traceparent", trace)]), &config).unwrap();
+    assert_eq!(it.identity.team, None);
+    assert_eq!(it.trace.unwrap().to_string(), "0af7651916cd43dd8448eb211c80319c");
+}
+
+#[test]
+fn aliases_of_other_gateways_are_understood() {
+    let it = read(&[
+        ("x-litellm-tags", "job:42, nightly"),
+        ("helicone-property-app", "x"),
+        ("x-portkey-metadata", r#"{"_user":"acme","env":"prod","n":3}"#),
+        ("helicone-session-id", "s9"),
+        ("openai-project", "proj_1"),
+    ]);
+    assert_eq!(it.identity.customer, Some(label("acme")));
+    assert_eq!(it.identity.session, Some(label("s9")));
+    let expected =
+        [("app", "x"), ("env", "prod"), ("job", "42"), ("n", "3"), ("nightly", "true"), ("openai_project", "proj_1")];
+    assert_eq!(tags(&it), expected);
+}
+
+#[test]
+fn aliases_can_be_switched_off() {
+    let config = Identify { aliases: false, ..config() };
+    let it = identify(&headers(&[("x-litellm-end-user-id", "acme")]), &config).unwrap();
+    assert_eq!(it.identity.customer, None);
+}
+
+#[test]
+fn a_bad_value_is_dropped_and_marked() {
+    let long = "x".repeat(300);
+    for bad in ["", "a\tb", long.as_str()] {
+        let it = read(&[("x-bursar-team", bad)]);
+        assert_eq!(it.identity.team, None, "{bad:?}");
+        assert!(it.anomalies.contains(Anomaly::TagDropped), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_header_sent_twice_is_a_bad_value() {
+    let it = read(&[("x-bursar-team", "a"), ("x-bursar-team", "b")]);
+    assert_eq!(it.identity.team, None);
+    assert!(it.anomalies.contains(Anomaly::TagDropped));
+}
+
+#[test]
+fn a_bad_value_is_refused_where_configured_and_names_the_header() {
+    let config = Identify { on_bad_tag: BadTag::Refuse, ..config() };
+    let error = identify(&headers(&[("x-bursar-tag-x", "a\tb")]), &config).unwrap_err();
+    assert!(error.to_string().starts_with("header x-bursar-tag-x: "), "{error}");
+}
+
+#[test]
+fn a_required_part_that_is_missing_is_refused_with_the_remedy() {
+    let config = Identify { required: vec![RequiredTag::Team], ..config() };
+    let error = identify(&headers(&[]), &config).unwrap_err();
+    assert_eq!(error, IdentityError::Missing { name: "team".to_owned(), header: "team".to_owned() });
+    assert!(identify(&headers(&[("x-bursar-team", "a")]), &config).is_ok());
+}
+
+#[test]
+fn malformed_trace_headers_give_no_trace() {
+    for bad in ["", "00-0-0-00", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+        assert_eq!(read(&[("traceparent", bad)]).trace, None, "{bad}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Reads what a request asks for, sends it on, and attaches the meter to its reply.
+//!
+//! Invariants
+//! - At most the hold window of a request is in memory; larger bodies stream through.
+//! - A request that is sent has an exchange, so it will have a record whatever happens next.
+//!
+//! Not here: what usage means (`usage`), sending (`forward`).
+
+use crate::app::App;
+use crate::call::Call;
+use crate::config::ResponseHeaders;
+use crate::exchange::{Exchange, Figures};
+use crate::failure::{Failure, FailureKind};
+use crate::http::Response;
+use crate::layers::forward::{self, Answer, ForwardError, Outgoing};
+use crate::reply::{Relay, ReplyBody};
+use crate::upstream::{BodyFault, Pool, RequestBody, RequestProgress};
+use crate::usage::{Api, Ending, HideUsage, IncludeUsage, RequestScan, include};
+use bursar_domain::{Anomaly, RequestId};
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// How much of a metered request is looked at before it goes out. Most requests are smaller, and
+/// then their rewrite is exact; larger ones are rewritten as they pass.
+const HOLD_BYTES: usize = 64 * 1024;
+
+/// The longest reply that is held back so that its cost can stand in its head, where a route says so.
+const COST_REPLY_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Takes `call` through its whole exchange up to the head of the reply.
+pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response, Failure> {
+    let limit = app.guard_limits.body_bytes_max;
+    let reads = call.api != Api::Unmetered;
+    let encoding = call.head.headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    let scan = RequestScan::new(encoding);
+    let progress = Rc::new(RefCell::new(RequestProgress::new(scan, reads)));
+    let mut exchange = Exchange::new(&app, &call, Rc::clone(&progress));
+    let fail = Failing { dialect: call.route.dialect, id: call.id };
+
+    let Call { id, mut head, body, route, origin, target, api, .. } = call;
+    let (mut held, rest) = if reads {
+        hold(body, &progress, limit).await.map_err(|fault| fail.body(fault, limit))?
+    } else {
+        (Vec::new(), Some(body).filter(|body| !body.is_end_stream()))
+    };
+    let wanted = route.include_usage && api.has_include_usage();
+    let rewrite = if wanted && !head.headers.contains_key(header::CONTENT_ENCODING) {
+        rewrite(&mut held, rest.is_none())
+    } else {
+        Rewrite::None
+    };
+    let may_inject = !matches!(rewrite, Rewrite::None);
+    if may_inject {
+        // A compressed stream could not be read in time to hide the chunk that we ask for.
+        head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    let streaming = match rewrite {
+        Rewrite::Streaming(rewriter) => Some(*rewriter),
+        Rewrite::None | Rewrite::Done => None,
+    };
+    let body = RequestBody::new(held, rest, streaming, Rc::clone(&progress), limit);
+    let outgoing = Outgoing { origin, target, head, body };
+    exchange.sent();
+    match forward::forward(pool, &route, outgoing).await {
+        Ok(answer) => Ok(relay(exchange, answer, may_inject, route.response_headers, id).await),
+        Err(error) => {
+            drop(exchange.settle(Ending::UpstreamCut));
+            let fault = progress.borrow().broken;
+            Err(match (fault, error) {
+                (Some(fault), _) => fail.body(fault, limit),
+                (None, ForwardError::Send(error)) => fail.kind(FailureKind::Upstream(error)),
+                (None, ForwardError::TimedOut(timeout)) => fail.kind(FailureKind::UpstreamTimeout { timeout }),
+            })
+        }
+    }
+}
+
+/// What a failure needs to know about its request.
+struct Failing {
+    dialect: crate::config::Dialect,
+    id: RequestId,
+}
+
+impl Failing {
+    fn kind(&self, kind: FailureKind) -> Failure {
+        Failure { kind, dialect: self.dialect, request: Some(self.id) }
+    }
+
+    fn body(&self, fault: BodyFault, limit: u64) -> Failure {
+        self.kind(match fault {
+            BodyFault::TooLarge => FailureKind::BodyTooLarge { limit },
+            BodyFault::Rejected(rejection) => FailureKind::Rejected(rejection),
+            BodyFault::Broken => FailureKind::BodyBroken,
+        })
+    }
+}
+
+/// Reads the body until its end or the hold window is full.
+async fn hold(
+    mut body: Incoming,
+    progress: &Rc<RefCell<RequestProgress>>,
+    limit: u64,
+) -> Result<(Vec<Bytes>, Option<Incoming>), BodyFault> {
+    let mut held = Vec::new();
+    let mut held_bytes = 0_usize;
+    while !body.is_end_stream() && held_bytes < HOLD_BYTES {
+        let Some(frame) = body.frame().await else { break };
+        // Trailers of a metered JSON request have no meaning to any provider.
+        let Ok(data) = frame.map_err(|error| BodyFault::of(&error))?.into_data() else { continue };
+        held_bytes = held_bytes.saturating_add(data.len());
+        let mut progress = progress.borrow_mut();
+        progress.feed(&data);
+        if progress.bytes() > limit {
+            return Err(BodyFault::TooLarge);
+        }
+        held.push(data);
+    }
+    let rest = if held_bytes < HOLD_BYTES || body.is_end_stream() { None } else { Some(body) };
+    Ok((held, rest))
+}
+
+/// How the request for usage gets into the body.
+enum Rewrite {
+    None,
+    /// The held body, which is the whole, has been changed.
+    Done,
+    /// It will be changed as it passes.
+    Streaming(Box<IncludeUsage>),
+}
+
+/// Asks the upstream for usage in a stream, where the client did not.
+fn rewrite(held: &mut Vec<Bytes>, whole: bool) -> Rewrite {
+    if !whole {
+        return Rewrite::Streaming(Box::new(IncludeUsage::new()));
+    }
+    match include::include_usage(held) {
+        Some(changed) => {
+            *held = changed.frames;
+            Rewrite::Done
+        }
+        None => Rewrite::None,
+    }
+}
+
+/// The reply for the client: the upstream's, with the meter in its body.
+async fn relay(
+    mut exchange: Exchange,
+    answer: Answer,
+    may_inject: bool,
+    reply_headers: ResponseHeaders,
+    id: RequestId,
+) -> Response {
+    let (response, lease, idle) = answer;
+    let (mut head, body) = response.into_parts();
+    exchange.head(head.status.as_u16(), &head.headers);
+    forward::strip_hop_by_hop(&mut head.headers);
+    let hide = hide_usage(&mut exchange, &head.headers, may_inject);
+    if hide.is_some() {
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
+    if reply_headers.request_id
+        && let Ok(value) = HeaderValue::try_from(id.to_string())
+    {
+        head.headers.insert("x-bursar-request-id", value);
+    }
+    let mut relay = Relay::new(body, exchange, lease, hide, idle);
+    if reply_headers.cost
+        && !is_stream(&head.headers)
+        && let Some(figures) = relay.read_whole(COST_REPLY_BYTES_MAX).await
+    {
+        tell_figures(&mut head.headers, &figures);
+    }
+    http::Response::from_parts(head, ReplyBody::Relay(Box::new(relay)))
+}
+
+/// The filter for a stream that was asked for usage on the client's behalf.
+fn hide_usage(exchange: &mut Exchange, headers: &http::HeaderMap, may_inject: bool) -> Option<HideUsage> {
+    if !may_inject || exchange.request.borrow().facts().include_usage || !is_stream(headers) {
+        return None;
+    }
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        // The upstream compressed although it was told not to: the chunk cannot be cut out.
+        exchange.note(Anomaly::UsageChunkShown);
+        return None;
+    }
+    Some(HideUsage::new())
+}
+
+/// Adds what the exchange used and cost to the head of its reply.
+fn tell_figures(headers: &mut http::HeaderMap, figures: &Figures) {
+    let mut tell = |name: &'static str, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    };
+    let Figures { input, output, source, cost } = figures;
+    if let Some(input) = input {
+        tell("x-bursar-input-tokens", input.to_string());
+    }
+    if let Some(output) = output {
+        tell("x-bursar-output-tokens", output.to_string());
+    }
+    tell("x-bursar-usage-source", source.name().to_owned());
+    if let Some(billed) = cost.billed_pico {
+        tell("x-bursar-cost", bursar_domain::money::format_pico(billed));
+        tell("x-bursar-cost-currency", cost.currency.to_string());
+    }
+    tell("x-bursar-cost-status", cost.status.name().to_owned());
+}
+
+fn is_stream(headers: &http::HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.to_ascii_lowercase().starts_with(b"text/event-stream")
+}

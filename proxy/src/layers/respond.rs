@@ -1,0 +1,112 @@
+//! The outermost layer: turns every failure into a reply in the provider's own error shape.
+//!
+//! Invariants
+//! - Statuses of our own replies are chosen here and nowhere else.
+//! - A message names what to do; it never repeats a credential or a prompt.
+//!
+//! Not here: errors of the upstream itself, which pass unchanged.
+
+use crate::config::Dialect;
+use crate::failure::{Failure, FailureKind};
+use crate::http::Response;
+use crate::reply::ReplyBody;
+use crate::upstream::{ConnectError, SendError};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+/// The reply for a failure.
+#[must_use]
+pub fn respond(failure: &Failure) -> Response {
+    let status = status_of(&failure.kind);
+    let body = body_of(failure, status);
+    let mut response = http::Response::new(ReplyBody::full(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(id) = failure.request.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
+        headers.insert("x-bursar-request-id", id);
+    }
+    if closes(&failure.kind) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}
+
+fn status_of(kind: &FailureKind) -> StatusCode {
+    match kind {
+        FailureKind::Rejected(rejection) => {
+            rejection.status()
+        }
+        FailureKind::NoRoute { .. } => StatusCode::NOT_FOUND,
+        FailureKind::Upgrade => StatusCode::NOT_IMPLEMENTED,
+        FailureKind::Identity(_) | FailureKind::BodyBroken => StatusCode::BAD_REQUEST,
+        FailureKind::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        FailureKind::LedgerClosed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        FailureKind::UpstreamTimeout { .. }
+        | FailureKind::Upstream(SendError::Connect(ConnectError::TimedOut { .. })) => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        FailureKind::Upstream(_) => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// Whether the connection's framing can no longer be trusted after this failure.
+fn closes(kind: &FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::Rejected(_) | FailureKind::BodyBroken | FailureKind::BodyTooLarge { .. } | FailureKind::Upgrade
+    )
+}
+
+/// OpenAI: `{"error":{message,type,param,code}}`; Anthropic: `{"type":"error","error":{type,message}}`
+/// (both by the providers' published error formats).
+fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
+    let message = format!("bursar: {}", failure.kind);
+    let code = code_of(&failure.kind);
+    let body = match failure.dialect {
+        Dialect::Anthropic => serde_json::json!({
+            "type": "error",
+            "error": { "type": anthropic_type(status), "message": message },
+            "request_id": failure.request.map(|id| id.to_string()),
+        }),
+        Dialect::OpenAi | Dialect::PassThrough => serde_json::json!({
+            "error": { "message": message, "type": openai_type(status), "param": null, "code": code },
+        }),
+    };
+    body.to_string().into_bytes()
+}
+
+fn code_of(kind: &FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Rejected(_) => "request_rejected",
+        FailureKind::NoRoute { .. } => "no_route",
+        FailureKind::Upgrade => "upgrade_not_supported",
+        FailureKind::Identity(_) => "identity_required",
+        FailureKind::BodyTooLarge { .. } => "body_too_large",
+        FailureKind::BodyBroken => "body_broken",
+        FailureKind::LedgerClosed { .. } => "ledger_unavailable",
+        FailureKind::Upstream(_) => "upstream_unreachable",
+        FailureKind::UpstreamTimeout { .. } => "upstream_timeout",
+    }
+}
+
+fn openai_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    }
+}
+
+fn anthropic_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        404 => "not_found_error",
+        413 => "request_too_large",
+        504 => "timeout_error",
+        503 => "overloaded_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
+    }
+}

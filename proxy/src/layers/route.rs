@@ -1,0 +1,70 @@
+//! Which upstream a path belongs to, and which API of it.
+//!
+//! Invariants
+//! - The path that chose the route, the budget and the upstream's target are one and the same.
+//! - A client can't name a host: upstreams come from the configuration only.
+//!
+//! Not here: the table (`config::routes`), the strict checks of the head (`guard`).
+
+use crate::app::App;
+use crate::call::Call;
+use crate::config::{Dialect, NoRoute};
+use crate::failure::{Failure, FailureKind};
+use crate::guard::Rejection;
+use crate::http::Request;
+use crate::upstream::Origin;
+use crate::usage::{self, Api};
+use bursar_domain::{Anomalies, Identity, Label, RequestId};
+use http::uri::PathAndQuery;
+use std::sync::Arc;
+
+/// Gives `request` its route.
+pub fn route(app: &App, id: RequestId, request: Request) -> Result<Call, Failure> {
+    let started_at = app.now();
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    let matched = match app.config.routes.resolve(path) {
+        Ok(matched) => matched,
+        Err(reason) => {
+            let kind = match reason {
+                NoRoute::NotCanonical => FailureKind::Rejected(Rejection::PathEncoding),
+                NoRoute::Unknown => FailureKind::NoRoute { path: path.chars().take(80).collect() },
+            };
+            return Err(Failure { kind, dialect: guess_dialect(path), request: Some(id) });
+        }
+    };
+    let origin = Origin {
+        secure: matched.route.is_tls(),
+        authority: matched.authority.clone().into_owned(),
+        protocol: matched.route.protocol,
+    };
+    let api = match matched.route.dialect {
+        Dialect::PassThrough => Api::Unmetered,
+        Dialect::OpenAi | Dialect::Anthropic => usage::api_of(&head.method, &matched.path()),
+    };
+    let Ok(target) = PathAndQuery::try_from(matched.target(head.uri.query())) else {
+        let kind = FailureKind::Rejected(Rejection::PathEncoding);
+        return Err(Failure { kind, dialect: matched.route.dialect, request: Some(id) });
+    };
+    let region = matched.region().and_then(Label::lossy);
+    let route = Arc::clone(matched.route);
+    Ok(Call {
+        id,
+        started_at,
+        head,
+        body,
+        route,
+        origin,
+        target,
+        region,
+        api,
+        identity: Arc::new(Identity::unallocated()),
+        trace: None,
+        anomalies: Anomalies::default(),
+    })
+}
+
+/// The error shape for a request that has no route.
+pub fn guess_dialect(path: &str) -> Dialect {
+    if path.contains("/messages") || path.starts_with("/anthropic") { Dialect::Anthropic } else { Dialect::OpenAi }
+}

@@ -1,0 +1,139 @@
+//! `--from`, `--to` and `--tz`: from what people write to a half-open range of instants.
+//!
+//! Not here: calendar buckets of a report (`ledger::query`).
+
+use bursar_domain::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+
+/// A half-open range; an open end is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Period {
+    /// Inclusive start.
+    pub from: Option<Timestamp>,
+    /// Exclusive end.
+    pub to: Option<Timestamp>,
+    /// The zone in which dates were read and days are reported.
+    pub zone: TimeZone,
+}
+
+/// A time that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeriodError {
+    /// Neither a date, a time nor an age.
+    #[error("--{option} {text:?} is no time: write 2026-11-01, 2026-11-01T09:00, 2026-11-01T09:00:00Z, or an age such as 24h or 7d")]
+    NotATime {
+        /// `from` or `to`.
+        option: &'static str,
+        /// What was written.
+        text: String,
+    },
+    /// No IANA zone.
+    #[error("--tz {0:?} is no IANA time zone: write a name such as Europe/Paris or UTC")]
+    NotAZone(String),
+    /// From and to leave nothing between them.
+    #[error("--from is not before --to: the period is empty")]
+    Empty,
+}
+
+/// Understands the three options; `now` is what ages are counted from.
+pub fn parse(
+    from: Option<&str>,
+    to: Option<&str>,
+    zone: &str,
+    now: Timestamp,
+) -> Result<Period, PeriodError> {
+    let zone = TimeZone::get(zone).map_err(|_| PeriodError::NotAZone(zone.to_owned()))?;
+    let read = |option: &'static str, text: Option<&str>| {
+        text.map(|text| {
+            instant(text.trim(), &zone, now)
+                .ok_or_else(|| PeriodError::NotATime { option, text: text.to_owned() })
+        })
+        .transpose()
+    };
+    let (from, to) = (read("from", from)?, read("to", to)?);
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(PeriodError::Empty);
+    }
+    Ok(Period { from, to, zone })
+}
+
+fn instant(text: &str, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
+    if text == "now" {
+        return Some(now);
+    }
+    if let Some(micros) = age_micros(text) {
+        return Some(Timestamp::from_micros(now.micros().saturating_sub(micros)));
+    }
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Some(Timestamp::from_micros(at.as_microsecond()));
+    }
+    let civil = text.parse::<Date>().map(|d| d.to_datetime(jiff::civil::Time::midnight()));
+    let civil = civil.or_else(|_| text.parse::<DateTime>()).ok()?;
+    let at = civil.to_zoned(zone.clone()).ok()?.timestamp();
+    Some(Timestamp::from_micros(at.as_microsecond()))
+}
+
+/// An age: digits and one of m, h, d, w.
+fn age_micros(text: &str) -> Option<i64> {
+    let unit = text.chars().last()?;
+    let seconds = match unit {
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return None,
+    };
+    let count: i64 = text.strip_suffix(unit)?.parse().ok().filter(|count| *count >= 0)?;
+    count.checked_mul(seconds)?.checked_mul(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-22T12:00:00Z
+    const NOW: Timestamp = Timestamp::from_micros(1_795_348_800_000_000);
+
+    fn from(text: &str, zone: &str) -> Result<Option<Timestamp>, PeriodError> {
+        parse(Some(text), None, zone, NOW).map(|p| p.from)
+    }
+
+    fn check(text: &str, zone: &str, expected: &str) {
+        let expected: jiff::Timestamp = expected.parse().unwrap();
+        let expected = Timestamp::from_micros(expected.as_microsecond());
+        assert_eq!(from(text, zone).unwrap(), Some(expected), "{text} {zone}");
+    }
+
+    #[test]
+    fn dates_are_midnight_in_the_zone() {
+        check("2026-11-01", "UTC", "2026-11-01T00:00:00Z");
+        check("2026-11-01", "Europe/Paris", "2026-10-31T23:00:00Z");
+        check("2026-11-01T09:30", "Asia/Kolkata", "2026-11-01T04:00:00Z");
+        check("2026-11-01T09:30:00+02:00", "UTC", "2026-11-01T07:30:00Z");
+    }
+
+    #[test]
+    fn ages_count_back_from_now() {
+        check("24h", "UTC", "2026-11-21T12:00:00Z");
+        check("7d", "Europe/Paris", "2026-11-15T12:00:00Z");
+        check("now", "UTC", "2026-11-22T12:00:00Z");
+    }
+
+    #[test]
+    fn what_is_no_time_names_the_option_and_the_text() {
+        for text in ["", "yesterday", "2026-13-01", "-5d", "7x", "99999999999999999999d"] {
+            let error = from(text, "UTC").unwrap_err();
+            assert_eq!(error, PeriodError::NotATime { option: "from", text: text.to_owned() });
+        }
+        assert_eq!(from("7d", "Mars/Base"), Err(PeriodError::NotAZone("Mars/Base".to_owned())));
+    }
+
+    #[test]
+    fn an_empty_period_is_refused() {
+        let result = parse(Some("2026-11-02"), Some("2026-11-02"), "UTC", NOW);
+        assert_eq!(result, Err(PeriodError::Empty));
+    }
+}

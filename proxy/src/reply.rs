@@ -1,0 +1,316 @@
+//! The reply's body on its way to the client: relayed frame by frame and metered in passing.
+//!
+//! Invariants
+//! - Bytes pass unchanged and in order; only a usage chunk that we asked for may be left out.
+//! - Nothing is read ahead: a slow client slows the upstream. At most one incomplete event is held.
+//! - The exchange is settled before the end is reported; in `sync` durability it is also on disk.
+//!
+//! Not here: what the bytes mean (`usage`), who gets the record (`exchange`).
+
+use crate::exchange::{Exchange, Figures};
+use crate::http::{BoxError, Frame};
+use crate::upstream::Lease;
+use crate::usage::{Ending, HideUsage};
+use bursar_ledger::Receipt;
+use bytes::Bytes;
+use http_body::{Body, SizeHint};
+use hyper::body::Incoming;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// The body of a reply.
+#[derive(Debug)]
+pub enum ReplyBody {
+    /// Our own short reply.
+    Full(Option<Bytes>),
+    /// The upstream's reply.
+    Relay(Box<Relay>),
+}
+
+impl ReplyBody {
+    /// A body that is complete.
+    #[must_use]
+    pub fn full(bytes: Bytes) -> Self {
+        Self::Full(Some(bytes).filter(|b| !b.is_empty()))
+    }
+}
+
+/// An upstream's body being relayed.
+#[derive(Debug)]
+pub struct Relay {
+    inner: Incoming,
+    exchange: Exchange,
+    lease: Option<Lease>,
+    hide: Option<HideUsage>,
+    ready: VecDeque<Bytes>,
+    scratch: Vec<Bytes>,
+    idle: IdleTimer,
+    end: End,
+    size: SizeHint,
+}
+
+#[derive(Debug)]
+enum End {
+    /// The upstream may still send.
+    Open,
+    /// Settled; waiting for the ledger's receipt before the last frames go out.
+    Receipt(Receipt),
+    /// Nothing more to wait for; `ready` may hold last frames.
+    Done,
+    /// The upstream broke; `ready` may hold last frames, then this error.
+    Broken(BoxError),
+    /// All said.
+    Over,
+}
+
+impl Relay {
+    /// Relays `inner`; `idle` is the exchange's running timer, reused for the idle time.
+    pub fn new(
+        inner: Incoming,
+        exchange: Exchange,
+        lease: Option<Lease>,
+        hide: Option<HideUsage>,
+        idle: IdleTimer,
+    ) -> Self {
+        let size = if hide.is_some() { SizeHint::default() } else { inner.size_hint() };
+        let mut relay =
+            Self { inner, exchange, lease, hide, ready: VecDeque::new(), scratch: Vec::new(), idle, end: End::Open, size };
+        if relay.inner.is_end_stream() {
+            relay.finish();
+        }
+        relay
+    }
+
+    /// Reads the reply to its end, if that comes within `limit` bytes, and settles it, so that its
+    /// figures can go into its head. A longer or broken reply goes on as a relay, nothing lost.
+    pub async fn read_whole(&mut self, limit: u64) -> Option<Figures> {
+        let size = self.inner.size_hint();
+        if size.upper().is_some_and(|upper| upper > limit) || !matches!(self.end, End::Open) {
+            return None;
+        }
+        let mut room = limit;
+        poll_fn(|cx| self.poll_whole(cx, &mut room)).await
+    }
+
+    fn poll_whole(&mut self, cx: &mut Context<'_>, room: &mut u64) -> Poll<Option<Figures>> {
+        loop {
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Pending => {
+                    let Some(silent_for) = self.idle.poll_expired(cx) else { return Poll::Pending };
+                    self.fail(silent(silent_for));
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.fail(error.into());
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.idle.progress();
+                    // Trailers are not kept: no LLM API sends any behind a JSON reply.
+                    if let Ok(data) = frame.into_data() {
+                        *room = room.saturating_sub(data.len() as u64);
+                        self.exchange.body(&data);
+                        self.ready.push_back(data);
+                    }
+                    match (self.inner.is_end_stream(), *room) {
+                        (true, _) => {}
+                        (false, 0) => return Poll::Ready(None),
+                        (false, _) => continue,
+                    }
+                }
+                Poll::Ready(None) => {}
+            }
+            if let Some(lease) = self.lease.take() {
+                lease.give_back();
+            }
+            let (receipt, figures) = self.exchange.settle_with_figures();
+            self.end = receipt.map_or(End::Done, End::Receipt);
+            return Poll::Ready(Some(figures));
+        }
+    }
+
+    fn data(&mut self, data: Bytes) -> Option<Bytes> {
+        self.exchange.body(&data);
+        match &mut self.hide {
+            None => Some(data),
+            Some(hide) => {
+                hide.push(data, &mut self.scratch);
+                self.ready.extend(self.scratch.drain(..));
+                None
+            }
+        }
+    }
+
+    /// The upstream has said everything.
+    fn finish(&mut self) {
+        self.flush();
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        self.end = match self.exchange.settle(Ending::Complete) {
+            Some(receipt) => End::Receipt(receipt),
+            None => End::Done,
+        };
+    }
+
+    /// The upstream broke off or fell silent.
+    fn fail(&mut self, error: BoxError) {
+        self.flush();
+        self.lease = None;
+        // Waiting for a receipt would only delay the bad news.
+        drop(self.exchange.settle(Ending::UpstreamCut));
+        self.end = End::Broken(error);
+    }
+
+    fn flush(&mut self) {
+        if let Some(hide) = &mut self.hide {
+            hide.finish(&mut self.scratch);
+            self.ready.extend(self.scratch.drain(..));
+        }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BoxError>>> {
+        loop {
+            match &mut self.end {
+                End::Open => {}
+                End::Receipt(receipt) => {
+                    // What became of the record is counted by the ledger; here only the wait matters.
+                    let _ = std::task::ready!(Pin::new(receipt).poll(cx));
+                    self.end = End::Done;
+                    continue;
+                }
+                End::Done => {
+                    let next = self.ready.pop_front();
+                    if next.is_none() {
+                        self.end = End::Over;
+                    }
+                    return Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))));
+                }
+                End::Broken(_) => {
+                    if let Some(bytes) = self.ready.pop_front() {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                    return match std::mem::replace(&mut self.end, End::Over) {
+                        End::Broken(error) => Poll::Ready(Some(Err(error))),
+                        _ => Poll::Ready(None),
+                    };
+                }
+                End::Over => return Poll::Ready(None),
+            }
+            if let Some(bytes) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Pending => {
+                    let Some(silent_for) = self.idle.poll_expired(cx) else { return Poll::Pending };
+                    self.fail(silent(silent_for));
+                }
+                Poll::Ready(None) => self.finish(),
+                Poll::Ready(Some(Err(error))) => self.fail(error.into()),
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.idle.progress();
+                    let frame = match frame.into_data() {
+                        Ok(data) => self.data(data).map(Frame::data),
+                        Err(other) => Some(other),
+                    };
+                    if self.inner.is_end_stream() {
+                        self.finish();
+                        match frame.map(Frame::into_data) {
+                            // With a receipt outstanding the last frame waits for it.
+                            Some(Ok(data)) => self.ready.push_front(data),
+                            Some(Err(other)) => return Poll::Ready(Some(Ok(other))),
+                            None => {}
+                        }
+                    } else if let Some(frame) = frame {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn silent(silent_for: Duration) -> BoxError {
+    format!("the upstream sent nothing for {silent_for:?}").into()
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BoxError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Self::Relay(relay) => relay.poll_inner(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Relay(relay) => match relay.end {
+                End::Done => relay.ready.is_empty(),
+                End::Over => true,
+                End::Open | End::Receipt(_) | End::Broken(_) => false,
+            },
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Relay(relay) => relay.size.clone(),
+        }
+    }
+}
+
+/// Expires when nothing has happened for a while. It is re-armed only when it fires, so progress
+/// costs nothing: the real limit lies between one and two times the idle time.
+#[derive(Debug)]
+pub struct IdleTimer {
+    sleep: Pin<Box<Sleep>>,
+    limit: Duration,
+    progressed: bool,
+}
+
+impl IdleTimer {
+    /// Starts the timer.
+    #[must_use]
+    pub fn start(limit: Duration) -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(limit)), limit, progressed: false }
+    }
+
+    /// Goes on with another limit.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Duration) -> Self {
+        if limit != self.limit {
+            self.limit = limit;
+            self.sleep.as_mut().reset(Instant::now() + limit);
+        }
+        self.progressed = true;
+        self
+    }
+
+    fn progress(&mut self) {
+        self.progressed = true;
+    }
+
+    /// The limit, if it has passed without progress.
+    pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            if !self.progressed {
+                return Some(self.limit);
+            }
+            self.progressed = false;
+            self.sleep.as_mut().reset(Instant::now() + self.limit);
+        }
+        None
+    }
+}

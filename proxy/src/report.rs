@@ -1,0 +1,271 @@
+//! Reports as people and programs receive them: one shape for the API, the commands and the files.
+//!
+//! Invariants
+//! - Amounts are exact decimal text; shares are decimals of four places, or absent with nothing to share.
+//! - A row without a team says `unallocated`; nothing is left out.
+//!
+//! Not here: the figures (`ledger::query`), how a table is drawn (`cli::usage`).
+
+use crate::period::Period;
+use bursar_domain::money::format_pico;
+use bursar_domain::{Outcome, Quantity, Timestamp, TokenClass, UsageSource};
+use bursar_ledger::export::{CsvWriter, ExportError, JsonlWriter};
+use bursar_ledger::{
+    GroupKey, Health, QueryError, ReadError, RecordRange, Records, Stats, Totals, UsageQuery, UsageReport,
+};
+use serde_json::{Map, Value, json};
+use std::io::Write;
+
+/// What a usage report is asked for.
+#[derive(Clone, Debug)]
+pub struct UsageAsk {
+    /// The time.
+    pub period: Period,
+    /// The grouping.
+    pub by: Vec<GroupKey>,
+}
+
+/// A grouping that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--by {0:?} is no grouping: use team, workload, customer, session, tag:NAME, provider, model, \
+     model_requested, route, api, tier, outcome, source, hour, day or month, separated by commas"
+)]
+pub struct ByError(pub String);
+
+/// Understands `--by`.
+pub fn parse_by(text: &str) -> Result<Vec<GroupKey>, ByError> {
+    let mut keys = Vec::new();
+    for name in text.split(',').map(str::trim) {
+        let key = GroupKey::from_name(name).ok_or_else(|| ByError(name.chars().take(40).collect()))?;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+/// What stands for a key that a record does not have.
+fn absent(key: &GroupKey) -> &'static str {
+    match key {
+        GroupKey::Team
+        | GroupKey::Workload
+        | GroupKey::Customer
+        | GroupKey::Session
+        | GroupKey::Tag(_) => "unallocated",
+        _ => "unknown",
+    }
+}
+
+/// The usage report as a JSON document.
+pub fn usage(
+    read: impl Fn(&UsageQuery) -> Result<UsageReport, QueryError>,
+    ask: &UsageAsk,
+    as_of: Timestamp,
+) -> Result<Value, QueryError> {
+    let query = UsageQuery {
+        from: ask.period.from,
+        to: ask.period.to,
+        zone: ask.period.zone.clone(),
+        by: ask.by.clone(),
+        ..UsageQuery::default()
+    };
+    let found = read(&query)?;
+    let names: Vec<String> = ask.by.iter().map(ToString::to_string).collect();
+    let rows: Vec<Value> = found
+        .rows
+        .iter()
+        .map(|row| {
+            let mut object = Map::new();
+            for ((key, name), value) in ask.by.iter().zip(&names).zip(&row.key) {
+                let value = value.text().unwrap_or_else(|| absent(key));
+                object.insert(name.clone(), Value::from(value));
+            }
+            figures(&row.totals, &mut object);
+            Value::Object(object)
+        })
+        .collect();
+    let mut total = Map::new();
+    figures(&found.totals, &mut total);
+    Ok(json!({
+        "period": {
+            "from": ask.period.from.map(rfc3339),
+            "to": ask.period.to.map(rfc3339),
+            "tz": ask.period.zone.iana_name().unwrap_or("UTC"),
+        },
+        "by": names,
+        "rows": rows,
+        "total": total,
+        "coverage": coverage(&found.totals),
+        "as_of": rfc3339(as_of),
+    }))
+}
+
+/// An instant as RFC 3339 in UTC.
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_microsecond(at.micros()).map_or_else(|_| at.micros().to_string(), |at| at.to_string())
+}
+
+fn figures(totals: &Totals, object: &mut Map<String, Value>) {
+    object.insert("requests".to_owned(), totals.requests.into());
+    object.insert("counted_requests".to_owned(), totals.counted.into());
+    object.insert("tokens".to_owned(), Value::Object(tokens(totals)));
+    object.insert("cost".to_owned(), cost(totals));
+    object.insert("unpriced_requests".to_owned(), totals.unpriced.into());
+    object.insert("partly_priced_requests".to_owned(), totals.partly_priced.into());
+    let outcomes = Outcome::ALL.iter().map(|o| (o.name(), totals.outcome(*o)));
+    object.insert("outcomes".to_owned(), counts(outcomes));
+    let sources = UsageSource::ALL.iter().map(|s| (s.name(), totals.source(*s)));
+    object.insert("usage_source".to_owned(), counts(sources));
+    object.insert("anomalous_requests".to_owned(), totals.anomalous.into());
+    object.insert("bytes_in".to_owned(), totals.bytes_in.into());
+    object.insert("bytes_out".to_owned(), totals.bytes_out.into());
+}
+
+fn counts(all: impl Iterator<Item = (&'static str, u64)>) -> Value {
+    let some = all.filter(|(_, count)| *count > 0);
+    Value::Object(some.map(|(name, count)| (name.to_owned(), count.into())).collect())
+}
+
+/// Totals under the record's names; what nobody reported is left out.
+fn tokens(totals: &Totals) -> Map<String, Value> {
+    let usage = &totals.usage;
+    let all = [
+        ("input_tokens", usage.input_total()),
+        ("input_cached_read", usage.cached_read_total()),
+        ("input_cache_write", usage.cache_write_total()),
+        ("input_cache_write_5m", usage.get(TokenClass::CacheWrite5m)),
+        ("input_cache_write_1h", usage.get(TokenClass::CacheWrite1h)),
+        ("input_audio", usage.input_audio_total()),
+        ("input_image", usage.input_image_total()),
+        ("input_video", usage.get(TokenClass::InputVideo)),
+        ("input_tool_use", usage.get(TokenClass::InputToolUse)),
+        ("output_tokens", usage.output_total()),
+        ("output_reasoning", usage.get(TokenClass::OutputReasoning)),
+        ("output_audio", usage.get(TokenClass::OutputAudio)),
+        ("output_image", usage.get(TokenClass::OutputImage)),
+        ("web_search_requests", usage.quantity(Quantity::WebSearchRequests)),
+        ("tool_calls", usage.quantity(Quantity::ToolCalls)),
+    ];
+    all.into_iter().filter_map(|(name, count)| Some((name.to_owned(), Value::from(count?)))).collect()
+}
+
+/// The sums of money. Amounts of another currency than the first stand in a list of their own:
+/// without exchange rates they cannot be added.
+fn cost(totals: &Totals) -> Value {
+    let status = match (totals.priced, totals.unpriced, totals.partly_priced) {
+        (_, 0, 0) => "priced",
+        (0, _, 0) => "unpriced",
+        _ => "partly_priced",
+    };
+    let mut amounts = totals.money().iter().map(|money| {
+        json!({
+            "currency": money.currency.code(),
+            "list": money.list.pico().map(format_pico),
+            "contracted": money.contracted.pico().map(format_pico),
+            "billed": money.billed.pico().map(format_pico),
+            "provider": (money.provider.terms() > 0).then(|| money.provider.pico().map(format_pico)),
+        })
+    });
+    let mut cost = amounts.next().unwrap_or_else(|| json!({ "currency": "USD" }));
+    if let Value::Object(cost) = &mut cost {
+        cost.retain(|_, value| !value.is_null());
+        cost.insert("status".to_owned(), status.into());
+        let others: Vec<Value> = amounts.collect();
+        if !others.is_empty() {
+            cost.insert("other_currencies".to_owned(), others.into());
+        }
+    }
+    cost
+}
+
+/// How much of the figures rests on what: shares of the counted requests.
+fn coverage(totals: &Totals) -> Value {
+    json!({
+        "provider_reported": share(totals.source(UsageSource::Provider).min(totals.counted), totals.counted),
+        "priced": share(totals.priced, totals.counted),
+    })
+}
+
+/// `part / whole` to four places, rounded down, as decimal text; `None` of nothing.
+fn share(part: u64, whole: u64) -> Option<String> {
+    let scaled = u128::from(part).checked_mul(10_000)?.checked_div(u128::from(whole))?;
+    Some(format!("{}.{:04}", scaled / 10_000, scaled % 10_000))
+}
+
+/// The form of a record export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordsAs {
+    /// One JSON object per line.
+    Jsonl,
+    /// Comma-separated values.
+    Csv,
+}
+
+/// Why records could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    /// The ledger could not be read.
+    #[error("cannot read the ledger")]
+    Read(#[from] ReadError),
+    /// The output could not be written.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The output could not be written.
+    #[error("cannot write the export")]
+    Write(#[from] std::io::Error),
+}
+
+/// The records of `period`, for reading.
+#[must_use]
+pub fn range(period: &Period) -> RecordRange {
+    RecordRange { from: period.from, to: period.to, after_sequence: 0 }
+}
+
+/// Writes `records` to `out`.
+pub fn write_records(records: Records, format: RecordsAs, out: &mut dyn Write) -> Result<(), RecordsError> {
+    match format {
+        RecordsAs::Jsonl => {
+            let mut writer = JsonlWriter::new(out);
+            for record in records {
+                writer.write(&record?)?;
+            }
+            writer.finish()?;
+        }
+        RecordsAs::Csv => {
+            let mut writer = CsvWriter::new(out)?;
+            for record in records {
+                writer.write(&record?)?;
+            }
+            writer.finish()?;
+        }
+    }
+    Ok(())
+}
+
+/// The ledger's own figures as JSON.
+#[must_use]
+pub fn stats_json(stats: &Stats) -> Value {
+    let (healthy, reason) = match &stats.health {
+        Health::Healthy => (true, None),
+        Health::Degraded(reason) => (false, Some(reason)),
+    };
+    json!({
+        "ledger": stats.ledger.to_string(),
+        "last_sequence": stats.last_sequence,
+        "queue_entries": stats.queue_entries,
+        "queue_entries_max": stats.queue_entries_max,
+        "appended": stats.appended,
+        "acknowledged": stats.acknowledged,
+        "repeated": stats.repeated,
+        "dropped": stats.dropped,
+        "frames": stats.frames,
+        "last_commit_us": stats.last_commit_us,
+        "journal_bytes": stats.journal_bytes,
+        "segments": stats.segments,
+        "healthy": healthy,
+        "reason": reason,
+        "last_error": stats.last_error,
+    })
+}

@@ -1,0 +1,145 @@
+//! The request path: every layer in order, outermost first, each with its reason.
+//!
+//! Not here: what the layers do (`layers`).
+
+use crate::app::App;
+use crate::call::Call;
+use crate::failure::{Failure, FailureKind};
+use crate::guard::{self, BodyPresence, Upgrade};
+use crate::http::{LocalFuture, Request, Response};
+use crate::ids::IdSource;
+use crate::layers::{admit, identify, meter, respond, route};
+use crate::upstream::Pool;
+use futures_util::future::{Either, Ready, ready};
+use http_body::Body;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower::layer::layer_fn;
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+
+/// The whole path of a request, boxed once per worker and shared by its connections.
+pub(crate) type Stack = Rc<dyn Fn(Request) -> LocalFuture<Result<Response, Infallible>>>;
+
+/// The whole path of a request through one worker.
+pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stack {
+    let (app, pool, ids) = (Arc::clone(app), Rc::clone(pool), Rc::clone(ids));
+    let (for_check, for_route, for_identify, for_admit) = (app.clone(), app.clone(), app.clone(), app.clone());
+    let service = ServiceBuilder::new()
+        // Outermost, so that whatever fails below becomes a reply in the provider's shape.
+        .layer(layer_fn(|inner| Respond { inner }))
+        // Nothing that is not strict HTTP may choose a route.
+        .layer(step(move |request| check(&for_check, request)))
+        // The route fixes provider, upstream and error shape; identity and rules depend on it.
+        .layer(step(move |request| route::route(&for_route, ids.next(for_route.now()), request)))
+        // Who pays must be known before anything is decided.
+        .layer(step(move |call| identified(&for_identify, call)))
+        // The last moment at which nothing has been spent.
+        .layer(step(move |call| admit::admit(&for_admit, call)))
+        // Innermost: from here on the request reaches the upstream and leaves a record.
+        .service(service_fn(move |call: Call| meter::meter(Arc::clone(&app), Rc::clone(&pool), call)));
+    let service = RefCell::new(service);
+    Rc::new(move |request| service.borrow_mut().call(request))
+}
+
+/// Refuses what the byte guard rejected, and what HTTP/2 let through.
+fn check(app: &App, request: Request) -> Result<Request, Failure> {
+    let (head, body) = request.into_parts();
+    let presence = if body.is_end_stream() { BodyPresence::Empty } else { BodyPresence::Present };
+    let verdict = match guard::rejection_of(&head.method, &head.uri, head.version) {
+        Some(rejection) => Err(FailureKind::Rejected(rejection)),
+        None => match guard::check_request(&head, presence, &app.guard_limits) {
+            Ok(checked) if checked.upgrade == Upgrade::WebSocket => Err(FailureKind::Upgrade),
+            Ok(_) => Ok(()),
+            Err(rejection) => Err(FailureKind::Rejected(rejection)),
+        },
+    };
+    match verdict {
+        Ok(()) => Ok(Request::from_parts(head, body)),
+        Err(kind) => Err(Failure { kind, dialect: route::guess_dialect(head.uri.path()), request: None }),
+    }
+}
+
+fn identified(app: &App, mut call: Call) -> Result<Call, Failure> {
+    match identify::identify(&call.head.headers, &app.config.identity) {
+        Ok(found) => {
+            call.identity = Arc::new(found.identity);
+            call.trace = found.trace;
+            call.anomalies.extend(found.anomalies);
+            Ok(call)
+        }
+        Err(error) => Err(Failure {
+            kind: FailureKind::Identity(error),
+            dialect: call.route.dialect,
+            request: Some(call.id),
+        }),
+    }
+}
+
+/// A layer that checks or enriches a request by a plain function.
+fn step<F: Clone, S>(apply: F) -> impl Layer<S, Service = Step<F, S>> {
+    layer_fn(move |inner| Step { apply: apply.clone(), inner })
+}
+
+/// A service that checks or enriches a request by a plain function.
+#[derive(Clone, Debug)]
+struct Step<F, S> {
+    apply: F,
+    inner: S,
+}
+
+impl<A, B, F, S> Service<A> for Step<F, S>
+where
+    F: Fn(A) -> Result<B, Failure>,
+    S: Service<B, Response = Response, Error = Failure>,
+{
+    type Response = Response;
+    type Error = Failure;
+    type Future = Either<S::Future, Ready<Result<Response, Failure>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: A) -> Self::Future {
+        match (self.apply)(request) {
+            Ok(request) => Either::Left(self.inner.call(request)),
+            Err(failure) => Either::Right(ready(Err(failure))),
+        }
+    }
+}
+
+/// Turns failures into replies.
+#[derive(Clone, Debug)]
+struct Respond<S> {
+    inner: S,
+}
+
+impl<S> Service<Request> for Respond<S>
+where
+    S: Service<Request, Response = Response, Error = Failure>,
+    S::Future: 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = LocalFuture<Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let future = self.inner.call(request);
+        Box::pin(async move {
+            Ok(match future.await {
+                Ok(response) => response,
+                Err(failure) => {
+                    tracing::info!(failure = %failure.kind, "request failed");
+                    respond::respond(&failure)
+                }
+            })
+        })
+    }
+}

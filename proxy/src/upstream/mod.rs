@@ -1,0 +1,247 @@
+//! Upstream connections: one pool per worker, kept alive, HTTP/1.1 or HTTP/2 as the server agrees.
+//!
+//! Invariants
+//! - A request is sent twice only if nothing of it was sent the first time.
+//! - A connection goes back to the pool only after its reply ended whole.
+//! - Idle connections per origin and their age have named maxima.
+//!
+//! Not here: which origin a request goes to (`config::routes`), timeouts of a reply (`reply`).
+
+mod connect;
+mod request_body;
+
+pub use connect::{ConnectError, Connector, TlsSetup, TlsSetupError, UpstreamIo};
+pub use request_body::{BodyFault, RequestBody, RequestProgress};
+
+use crate::config::Protocol;
+use crate::tasks;
+use http::uri::Authority;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Where connections go: scheme, host and port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// TLS or plain.
+    pub secure: bool,
+    /// Host name or address, with the port where it is not the scheme's own.
+    pub authority: Authority,
+    /// Which protocol to speak.
+    pub protocol: Protocol,
+}
+
+impl Origin {
+    /// The port to connect to.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.authority.port_u16().unwrap_or(if self.secure { 443 } else { 80 })
+    }
+}
+
+/// Bounds of the pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Idle connections kept per origin and worker.
+    pub idle_per_origin_max: usize,
+    /// How long an idle connection is kept.
+    pub idle_for_max: Duration,
+}
+
+/// Why no reply head came.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No connection could be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection broke before the reply's head was complete.
+    #[error("the upstream closed the connection or sent no valid HTTP reply")]
+    Broken(#[source] hyper::Error),
+}
+
+/// The connections of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    connector: Connector,
+    limits: PoolLimits,
+    idle: RefCell<HashMap<Origin, Vec<Idle>>>,
+    shared: RefCell<HashMap<Origin, http2::SendRequest<RequestBody>>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// A connection that carries one exchange; give it back when the reply has ended whole.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Rc<Pool>,
+    origin: Origin,
+    sender: http1::SendRequest<RequestBody>,
+}
+
+impl Lease {
+    /// Returns the connection to the pool.
+    pub fn give_back(self) {
+        let Self { pool, origin, sender } = self;
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = pool.idle.borrow_mut();
+        let list = match idle.get_mut(&origin) {
+            Some(list) => list,
+            None => idle.entry(origin).or_default(),
+        };
+        if list.len() < pool.limits.idle_per_origin_max {
+            list.push(Idle { sender, since: Instant::now() });
+        }
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(connector: Connector, limits: PoolLimits) -> Rc<Self> {
+        Rc::new(Self { connector, limits, idle: RefCell::default(), shared: RefCell::default() })
+    }
+
+    /// Sends `request` to `origin` and waits for the head of the reply. The lease is absent for
+    /// HTTP/2, where connections are shared.
+    pub async fn send(
+        self: &Rc<Self>,
+        origin: &Origin,
+        request: http::Request<RequestBody>,
+        connect_timeout: Duration,
+    ) -> Result<(http::Response<Incoming>, Option<Lease>), SendError> {
+        let mut request = request;
+        loop {
+            if let Some(sender) = self.shared_connection(origin) {
+                match send_shared(sender, request).await {
+                    Ok(response) => return Ok((response, None)),
+                    Err(Unsent::Retry(back)) => {
+                        self.shared.borrow_mut().remove(origin);
+                        request = *back;
+                        continue;
+                    }
+                    Err(Unsent::Final(error)) => return Err(SendError::Broken(error)),
+                }
+            }
+            let Some(mut sender) = self.take_idle(origin) else { break };
+            if sender.ready().await.is_err() {
+                continue;
+            }
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, Some(self.lease(origin, sender)))),
+                Err(mut error) => match error.take_message() {
+                    Some(back) => request = back,
+                    None => return Err(SendError::Broken(error.into_error())),
+                },
+            }
+        }
+        self.send_on_new(origin, request, connect_timeout).await
+    }
+
+    /// Drops connections that have been idle for too long.
+    pub fn evict_idle(&self) {
+        let now = Instant::now();
+        let oldest = self.limits.idle_for_max;
+        self.idle.borrow_mut().retain(|_, list| {
+            list.retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < oldest);
+            !list.is_empty()
+        });
+        self.shared.borrow_mut().retain(|_, sender| !sender.is_closed());
+    }
+
+    fn lease(self: &Rc<Self>, origin: &Origin, sender: http1::SendRequest<RequestBody>) -> Lease {
+        Lease { pool: Rc::clone(self), origin: origin.clone(), sender }
+    }
+
+    fn take_idle(&self, origin: &Origin) -> Option<http1::SendRequest<RequestBody>> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(origin)?;
+        while let Some(Idle { sender, .. }) = list.pop() {
+            if !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn shared_connection(&self, origin: &Origin) -> Option<http2::SendRequest<RequestBody>> {
+        let shared = self.shared.borrow();
+        if shared.is_empty() {
+            return None;
+        }
+        shared.get(origin).filter(|sender| !sender.is_closed()).cloned()
+    }
+
+    async fn send_on_new(
+        self: &Rc<Self>,
+        origin: &Origin,
+        mut request: http::Request<RequestBody>,
+        connect_timeout: Duration,
+    ) -> Result<(http::Response<Incoming>, Option<Lease>), SendError> {
+        let (io, is_http2) = self.connector.connect(origin, connect_timeout).await?;
+        let io = hyper_util::rt::TokioIo::new(io);
+        if is_http2 {
+            let (sender, connection) = http2::Builder::new(tasks::WorkerExecutor)
+                .initial_stream_window_size(256 * 1024)
+                .initial_connection_window_size(1024 * 1024)
+                .handshake(io)
+                .await
+                .map_err(SendError::Broken)?;
+            tasks::start(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "upstream connection ended");
+                }
+            });
+            self.shared.borrow_mut().insert(origin.clone(), sender.clone());
+            return match send_shared(sender, request).await {
+                Ok(response) => Ok((response, None)),
+                Err(Unsent::Retry(_)) => Err(SendError::Connect(ConnectError::ClosedAtOnce)),
+                Err(Unsent::Final(error)) => Err(SendError::Broken(error)),
+            };
+        }
+        let (mut sender, connection) =
+            http1::Builder::new().handshake(io).await.map_err(SendError::Broken)?;
+        tasks::start(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        *request.version_mut() = http::Version::HTTP_11;
+        let response = sender.try_send_request(request).await.map_err(|e| SendError::Broken(e.into_error()))?;
+        Ok((response, Some(self.lease(origin, sender))))
+    }
+}
+
+/// Why a request on a shared connection has no reply.
+enum Unsent {
+    /// Nothing of it was sent; it may go out on another connection.
+    Retry(Box<http::Request<RequestBody>>),
+    /// It may have been sent.
+    Final(hyper::Error),
+}
+
+async fn send_shared(
+    mut sender: http2::SendRequest<RequestBody>,
+    mut request: http::Request<RequestBody>,
+) -> Result<http::Response<Incoming>, Unsent> {
+    if sender.ready().await.is_err() {
+        return Err(Unsent::Retry(Box::new(request)));
+    }
+    *request.version_mut() = http::Version::HTTP_2;
+    match sender.try_send_request(request).await {
+        Ok(response) => Ok(response),
+        Err(mut error) => match error.take_message() {
+            Some(back) => Err(Unsent::Retry(Box::new(back))),
+            None => Err(Unsent::Final(error.into_error())),
+        },
+    }
+}

@@ -1,0 +1,189 @@
+//! The request's body on its way upstream: what was held for a look, then the rest as it comes.
+//!
+//! Invariants
+//! - Bytes pass unchanged and in order, except for the one configured rewrite.
+//! - At most the hold window is in memory; a slow upstream slows the client.
+//! - A body over the limit ends in an error, so the upstream never takes it for complete.
+//!
+//! Not here: what the facts mean (`usage::request`).
+
+use crate::guard::{self, Rejection};
+use crate::http::{BoxError, Frame};
+use crate::usage::{IncludeUsage, RequestFacts, RequestScan, include};
+use bytes::Bytes;
+use http_body::{Body, SizeHint};
+use hyper::body::Incoming;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+/// What has passed of a request's body, and what it says.
+#[derive(Debug)]
+pub struct RequestProgress {
+    scan: RequestScan,
+    reads: bool,
+    bytes: u64,
+    /// Set when the body broke the limit or the client's framing.
+    pub broken: Option<BodyFault>,
+}
+
+/// Why a request's body ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// Over the limit.
+    TooLarge,
+    /// The guard stopped the body: broken chunks, a stall, too much.
+    Rejected(Rejection),
+    /// The client's connection broke.
+    Broken,
+}
+
+impl BodyFault {
+    /// What an error of a client's body means.
+    #[must_use]
+    pub fn of(error: &hyper::Error) -> Self {
+        guard::rejection_in(error).map_or(Self::Broken, Self::Rejected)
+    }
+}
+
+impl RequestProgress {
+    /// Nothing has passed yet. Without `reads` the body is only counted.
+    #[must_use]
+    pub fn new(scan: RequestScan, reads: bool) -> Self {
+        Self { scan, reads, bytes: 0, broken: None }
+    }
+
+    /// Takes note of a piece of the body.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if self.reads {
+            self.scan.feed(bytes);
+        }
+    }
+
+    /// What the body has said so far.
+    #[must_use]
+    pub fn facts(&self) -> RequestFacts {
+        self.scan.facts()
+    }
+
+    /// How much has passed.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// A request's body for the upstream.
+#[derive(Debug)]
+pub struct RequestBody {
+    ready: VecDeque<Bytes>,
+    scratch: Vec<Bytes>,
+    rest: Option<Incoming>,
+    rewrite: Option<IncludeUsage>,
+    progress: Rc<RefCell<RequestProgress>>,
+    size: SizeHint,
+    limit: u64,
+}
+
+impl RequestBody {
+    /// The held pieces, already noted in `progress`, and what is still to come.
+    #[must_use]
+    pub fn new(
+        held: Vec<Bytes>,
+        rest: Option<Incoming>,
+        rewrite: Option<IncludeUsage>,
+        progress: Rc<RefCell<RequestProgress>>,
+        limit: u64,
+    ) -> Self {
+        let held_len: u64 = held.iter().map(|b| b.len() as u64).sum();
+        let extra = if rewrite.is_some() { include::BUDGET as u64 } else { 0 };
+        let size = match rest.as_ref().map(Body::size_hint).map(|hint| hint.exact()) {
+            None => SizeHint::with_exact(held_len + extra),
+            Some(Some(rest)) => SizeHint::with_exact(held_len + rest + extra),
+            Some(None) => SizeHint::default(),
+        };
+        let mut body = Self { ready: VecDeque::new(), scratch: Vec::new(), rest, rewrite, progress, size, limit };
+        for piece in held {
+            body.push(piece);
+        }
+        if body.rest.is_none() {
+            body.end();
+        }
+        body
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        match &mut self.rewrite {
+            None => self.ready.push_back(piece),
+            Some(rewrite) => {
+                rewrite.push(piece, &mut self.scratch);
+                self.ready.extend(self.scratch.drain(..));
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.rest = None;
+        if let Some(rewrite) = &mut self.rewrite {
+            rewrite.finish(&mut self.scratch);
+            self.ready.extend(self.scratch.drain(..));
+        }
+    }
+
+    fn fault(&mut self, fault: BodyFault) {
+        self.rest = None;
+        self.progress.borrow_mut().broken = Some(fault);
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BoxError>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(bytes) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
+            match ready!(Pin::new(rest).poll_frame(cx)) {
+                None => this.end(),
+                Some(Err(error)) => {
+                    this.fault(BodyFault::of(&error));
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Ok(data) => {
+                        let too_large = {
+                            let mut progress = this.progress.borrow_mut();
+                            progress.feed(&data);
+                            progress.bytes() > this.limit
+                        };
+                        if too_large {
+                            this.fault(BodyFault::TooLarge);
+                            return Poll::Ready(Some(Err("the request body is over the limit".into())));
+                        }
+                        let last = this.rest.as_ref().is_some_and(Body::is_end_stream);
+                        this.push(data);
+                        if last {
+                            this.end();
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ready.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size.clone()
+    }
+}

@@ -1,0 +1,392 @@
+//! One worker: a thread's connections, its upstream pool and its sweeper.
+//!
+//! Invariants
+//! - A connection is in the list from its first moment until its task has ended.
+//! - Deadlines are enforced by one sweep over the list, not by a timer per request.
+//! - Draining lets every exchange end; only the end of the drain time cuts one.
+//!
+//! Not here: sockets (`listen`), the path of a request (`stack`).
+
+use crate::app::App;
+use crate::guard::{self, ConnState, Deadlines, GuardedIo, Limits, Overdue, Protocol, Ticker};
+use crate::http::{BoxError, Frame, Request, Response};
+use crate::ids::IdSource;
+use crate::reply::ReplyBody;
+use crate::stack::{self, Stack};
+use crate::tasks;
+use crate::upstream::{Connector, Pool, PoolLimits};
+use bytes::Bytes;
+use http_body::{Body, SizeHint};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How often deadlines are checked. Idle connections of the pool are looked at every tenth time.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// HTTP/2 windows: small per stream, so that one slow stream holds little; larger per connection.
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// The most that hyper buffers of one HTTP/1 connection.
+const H1_BUFFER_MAX: usize = 128 * 1024;
+
+/// A worker's state; everything here belongs to one thread.
+pub struct Worker {
+    app: Arc<App>,
+    stack: Stack,
+    pool: Rc<Pool>,
+    ticker: Ticker,
+    limits: Limits,
+    deadlines: Deadlines,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+    stop: Cell<Stop>,
+    ended: Notify,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("connections", &self.connections.borrow().len()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a connection may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// It may.
+    No,
+    /// It may finish what it has begun.
+    AfterExchanges,
+    /// It may not.
+    Now,
+}
+
+#[derive(Debug)]
+struct Connection {
+    state: Arc<ConnState>,
+    stop: Cell<Stop>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Connection {
+    fn tell(&self, stop: Stop) {
+        self.stop.set(stop);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn register(&self, cx: &Context<'_>) {
+        let mut slot = self.waker.borrow_mut();
+        match &*slot {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            _ => *slot = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl Worker {
+    /// A worker that sends by `connector`.
+    #[must_use]
+    pub fn new(app: &Arc<App>, connector: Connector) -> Rc<Self> {
+        let upstream = &app.config.upstream;
+        let timeouts = &app.config.server.timeouts;
+        let limits = PoolLimits {
+            idle_per_origin_max: upstream.pool_max_idle_per_host,
+            idle_for_max: upstream.pool_idle,
+        };
+        let pool = Pool::new(connector, limits);
+        let ids = Rc::new(IdSource::default());
+        Rc::new(Self {
+            app: Arc::clone(app),
+            stack: stack::stack(app, &pool, &ids),
+            pool,
+            ticker: Ticker::new(Instant::now()),
+            limits: app.guard_limits,
+            deadlines: Deadlines {
+                first_byte: timeouts.first_byte,
+                head: timeouts.head,
+                body_idle: timeouts.body_idle,
+                keep_alive: timeouts.keep_alive,
+                ..Deadlines::default()
+            },
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            stop: Cell::new(Stop::No),
+            ended: Notify::new(),
+        })
+    }
+
+    /// Starts the task that enforces deadlines and evicts idle upstream connections.
+    pub fn start_sweeper(self: &Rc<Self>) {
+        let worker = Rc::downgrade(self);
+        tasks::start(async move {
+            let mut round = 0_u32;
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(worker) = worker.upgrade() else { return };
+                worker.sweep();
+                round = round.wrapping_add(1);
+                if round % 10 == 0 {
+                    worker.pool.evict_idle();
+                }
+            }
+        });
+    }
+
+    fn sweep(&self) {
+        self.ticker.advance(Instant::now());
+        for connection in self.connections.borrow().values() {
+            if let Some(overdue) = connection.state.overdue(&self.deadlines) {
+                tracing::debug!(deadline = overdue.name(), "a client connection is overdue");
+                self.app.metrics.deadlines.inc();
+                if overdue == Overdue::KeepAlive {
+                    // A polite end: HTTP/2 clients learn which streams were taken.
+                    connection.tell(Stop::AfterExchanges);
+                } else {
+                    connection.state.expire(overdue);
+                }
+            }
+        }
+    }
+
+    /// How long a drain may take.
+    #[must_use]
+    pub fn drain_time(&self) -> Duration {
+        self.app.config.server.timeouts.drain
+    }
+
+    /// Lets every connection finish its exchanges, for at most `time`; then ends the rest.
+    pub async fn drain(&self, time: Duration) {
+        self.stop_all(Stop::AfterExchanges);
+        if tokio::time::timeout(time, self.settled()).await.is_err() {
+            let left = self.connections.borrow().len();
+            tracing::warn!(connections = left, "the drain time is over: ending what still runs");
+            self.end_all();
+        }
+    }
+
+    /// Ends every connection now; their exchanges are settled as aborted.
+    pub fn end_all(&self) {
+        self.stop_all(Stop::Now);
+    }
+
+    /// Waits until no connection is left.
+    pub async fn settled(&self) {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.connections.borrow().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn stop_all(&self, stop: Stop) {
+        self.stop.set(stop);
+        let all: Vec<_> = self.connections.borrow().values().cloned().collect();
+        for connection in all {
+            connection.tell(stop);
+        }
+    }
+
+    /// Serves one client connection until it ends.
+    pub async fn connection<IO>(self: Rc<Self>, io: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let open = self.app.metrics.connections.inc();
+        let guard = Registered { worker: Rc::clone(&self), number: self.register() };
+        if u64::try_from(open).is_ok_and(|open| open >= self.app.config.server.limits.connections_max as u64) {
+            self.app.metrics.connections_refused.inc();
+            return;
+        }
+        let Some(connection) = guard.connection() else { return };
+        let served = self.serve(io, &connection);
+        let mut served = pin!(served);
+        poll_fn(|cx| {
+            connection.register(cx);
+            if connection.stop.get() == Stop::Now {
+                return Poll::Ready(());
+            }
+            served.as_mut().poll(cx)
+        })
+        .await;
+    }
+
+    fn register(&self) -> u64 {
+        let number = self.next_connection.get();
+        self.next_connection.set(number.wrapping_add(1));
+        let connection = Connection {
+            state: ConnState::new(self.ticker.clone()),
+            stop: Cell::new(self.stop.get()),
+            waker: RefCell::default(),
+        };
+        self.connections.borrow_mut().insert(number, Rc::new(connection));
+        number
+    }
+
+    async fn serve<IO>(&self, io: IO, connection: &Rc<Connection>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let state = Arc::clone(&connection.state);
+        let detected = GuardedIo::detect(io, self.limits, state).await;
+        let (protocol, io) = match detected {
+            Ok(Some(detected)) => detected,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "a client connection broke");
+                return;
+            }
+        };
+        let service = Serve { stack: self.stack.clone(), state: Arc::clone(&connection.state) };
+        let ended = match protocol {
+            Protocol::Http1 => {
+                let http = http1_builder(self.limits).serve_connection(TokioIo::new(io), service);
+                run(pin!(http), connection, http1::Connection::graceful_shutdown).await
+            }
+            Protocol::Http2 => {
+                let http = http2_builder(&self.app).serve_connection(TokioIo::new(io), service);
+                run(pin!(http), connection, http2::Connection::graceful_shutdown).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a client connection ended early");
+        }
+    }
+}
+
+fn http1_builder(limits: Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // The guard has its own, stricter limits; hyper's must not be the ones that answer.
+    builder.max_headers(limits.headers_max.saturating_add(8)).max_buf_size(H1_BUFFER_MAX);
+    // The upstream's own `Date` passes; ours would be a second opinion.
+    builder.auto_date_header(false);
+    builder
+}
+
+fn http2_builder(app: &App) -> http2::Builder<tasks::WorkerExecutor> {
+    let limits = &app.config.server.limits;
+    let mut builder = http2::Builder::new(tasks::WorkerExecutor);
+    builder
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.h2_streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(H1_BUFFER_MAX)
+        .auto_date_header(false);
+    builder
+}
+
+/// Drives a connection, telling it once to finish when the worker drains.
+async fn run<C>(
+    mut http: Pin<&mut C>,
+    connection: &Connection,
+    finish: impl Fn(Pin<&mut C>),
+) -> Result<(), hyper::Error>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    let mut told = false;
+    poll_fn(|cx| {
+        if !told && connection.stop.get() != Stop::No {
+            told = true;
+            finish(http.as_mut());
+        }
+        http.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Takes a connection off the list when its task ends, however it ends.
+struct Registered {
+    worker: Rc<Worker>,
+    number: u64,
+}
+
+impl Registered {
+    fn connection(&self) -> Option<Rc<Connection>> {
+        self.worker.connections.borrow().get(&self.number).cloned()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.connections.borrow_mut().remove(&self.number);
+        self.worker.app.metrics.connections.dec();
+        self.worker.ended.notify_waiters();
+    }
+}
+
+/// The stack as hyper calls it, with the connection's state.
+struct Serve {
+    stack: Stack,
+    state: Arc<ConnState>,
+}
+
+impl hyper::service::Service<Request> for Serve {
+    type Response = http::Response<ServedBody>;
+    type Error = Infallible;
+    type Future = Served;
+
+    fn call(&self, request: Request) -> Served {
+        let serving = self.state.exchange();
+        Served { reply: (self.stack)(request), serving: Some(serving) }
+    }
+}
+
+/// A reply being made.
+struct Served {
+    reply: crate::http::LocalFuture<Result<Response, Infallible>>,
+    serving: Option<guard::Exchange>,
+}
+
+impl Future for Served {
+    type Output = Result<http::Response<ServedBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.reply.as_mut().poll(cx).map(|reply| {
+            let serving = this.serving.take();
+            reply.map(|response| response.map(|body| ServedBody { body, _serving: serving }))
+        })
+    }
+}
+
+/// A reply's body, which also tells the connection when the exchange has ended.
+#[derive(Debug)]
+struct ServedBody {
+    body: ReplyBody,
+    _serving: Option<guard::Exchange>,
+}
+
+impl Body for ServedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
