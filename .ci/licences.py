@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Checks the dependencies' licences and sources against deny.toml without a network.
+
+`cargo deny check` does more (advisories); this needs nothing but cargo and runs in CI everywhere.
+"""
+import json, pathlib, re, subprocess, sys, tomllib
+
+deny = tomllib.loads(pathlib.Path("deny.toml").read_text())
+allowed = set(deny["licenses"]["allow"])
+banned = {b["crate"] for b in deny["bans"]["deny"]}
+meta = json.loads(subprocess.run(["cargo", "metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"],
+                                 check=True, capture_output=True, text=True).stdout)
+
+
+def satisfied(expression):
+    """SPDX expressions of OR, AND, WITH and parentheses; the old slash means OR."""
+    tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
+
+    def either():
+        value = both()
+        while tokens and tokens[0] == "OR":
+            tokens.pop(0)
+            value = both() or value
+        return value
+
+    def both():
+        value = single()
+        while tokens and tokens[0] == "AND":
+            tokens.pop(0)
+            value = single() and value
+        return value
+
+    def single():
+        token = tokens.pop(0)
+        if token == "(":
+            value = either()
+            tokens.pop(0)
+            return value
+        if tokens[:1] == ["WITH"]:
+            tokens.pop(0)
+            token += " WITH " + tokens.pop(0)
+        return token in allowed
+
+    return either()
+
+
+problems = []
+for package in meta["packages"]:
+    name = f"{package['name']} {package['version']}"
+    if package["source"] is None:
+        continue
+    if not package["source"].startswith("registry+https://github.com/rust-lang/crates.io-index"):
+        problems.append(f"{name}: comes from {package['source']}")
+    if package["name"] in banned:
+        problems.append(f"{name}: banned in deny.toml")
+    if not package["license"] or not satisfied(package["license"]):
+        problems.append(f"{name}: licence {package['license']!r} is not in deny.toml")
+print(f"{len(meta['packages'])} packages checked, {len(problems)} problems")
+print("\n".join(problems))
+sys.exit(1 if problems or not meta["packages"] else 0)
