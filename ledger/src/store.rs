@@ -19,10 +19,13 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Version of the rows. Any other is built anew.
 const SCHEMA: u16 = 1;
 const CACHE_BYTES: u64 = 8 << 20;
+const LOCK_WAIT: Duration = Duration::from_millis(5);
+const LOCK_WAITS_MAX: u32 = 400;
 const META_KEY: &[u8] = b"m";
 const ROLLUP: u8 = b'r';
 const METER_ID: u8 = b'i';
@@ -66,14 +69,7 @@ impl Store {
     /// Opens or makes the store in `dir` and checks every row against the checksum.
     pub(crate) fn open(dir: &Path, ledger: LedgerId) -> Result<Self, StoreError> {
         disk::create_private_dir(dir).map_err(|e| StoreError::Failed(e.to_string()))?;
-        let db = guard(|| {
-            sled::Config::new()
-                .path(dir)
-                .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(None)
-                .mode(sled::Mode::LowSpace)
-                .open()
-        })?;
+        let db = open_database(dir)?;
         let checked = guard_checked(|| {
             let meta = read_meta(&db, ledger)?;
             check_rows(&db, &meta)?;
@@ -231,6 +227,29 @@ pub(crate) fn set_aside(dir: &Path) -> std::io::Result<()> {
 pub(crate) fn meter_key(provider: &str, meter_id: &str) -> Box<[u8]> {
     // Labels have no control characters, so the zero separates.
     [provider.as_bytes(), &[0], meter_id.as_bytes()].concat().into_boxed_slice()
+}
+
+/// Opens sled. Its threads may hold the files for a moment after an earlier handle of this process was
+/// dropped; nobody else can, as the ledger's directory is locked.
+fn open_database(dir: &Path) -> Result<sled::Db, StoreError> {
+    let mut waits = 0;
+    loop {
+        let opened = guard(|| {
+            sled::Config::new()
+                .path(dir)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(None)
+                .mode(sled::Mode::LowSpace)
+                .open()
+        });
+        match opened {
+            Err(StoreError::Failed(text)) if text.contains("could not acquire lock") && waits < LOCK_WAITS_MAX => {
+                waits += 1;
+                std::thread::sleep(LOCK_WAIT);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn read_meta(db: &sled::Db, ledger: LedgerId) -> Result<Meta, StoreError> {

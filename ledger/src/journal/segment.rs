@@ -122,12 +122,13 @@ impl SegmentReader {
     pub(crate) fn step(&mut self) -> io::Result<Step> {
         let left = self.limit.saturating_sub(self.offset);
         if left < FRAME_HEAD_BYTES {
-            return Ok(if self.rest_is_zero()? { Step::End } else { Step::Bad("the frame head is cut off") });
+            let zero = self.is_zero_for(left)?;
+            return Ok(if zero { Step::End } else { Step::Bad("the frame head is cut off") });
         }
         let mut head_bytes = [0_u8; FRAME_HEAD_BYTES as usize];
         self.file.read_exact(&mut head_bytes)?;
         let Some(head) = FrameHead::decode(&head_bytes) else {
-            let zero = is_zero(&head_bytes) && self.rest_is_zero()?;
+            let zero = is_zero(&head_bytes) && self.is_zero_for(left.saturating_sub(FRAME_HEAD_BYTES))?;
             return Ok(if zero { Step::End } else { Step::Bad("the frame head's checksum does not match") });
         };
         if head.first_sequence != self.next_sequence {
@@ -152,10 +153,12 @@ impl SegmentReader {
         Ok(Step::Frame(head))
     }
 
-    fn rest_is_zero(&mut self) -> io::Result<bool> {
+    /// Whether the next `bytes` bytes are zeros.
+    fn is_zero_for(&mut self, bytes: u64) -> io::Result<bool> {
         let mut buffer = [0_u8; 4096];
+        let mut rest = self.file.by_ref().take(bytes);
         loop {
-            let read = self.file.read(&mut buffer)?;
+            let read = rest.read(&mut buffer)?;
             match buffer.get(..read) {
                 None | Some([]) => return Ok(true),
                 Some(bytes) if is_zero(bytes) => {}
