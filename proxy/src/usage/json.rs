@@ -29,12 +29,14 @@ pub struct Node {
     scalar: bool,
     whole: bool,
     marks: bool,
+    pauses: bool,
     keys: &'static [(&'static str, Node)],
     each: Option<&'static Node>,
 }
 
 impl Node {
-    const NONE: Self = Self { id: 0, scalar: false, whole: false, marks: false, keys: &[], each: None };
+    const NONE: Self =
+        Self { id: 0, scalar: false, whole: false, marks: false, pauses: false, keys: &[], each: None };
 
     /// A string, number or literal whose raw text is reported.
     pub const fn scalar(id: u8) -> Self {
@@ -61,6 +63,12 @@ impl Node {
         Self { id, marks: true, ..self }
     }
 
+    /// Takes a checkpoint before the value of this key of the root, so that a document that begins
+    /// like the last one can be taken up from there.
+    pub const fn with_checkpoint(self) -> Self {
+        Self { pauses: true, ..self }
+    }
+
     /// Reports a scalar in this place too (a container that may also be `null`).
     pub const fn or_scalar(self, id: u8) -> Self {
         Self { id, scalar: true, ..self }
@@ -82,6 +90,15 @@ pub trait Sink {
     /// A marked container closes at `at` (its closing bracket) after `items` members.
     fn close(&mut self, id: u8, at: u64, items: u64) {
         let _ = (id, at, items);
+    }
+    /// A marked place holds a container of the other kind; it is skipped.
+    fn other_kind(&mut self, id: u8) {
+        let _ = id;
+    }
+    /// Whether a document that repeats what was read of this one so far may skip it: true when
+    /// reading it again would change nothing.
+    fn may_skip_prefix(&self) -> bool {
+        false
     }
     /// A wanted key occurred a second time in one object.
     fn duplicate(&mut self) {}
@@ -127,6 +144,23 @@ struct Frame {
 
 static UNWANTED: Node = Node::NONE;
 
+/// The state of the walker before a value of the root object.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpoint {
+    length: usize,
+    target: &'static Node,
+    items: u64,
+    seen: u64,
+}
+
+impl Checkpoint {
+    /// Bytes of the document before the value.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
 /// The walker. One document at a time; `reset` starts the next one.
 #[derive(Debug)]
 pub struct Scanner {
@@ -148,6 +182,7 @@ pub struct Scanner {
     key_escaped: bool,
     base: u64,
     trailing: bool,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Scanner {
@@ -172,6 +207,7 @@ impl Scanner {
             key_escaped: false,
             base: 0,
             trailing: false,
+            checkpoint: None,
         }
     }
 
@@ -188,6 +224,25 @@ impl Scanner {
         self.key_escaped = false;
         self.base = 0;
         self.trailing = false;
+        self.checkpoint = None;
+    }
+
+    /// The checkpoint of this document, if it lies in the first slice.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.checkpoint
+    }
+
+    /// Starts a document as if the bytes before `checkpoint` had been walked over already.
+    pub fn resume(&mut self, checkpoint: &Checkpoint) {
+        self.reset();
+        if let Some(frame) = self.frames.first_mut() {
+            *frame = Frame { node: self.root, object: true, items: checkpoint.items, seen: checkpoint.seen };
+        }
+        self.depth = 1;
+        self.phase = Phase::Value;
+        self.target = checkpoint.target;
+        self.base = checkpoint.length as u64;
     }
 
     /// Whether the document is complete and well formed as far as it was looked at.
@@ -306,6 +361,8 @@ impl Scanner {
                 }
                 if target.whole {
                     self.start_capture(at, from);
+                } else if target.marks {
+                    sink.other_kind(target.id);
                 }
                 (self.skip_open, self.skip_close) = if object { (b'{', b'}') } else { (b'[', b']') };
                 self.skip_depth = 1;
@@ -389,6 +446,9 @@ impl Scanner {
             self.name(bytes.get(at..end).unwrap_or_default(), sink);
             if bytes.get(end + 1) == Some(&b':') {
                 self.phase = Phase::Value;
+                if self.target.pauses && self.depth == 1 && self.base == 0 && sink.may_skip_prefix() {
+                    self.take_checkpoint(end + 2);
+                }
                 return end + 2;
             }
             self.phase = Phase::Colon;
@@ -397,6 +457,15 @@ impl Scanner {
         self.phase = Phase::KeyText;
         self.escaped = false;
         at
+    }
+
+    fn take_checkpoint(&mut self, length: usize) {
+        self.checkpoint = self.frames.first().map(|frame| Checkpoint {
+            length,
+            target: self.target,
+            items: frame.items,
+            seen: frame.seen,
+        });
     }
 
     /// A key with escapes, or one that is spread over slices: collected first.

@@ -47,7 +47,7 @@ use bursar_domain::usage::{Usage, UsageSource};
 use decode::Decoder;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use json::Scanner;
+use json::{Checkpoint, Scanner};
 use openai::{Chat, Responses};
 use shape::{Context, Gathered, Kind, Progress, Shape};
 use sse::{Events, Sse};
@@ -219,8 +219,13 @@ impl ReplyMeter {
             _ => Kind::Completion,
         };
         let cached_header = self.cached_header.take();
-        let mut context =
-            Context { flavour: self.flavour, kind, stream: false, cached_header: cached_header.as_deref() };
+        let mut context = Context {
+            flavour: self.flavour,
+            kind,
+            stream: false,
+            closed: false,
+            cached_header: cached_header.as_deref(),
+        };
         let body = std::mem::replace(&mut self.body, Body::Ignored);
         let read = match body {
             Body::Ignored => None,
@@ -249,7 +254,7 @@ impl ReplyMeter {
             anomalies.insert(Anomaly::MeteringCapped);
         }
         let outcome = self.outcome(&found, document, ending);
-        if outcome == Outcome::Ok && !self.capped && (!found.seen || !document.is_closed) && !document.stream {
+        if outcome == Outcome::Ok && !self.capped && !document.is_closed && !document.stream {
             anomalies.insert(Anomaly::MalformedReply);
         }
         if let (Some(requested), Some(served)) = (&request.model, &found.model)
@@ -396,8 +401,36 @@ struct EventReader<S> {
     /// The first bytes of the event's data, to know `[DONE]`.
     head: [u8; DONE.len()],
     event_bytes: u64,
+    prefix: Prefix,
     anomalies: Anomalies,
 }
+
+/// How the last event began. The chunks of a stream begin alike (id, model and so on), and what is
+/// the same need not be walked over again.
+#[derive(Debug, Default)]
+struct Prefix {
+    bytes: Vec<u8>,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Prefix {
+    /// Where to take `event` up, if it begins like the last one.
+    fn of(&self, event: &[u8]) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref().filter(|_| event.starts_with(&self.bytes))
+    }
+
+    /// Remembers how `event` begins.
+    fn learn(&mut self, event: &[u8], checkpoint: Option<Checkpoint>) {
+        self.bytes.clear();
+        self.checkpoint = checkpoint.filter(|at| at.length() <= PREFIX_BYTES_MAX);
+        if let Some(checkpoint) = &self.checkpoint {
+            self.bytes.extend_from_slice(event.get(..checkpoint.length()).unwrap_or_default());
+        }
+    }
+}
+
+/// Longest beginning of an event that is remembered.
+const PREFIX_BYTES_MAX: usize = 1024;
 
 const DONE: &[u8; 6] = b"[DONE]";
 
@@ -412,6 +445,7 @@ impl<S: Shape + Default> Reader<S> {
                 shape: S::default(),
                 head: [0; DONE.len()],
                 event_bytes: 0,
+                prefix: Prefix::default(),
                 anomalies: Anomalies::default(),
             },
         }
@@ -441,12 +475,9 @@ impl<S: Shape + Default> Reader<S> {
         if stream {
             self.sse.finish(&mut self.events);
         }
-        context.stream = stream;
-        let document = Document {
-            stream,
-            is_closed: !stream && self.events.scanner.is_complete(),
-            anomalies: self.events.anomalies,
-        };
+        let is_closed = !stream && self.events.scanner.is_complete();
+        (context.stream, context.closed) = (stream, is_closed);
+        let document = Document { stream, is_closed, anomalies: self.events.anomalies };
         (self.events.shape.gather(context), document)
     }
 }
@@ -460,7 +491,16 @@ impl<S: Shape> Events for EventReader<S> {
             }
         }
         self.event_bytes = self.event_bytes.saturating_add(piece.len() as u64);
-        self.scanner.feed(piece, &mut self.shape);
+        let Self { scanner, shape, prefix, .. } = self;
+        if known > 0 {
+            scanner.feed(piece, shape);
+        } else if let Some(checkpoint) = prefix.of(piece) {
+            scanner.resume(checkpoint);
+            scanner.feed(piece.get(checkpoint.length()..).unwrap_or_default(), shape);
+        } else {
+            scanner.feed(piece, shape);
+            prefix.learn(piece, scanner.checkpoint());
+        }
     }
 
     fn end(&mut self, name: &[u8], has_data: bool) {

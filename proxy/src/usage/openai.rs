@@ -36,6 +36,7 @@ mod chat_id {
     pub(super) const TOOL: u8 = 12;
     pub(super) const TOOL_INDEX: u8 = 13;
     pub(super) const TOOL_NAME: u8 = 14;
+    pub(super) const FUNCTION_CALL: u8 = 15;
 }
 
 static TOOL: Node = Node::object(&[
@@ -46,17 +47,27 @@ static TOOL: Node = Node::object(&[
 
 static ANY: Node = Node::object(&[]);
 
+/// The one call of the API before tools.
+const FUNCTION_CALL: Node =
+    Node::object(&[("name", Node::scalar(chat_id::FUNCTION_CALL))]).marked(chat_id::FUNCTION_CALL);
+
 static CHOICE: Node = Node::object(&[
     ("index", Node::scalar(chat_id::CHOICE_INDEX)),
-    ("delta", Node::object(&[("tool_calls", Node::array(&TOOL))])),
+    ("delta", Node::object(&[("tool_calls", Node::array(&TOOL)), ("function_call", FUNCTION_CALL)])),
     ("finish_reason", Node::scalar(chat_id::FINISH)),
-    ("message", Node::object(&[("tool_calls", Node::array(&ANY).marked(chat_id::MESSAGE_TOOLS))])),
+    (
+        "message",
+        Node::object(&[
+            ("tool_calls", Node::array(&ANY).marked(chat_id::MESSAGE_TOOLS)),
+            ("function_call", FUNCTION_CALL),
+        ]),
+    ),
 ])
 .marked(chat_id::CHOICE);
 
 static CHAT: Node = Node::object(&[
     ("id", Node::scalar(chat_id::ID)),
-    ("choices", Node::array(&CHOICE)),
+    ("choices", Node::array(&CHOICE).with_checkpoint()),
     ("model", Node::scalar(chat_id::MODEL)),
     ("usage", Node::whole(chat_id::USAGE)),
     ("service_tier", Node::scalar(chat_id::TIER)),
@@ -115,6 +126,8 @@ pub(super) struct Chat {
     tools: ToolCalls,
     choices: bool,
     event_usage: bool,
+    /// Whether the event so far had nothing but texts that may be read again to no effect.
+    only_texts: bool,
     usage_is_final: bool,
     finished: bool,
     done: bool,
@@ -124,6 +137,7 @@ pub(super) struct Chat {
 
 impl Sink for Chat {
     fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
+        self.only_texts &= matches!(id, chat_id::ID | chat_id::MODEL | chat_id::TIER);
         match id {
             chat_id::ID => self.id.first_text(raw),
             chat_id::MODEL => self.model.text(raw),
@@ -155,9 +169,14 @@ impl Sink for Chat {
         self.anomalies.insert(Anomaly::MeteringCapped);
     }
 
+    fn may_skip_prefix(&self) -> bool {
+        self.only_texts && !self.anomalies.contains(Anomaly::MalformedReply)
+    }
+
     fn close(&mut self, id: u8, _at: u64, items: u64) {
         match id {
             chat_id::TOOL => self.tools.end_tool(),
+            chat_id::FUNCTION_CALL => self.tools.in_choice = self.tools.in_choice.max(1),
             chat_id::MESSAGE_TOOLS => self.tools.in_choice = self.tools.in_choice.max(items),
             chat_id::CHOICE => {
                 self.choices = true;
@@ -181,6 +200,7 @@ impl Shape for Chat {
     const EVENT: &'static Node = &CHAT;
 
     fn end_event(&mut self, name: &[u8], done_marker: bool) {
+        self.only_texts = true;
         self.error |= name == b"error";
         self.done |= done_marker;
         if self.event_usage {
@@ -198,7 +218,7 @@ impl Shape for Chat {
         let read = read_usage(self.usage.bytes(), context, &mut anomalies);
         let mut usage = read.usage;
         let seen = self.choices || !self.usage.is_empty() || !self.model.is_empty();
-        if seen && context.kind == Kind::Completion {
+        if (seen || context.closed) && context.kind == Kind::Completion {
             usage.set_quantity(Quantity::ToolCalls, self.tools.total());
         }
         if let Some(searches) = read.searches {
@@ -228,7 +248,6 @@ impl Shape for Chat {
             error: self.error,
             state: None,
             background: false,
-            seen,
             anomalies,
         }
     }
@@ -370,7 +389,7 @@ impl Shape for Responses {
         let mut anomalies = self.anomalies;
         let read = read_usage(self.usage.bytes(), context, &mut anomalies);
         let mut usage = read.usage;
-        if self.seen {
+        if self.seen || context.closed {
             usage.set_quantity(Quantity::ToolCalls, self.tool_calls);
             let searches = if self.searches > 0 { Some(self.searches) } else { read.searches };
             if let Some(searches) = searches {
@@ -395,7 +414,6 @@ impl Shape for Responses {
             error: self.error || (!context.stream && self.response_error && self.status.is_none()),
             state,
             background: self.background,
-            seen: self.seen,
             anomalies,
         }
     }

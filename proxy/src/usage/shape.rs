@@ -40,6 +40,8 @@ pub(super) struct Context<'a> {
     pub(super) kind: Kind,
     /// Whether the body was a stream of events.
     pub(super) stream: bool,
+    /// Whether the body was one complete document.
+    pub(super) closed: bool,
     /// Cached input tokens from a header.
     pub(super) cached_header: Option<&'a [u8]>,
 }
@@ -88,8 +90,6 @@ pub(super) struct Gathered {
     pub(super) state: Option<Outcome>,
     /// Whether the reply is a background one, to be fetched later.
     pub(super) background: bool,
-    /// Whether anything of this shape was seen at all.
-    pub(super) seen: bool,
     pub(super) anomalies: Anomalies,
 }
 
