@@ -4,7 +4,9 @@
 //!
 //! Not here: assertions on time; no test may depend on it.
 
-use bursar::usage::{Api, Ending, HideUsage, ReplyContext, ReplyMeter, RequestFacts, RequestScan, flavour_of};
+use bursar::usage::{
+    Api, Ending, HideUsage, ReplyContext, ReplyMeter, RequestFacts, RequestScan, flavour_of,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use std::hint::black_box;
@@ -31,18 +33,32 @@ fn main() {
     body("plain chat reply", Api::OpenAiChat, &reply);
     let vector = "-0.012345678,0.023456789,".repeat(16_000);
     let vector = vector.trim_end_matches(',');
-    let embeddings = format!("{{\"object\":\"list\",\"data\":[{{\"embedding\":[{vector}]}}],\"model\":\"m\",\"usage\":{{\"prompt_tokens\":1}}}}");
+    let embeddings = format!(
+        "{{\"object\":\"list\",\"data\":[{{\"embedding\":[{vector}]}}],\"model\":\"m\",\"usage\":{{\"prompt_tokens\":1}}}}"
+    );
     body("embeddings reply", Api::Embeddings, &embeddings);
     let message = "{\"role\":\"user\",\"content\":\"A message of some length, as they come in conversations.\\nSecond line.\"},";
     let messages = message.repeat(4_000);
-    request("request of many short messages", &format!("{{\"model\":\"m\",\"messages\":[{}],\"stream\":true}}", messages.trim_end_matches(',')));
-    request("request of one long message", &format!("{{\"model\":\"m\",\"messages\":[{{\"content\":\"{prose}\"}}],\"stream\":true}}"));
+    request(
+        "request of many short messages",
+        &format!("{{\"model\":\"m\",\"messages\":[{}],\"stream\":true}}", messages.trim_end_matches(',')),
+    );
+    request(
+        "request of one long message",
+        &format!("{{\"model\":\"m\",\"messages\":[{{\"content\":\"{prose}\"}}],\"stream\":true}}"),
+    );
 }
 
 fn meter(api: Api, content_type: &'static str) -> ReplyMeter {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    ReplyMeter::new(&ReplyContext { flavour: flavour_of("openai"), api, status: 200, headers: &headers, stream_requested: true })
+    ReplyMeter::new(&ReplyContext {
+        flavour: flavour_of("openai"),
+        api,
+        status: 200,
+        headers: &headers,
+        stream_requested: true,
+    })
 }
 
 fn chunks(name: &str, api: Api, chunk: &str) {
@@ -96,7 +112,10 @@ fn request(name: &str, body: &str) {
 
 fn rate(name: &str, bytes: usize, time: Duration) {
     let per_body = time / BODIES;
-    println!("{name}: {per_body:?} for {bytes} bytes, {:.2} GB/s", bytes as f64 / per_body.as_secs_f64() / 1e9);
+    println!(
+        "{name}: {per_body:?} for {bytes} bytes, {:.2} GB/s",
+        bytes as f64 / per_body.as_secs_f64() / 1e9
+    );
 }
 
 #[expect(clippy::disallowed_methods, reason = "a stopwatch is the point of this example")]

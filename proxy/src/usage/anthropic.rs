@@ -12,7 +12,7 @@
 
 use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
-use super::shape::{Context, Gathered, Held, Progress, Shape};
+use super::shape::{Context, Data, Gathered, Held, Progress, Shape};
 use bursar_domain::event::{Anomalies, Anomaly, ModelUsage};
 use bursar_domain::ids::Label;
 use bursar_domain::usage::{Quantity, TokenClass, Usage};
@@ -113,12 +113,12 @@ impl Shape for Messages {
     const PLAIN: &'static Node = &MESSAGE;
     const EVENT: &'static Node = &EVENT;
 
-    fn end_event(&mut self, name: &[u8], _done_marker: bool) {
+    fn end_event(&mut self, name: &[u8], data: Data) {
         let kind = match self.kind.bytes() {
             [b'"', kind @ .., b'"'] => kind,
             _ => name,
         };
-        self.closed |= kind == b"message_stop";
+        self.closed |= kind == b"message_stop" && data == Data::Whole;
         self.error |= kind == b"error" || name == b"error";
         self.kind.clear();
     }
@@ -327,7 +327,8 @@ impl Counts {
         let left = written.saturating_sub(long_kept.unwrap_or(0));
         let short_kept = short.map(|short| short.min(left));
         let unsplit = left.saturating_sub(short_kept.unwrap_or(0));
-        for (count, class) in [(short_kept, TokenClass::CacheWrite5m), (long_kept, TokenClass::CacheWrite1h)] {
+        for (count, class) in [(short_kept, TokenClass::CacheWrite5m), (long_kept, TokenClass::CacheWrite1h)]
+        {
             if let Some(count) = count {
                 usage.set(class, count);
             }
@@ -369,13 +370,7 @@ impl Merged {
                 value => self.counts.set(id, value),
             }
         }
-        for id in [
-            field::WRITTEN_5M,
-            field::WRITTEN_1H,
-            field::THINKING,
-            field::SEARCHES,
-            field::FETCHES,
-        ] {
+        for id in [field::WRITTEN_5M, field::WRITTEN_1H, field::THINKING, field::SEARCHES, field::FETCHES] {
             if let Some(value) = newer.get(id)
                 && (value > 0 || self.counts.get(id).is_none())
             {
@@ -434,10 +429,9 @@ impl Merged {
             by_model.push(ModelUsage { model: None, usage: served });
             by_model.append(&mut others);
         }
-        for (id, quantity) in [
-            (field::SEARCHES, Quantity::WebSearchRequests),
-            (field::FETCHES, Quantity::WebFetchRequests),
-        ] {
+        for (id, quantity) in
+            [(field::SEARCHES, Quantity::WebSearchRequests), (field::FETCHES, Quantity::WebFetchRequests)]
+        {
             if let Some(count) = counts.get(id) {
                 usage.set_quantity(quantity, count);
             }

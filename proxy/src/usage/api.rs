@@ -76,7 +76,13 @@ pub fn api_of(method: &Method, path: &str) -> Api {
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     let post = *method == Method::POST;
     match segments.as_slice() {
-        [.., "chat", "completions"] => if post { Api::OpenAiChat } else { Api::ChatStoreGet },
+        [.., "chat", "completions"] => {
+            if post {
+                Api::OpenAiChat
+            } else {
+                Api::ChatStoreGet
+            }
+        }
         [.., "chat", "completions", _] | [.., "chat", "completions", _, "messages"] => Api::ChatStoreGet,
         [.., "completions"] if post => Api::LegacyCompletions,
         [.., "embeddings"] if post => Api::Embeddings,

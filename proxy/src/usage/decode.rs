@@ -160,10 +160,16 @@ impl Stage {
 }
 
 enum Codec {
-    Gzip { inflate: Decompress, part: GzipPart },
+    Gzip {
+        inflate: Decompress,
+        part: GzipPart,
+    },
     /// `inflate` is known after the first two bytes: `deflate` means zlib (RFC 9110), but some
     /// servers send it raw.
-    Deflate { inflate: Option<Decompress>, first: Option<u8> },
+    Deflate {
+        inflate: Option<Decompress>,
+        first: Option<u8>,
+    },
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     Zstd(Zstd<'static>),
 }
@@ -328,8 +334,7 @@ fn gzip_step(
     loop {
         match part {
             GzipPart::Data => {
-                let (step, ended) =
-                    inflate_step(inflate, input.get(read..).unwrap_or_default(), output)?;
+                let (step, ended) = inflate_step(inflate, input.get(read..).unwrap_or_default(), output)?;
                 if ended {
                     *part = GzipPart::Trailer(8);
                 }
@@ -365,7 +370,9 @@ mod tests {
     use std::io::Write;
 
     fn text() -> Vec<u8> {
-        (0..4_000_u32).flat_map(|n| format!("line {} of nothing in particular\n", n * n).into_bytes()).collect()
+        (0..4_000_u32)
+            .flat_map(|n| format!("line {} of nothing in particular\n", n * n).into_bytes())
+            .collect()
     }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -424,8 +431,7 @@ mod tests {
     #[test]
     fn brotli_gives_the_text_back_in_any_pieces() {
         // "hello hello hello" by the reference encoder.
-        let encoded =
-            [0x1b, 0x10, 0x00, 0x00, 0xa4, 0xb0, 0xb2, 0x6a, 0x81, 0x91, 0x0d, 0x12];
+        let encoded = [0x1b, 0x10, 0x00, 0x00, 0xa4, 0xb0, 0xb2, 0x6a, 0x81, 0x91, 0x0d, 0x12];
         for size in [1, 3, encoded.len()] {
             let pieces: Vec<&[u8]> = encoded.chunks(size).collect();
             let (out, _) = decode("br", &pieces);

@@ -75,7 +75,8 @@ impl HideUsage {
                 at += 1;
                 continue;
             }
-            let Some(end) = frame.get(at..).and_then(|rest| memchr2(b'\n', b'\r', rest)).map(|n| at + n) else {
+            let Some(end) = frame.get(at..).and_then(|rest| memchr2(b'\n', b'\r', rest)).map(|n| at + n)
+            else {
                 self.in_line = true;
                 break;
             };
@@ -166,10 +167,8 @@ mod id {
 
 static ANY: Node = Node::object(&[]);
 
-static CHUNK: Node = Node::object(&[
-    ("choices", Node::array(&ANY).marked(id::CHOICES)),
-    ("usage", Node::whole(id::USAGE)),
-]);
+static CHUNK: Node =
+    Node::object(&[("choices", Node::array(&ANY).marked(id::CHOICES)), ("usage", Node::whole(id::USAGE))]);
 
 #[derive(Debug, Default)]
 struct Chunk {
@@ -265,8 +264,11 @@ mod tests {
 
     fn shown(event: &str) -> String {
         let text = event.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
-        let data: Vec<&str> =
-            text.lines().filter_map(|l| l.strip_prefix("data:")).map(|l| l.strip_prefix(' ').unwrap_or(l)).collect();
+        let data: Vec<&str> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("data:"))
+            .map(|l| l.strip_prefix(' ').unwrap_or(l))
+            .collect();
         let hidden = serde_json::from_str::<serde_json::Value>(&data.join("\n")).is_ok_and(|value| {
             value.get("choices").and_then(|c| c.as_array()).is_some_and(Vec::is_empty)
                 && value.get("usage").is_some_and(|usage| !usage.is_null())
@@ -303,7 +305,8 @@ mod tests {
     #[test]
     fn every_line_end_and_spacing_is_understood() {
         for ends in ["\r\n", "\r"] {
-            let (text, usage, done) = (TEXT.replace('\n', ends), USAGE.replace('\n', ends), DONE.replace('\n', ends));
+            let (text, usage, done) =
+                (TEXT.replace('\n', ends), USAGE.replace('\n', ends), DONE.replace('\n', ends));
             check(&format!("{text}{usage}{done}"), &format!("{text}{done}"));
         }
         check("data:{ \"usage\" : {} , \"choices\" : [ ] }\n\ndata: x\n\n", "data: x\n\n");
@@ -335,7 +338,8 @@ mod tests {
 
     #[test]
     fn an_event_longer_than_the_limit_passes_at_once_and_the_next_is_judged_again() {
-        let long = format!("data: {{\"choices\":[],\"usage\":{{\"x\":\"{}\"}}}}\n\n", "y".repeat(HELD_BYTES_MAX));
+        let long =
+            format!("data: {{\"choices\":[],\"usage\":{{\"x\":\"{}\"}}}}\n\n", "y".repeat(HELD_BYTES_MAX));
         let (mut hide, mut out) = (HideUsage::new(), Vec::new());
         for piece in long.as_bytes().chunks(1_000) {
             hide.push(Bytes::copy_from_slice(piece), &mut out);

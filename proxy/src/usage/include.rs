@@ -280,10 +280,13 @@ impl IncludeUsage {
         self.held = match held.as_slice() {
             [] => Bytes::new(),
             [one] => one.clone(),
-            many => many.iter().fold(BytesMut::new(), |mut all, piece| {
-                all.extend_from_slice(piece);
-                all
-            }).freeze(),
+            many => many
+                .iter()
+                .fold(BytesMut::new(), |mut all, piece| {
+                    all.extend_from_slice(piece);
+                    all
+                })
+                .freeze(),
         };
     }
 
@@ -366,7 +369,9 @@ mod tests {
         );
         check(
             "{\"stream\" : true , \"messages\":[{\"content\":\"}\\\"\"}] \n}\n",
-            Some("{\"stream\" : true , \"messages\":[{\"content\":\"}\\\"\"}] \n,\"stream_options\":{\"include_usage\":true}}\n"),
+            Some(
+                "{\"stream\" : true , \"messages\":[{\"content\":\"}\\\"\"}] \n,\"stream_options\":{\"include_usage\":true}}\n",
+            ),
         );
     }
 

@@ -49,7 +49,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use json::{Checkpoint, Scanner};
 use openai::{Chat, Responses};
-use shape::{Context, Gathered, Kind, Progress, Shape};
+use shape::{Context, Data, Gathered, Kind, Progress, Shape};
 use sse::{Events, Sse};
 use std::sync::Arc;
 
@@ -247,7 +247,13 @@ impl ReplyMeter {
         Reading { outcome, ..Reading::nothing() }
     }
 
-    fn conclude(self, found: Gathered, document: Document, ending: Ending, request: &RequestFacts) -> Reading {
+    fn conclude(
+        self,
+        found: Gathered,
+        document: Document,
+        ending: Ending,
+        request: &RequestFacts,
+    ) -> Reading {
         let mut anomalies = found.anomalies;
         anomalies.extend(document.anomalies);
         if self.capped {
@@ -504,14 +510,20 @@ impl<S: Shape> Events for EventReader<S> {
     }
 
     fn end(&mut self, name: &[u8], has_data: bool) {
-        let done = &self.head == DONE && self.event_bytes >= DONE.len() as u64;
-        if has_data && !done && self.scanner.is_malformed() {
+        let data = if &self.head == DONE && self.event_bytes >= DONE.len() as u64 {
+            Data::Done
+        } else if has_data && self.scanner.is_complete() {
+            Data::Whole
+        } else {
+            Data::Partial
+        };
+        if data == Data::Partial && self.scanner.is_malformed() {
             self.anomalies.insert(Anomaly::MalformedReply);
         }
         if self.event_bytes > EVENT_BYTES_MAX {
             self.anomalies.insert(Anomaly::MeteringCapped);
         }
-        self.shape.end_event(name, done);
+        self.shape.end_event(name, data);
         self.scanner.reset();
         self.head = [0; DONE.len()];
         self.event_bytes = 0;

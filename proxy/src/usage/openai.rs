@@ -12,7 +12,7 @@
 use super::flavour::{Audio, Charge, End, Reasoning};
 use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
-use super::shape::{Context, Gathered, Held, Kind, Progress, Shape};
+use super::shape::{Context, Data, Gathered, Held, Kind, Progress, Shape};
 use super::totals::{Reported, disjoint};
 use bursar_domain::event::{Anomalies, Anomaly, ModelUsage, Outcome};
 use bursar_domain::ids::Label;
@@ -199,10 +199,10 @@ impl Shape for Chat {
     const PLAIN: &'static Node = &CHAT;
     const EVENT: &'static Node = &CHAT;
 
-    fn end_event(&mut self, name: &[u8], done_marker: bool) {
+    fn end_event(&mut self, name: &[u8], data: Data) {
         self.only_texts = true;
         self.error |= name == b"error";
-        self.done |= done_marker;
+        self.done |= data == Data::Done;
         if self.event_usage {
             self.event_usage = false;
             self.usage_is_final = self.finished;
@@ -270,7 +270,8 @@ mod response_id {
     pub(super) const ERROR: u8 = 12;
 }
 
-static OUTPUT_ITEM: Node = Node::object(&[("type", Node::scalar(response_id::ITEM_TYPE))]).marked(response_id::ITEM);
+static OUTPUT_ITEM: Node =
+    Node::object(&[("type", Node::scalar(response_id::ITEM_TYPE))]).marked(response_id::ITEM);
 
 static RESPONSE: Node = Node::object(RESPONSE_KEYS);
 
@@ -365,16 +366,17 @@ impl Shape for Responses {
     const PLAIN: &'static Node = &RESPONSE;
     const EVENT: &'static Node = &RESPONSE_EVENT;
 
-    fn end_event(&mut self, name: &[u8], _done_marker: bool) {
+    fn end_event(&mut self, name: &[u8], data: Data) {
         let kind = match self.kind.bytes() {
             [b'"', kind @ .., b'"'] => kind,
             _ => name,
         };
         match kind {
+            b"error" => self.error = true,
+            _ if data != Data::Whole => {}
             b"response.completed" | b"response.done" => self.terminal = Some(Outcome::Ok),
             b"response.incomplete" => self.terminal = Some(Outcome::Incomplete),
             b"response.failed" => self.terminal = Some(Outcome::Failed),
-            b"error" => self.error = true,
             _ => {}
         }
         self.error |= name == b"error";
@@ -504,7 +506,10 @@ static USAGE: Node = Node::object(&[
     ("is_byok", Node::scalar(field::OWN_KEY)),
     ("cost_in_usd_ticks", Node::scalar(field::TICKS)),
     ("server_tool_use_details", Node::object(&[("web_search_requests", Node::scalar(field::SEARCHES))])),
-    ("server_side_tool_usage_details", Node::object(&[("web_search_calls", Node::scalar(field::SEARCH_CALLS))])),
+    (
+        "server_side_tool_usage_details",
+        Node::object(&[("web_search_calls", Node::scalar(field::SEARCH_CALLS))]),
+    ),
 ]);
 
 /// The numbers of one usage object, as sent.
@@ -617,14 +622,12 @@ fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> R
 fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> (Reported, Option<u64>) {
     let total = fields.get(field::TOTAL);
     let (mut input, mut output) = match context.kind {
-        Kind::Completion | Kind::Embedding => (
-            fields.first(&[field::PROMPT, field::INPUT]),
-            fields.first(&[field::COMPLETION, field::OUTPUT]),
-        ),
-        Kind::Response => (
-            fields.first(&[field::INPUT, field::PROMPT]),
-            fields.first(&[field::OUTPUT, field::COMPLETION]),
-        ),
+        Kind::Completion | Kind::Embedding => {
+            (fields.first(&[field::PROMPT, field::INPUT]), fields.first(&[field::COMPLETION, field::OUTPUT]))
+        }
+        Kind::Response => {
+            (fields.first(&[field::INPUT, field::PROMPT]), fields.first(&[field::OUTPUT, field::COMPLETION]))
+        }
     };
     let mut reasoning = fields.first(&[field::REASONING, field::REASONING_TOP]);
     let audio = fields.get(field::AUDIO);
@@ -644,7 +647,8 @@ fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> 
                 }
                 Reasoning::HiddenInTotal => {
                     let shown = input.unwrap_or(0).saturating_add(output.unwrap_or(0));
-                    if let Some(hidden) = total.and_then(|total| total.checked_sub(shown)).filter(|n| *n > 0) {
+                    if let Some(hidden) = total.and_then(|total| total.checked_sub(shown)).filter(|n| *n > 0)
+                    {
                         output = Some(output.unwrap_or(0).saturating_add(hidden));
                         reasoning = reasoning.or(Some(hidden));
                     }
@@ -653,11 +657,18 @@ fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> 
         }
         Kind::Response => {}
     }
-    let header = || context.cached_header.filter(|_| input.is_some()).and_then(|raw| number::count(raw, anomalies));
+    let header =
+        || context.cached_header.filter(|_| input.is_some()).and_then(|raw| number::count(raw, anomalies));
     let reported = Reported {
         input,
         cached: fields
-            .first(&[field::CACHED, field::CACHED_TOP, field::CACHE_HIT, field::NUM_CACHED, field::CACHE_READ])
+            .first(&[
+                field::CACHED,
+                field::CACHED_TOP,
+                field::CACHE_HIT,
+                field::NUM_CACHED,
+                field::CACHE_READ,
+            ])
             .or_else(header),
         written: fields.first(&[field::CACHE_WRITE, field::CACHE_CREATION]),
         written_5m: fields.get(field::WRITE_5M),
@@ -684,11 +695,9 @@ mod part_id {
     pub(super) const PART: u8 = 3;
 }
 
-static PART: Node = Node::object(&[
-    ("model", Node::scalar(part_id::MODEL)),
-    ("usage", Node::whole(part_id::USAGE)),
-])
-.marked(part_id::PART);
+static PART: Node =
+    Node::object(&[("model", Node::scalar(part_id::MODEL)), ("usage", Node::whole(part_id::USAGE))])
+        .marked(part_id::PART);
 
 static BREAKDOWN: Node = Node::object(&[("models", Node::array(&PART))]);
 

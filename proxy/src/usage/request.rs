@@ -205,10 +205,7 @@ mod tests {
 
     #[test]
     fn the_last_of_two_models_counts_and_the_repetition_is_told() {
-        check(
-            r#"{"model":"cheap","model":"dear"}"#,
-            &RequestFacts { duplicate_key: true, ..model("dear") },
-        );
+        check(r#"{"model":"cheap","model":"dear"}"#, &RequestFacts { duplicate_key: true, ..model("dear") });
         check(
             r#"{"model":"cheap","mod\u0065l":"dear"}"#,
             &RequestFacts { duplicate_key: true, ..model("dear") },

@@ -24,13 +24,24 @@ pub(super) trait Shape: Sink {
     const EVENT: &'static Node;
 
     /// The event called `name` is over.
-    fn end_event(&mut self, name: &[u8], done_marker: bool);
+    fn end_event(&mut self, name: &[u8], data: Data);
 
     /// The stream reported an error outside an event's data.
     fn error(&mut self);
 
     /// What was found, when the reply is over.
     fn gather(&mut self, context: &Context<'_>) -> Gathered;
+}
+
+/// What the data of an event was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    /// `[DONE]`.
+    Done,
+    /// A complete JSON document.
+    Whole,
+    /// Nothing, or no complete document: such an event ends nothing.
+    Partial,
 }
 
 /// What a shape needs to know besides the body.

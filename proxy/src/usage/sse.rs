@@ -277,12 +277,10 @@ mod tests {
 
     #[test]
     fn the_space_after_the_colon_is_optional_and_only_one_is_taken() {
-        check("data:a\n\ndata:  b\n\ndata\n\ndata:\n\n", &[
-            ("", Some("a")),
-            ("", Some(" b")),
-            ("", Some("")),
-            ("", Some("")),
-        ]);
+        check(
+            "data:a\n\ndata:  b\n\ndata\n\ndata:\n\n",
+            &[("", Some("a")), ("", Some(" b")), ("", Some("")), ("", Some(""))],
+        );
     }
 
     #[test]

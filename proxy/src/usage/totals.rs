@@ -136,9 +136,7 @@ fn output(reported: &Reported, usage: &mut Usage, anomalies: &mut Anomalies) {
         }
         usage.set(TokenClass::OutputReasoning, rest.take(reasoning));
     }
-    for (count, class) in
-        [(output_audio, TokenClass::OutputAudio), (output_image, TokenClass::OutputImage)]
-    {
+    for (count, class) in [(output_audio, TokenClass::OutputAudio), (output_image, TokenClass::OutputImage)] {
         if let Some(count) = count {
             let taken = rest.take(count);
             usage.set(class, taken);
@@ -155,8 +153,8 @@ fn output(reported: &Reported, usage: &mut Usage, anomalies: &mut Anomalies) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use TokenClass as C;
+    use proptest::prelude::*;
 
     fn check(reported: Reported, expected: &[(TokenClass, u64)], noted: &[Anomaly]) {
         let mut anomalies = Anomalies::default();
@@ -242,8 +240,7 @@ mod tests {
 
     #[test]
     fn written_tokens_are_split_by_lifetime_and_the_rest_is_unsplit() {
-        let reported =
-            Reported { written: Some(10), written_5m: Some(6), written_1h: Some(0), ..of(20, 1) };
+        let reported = Reported { written: Some(10), written_5m: Some(6), written_1h: Some(0), ..of(20, 1) };
         let classes = [
             (C::InputFresh, 10),
             (C::CacheWrite, 4),
