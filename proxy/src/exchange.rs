@@ -197,7 +197,8 @@ impl Exchange {
             // Anthropic's fast mode is a price of its own, whatever the tier says.
             tier: reading.speed.filter(|speed| speed.as_str() == "fast").or(reading.tier),
             region: reading.inference_geo.or_else(|| self.region.clone()),
-            stream: reading.stream || facts.stream,
+            // What came; what was asked for only where nothing came.
+            stream: if self.status.is_some() { reading.stream } else { facts.stream },
             http_status: self.status,
             outcome: reading.outcome,
             metering: reading.metering,
