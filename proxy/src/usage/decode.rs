@@ -252,6 +252,9 @@ enum GzipPart {
     Data,
     /// The trailer, with the bytes of it that are still to come.
     Trailer(u8),
+    /// After a trailer: another member begins, or padding that is none of ours.
+    Between,
+    Padding,
 }
 
 #[derive(Default)]
@@ -355,9 +358,15 @@ fn gzip_step(
                 read += 1;
                 *left = left.saturating_sub(1);
                 if *left == 0 {
-                    *part = GzipPart::Head(GzipHead::default());
+                    *part = GzipPart::Between;
                 }
             }
+            GzipPart::Between => match input.get(read) {
+                None => return Ok(Step { read, ..Step::default() }),
+                Some(0x1F) => *part = GzipPart::Head(GzipHead::default()),
+                Some(_) => *part = GzipPart::Padding,
+            },
+            GzipPart::Padding => return Ok(Step { read: input.len(), ..Step::default() }),
         }
     }
 }
@@ -452,6 +461,8 @@ mod tests {
         two.extend(gzip(b"more"));
         let mut expected = text.clone();
         expected.extend(b"more");
+        check("gzip", &two, &expected);
+        two.extend([0; 20]);
         check("gzip", &two, &expected);
 
         let plain = gzip(b"hello");

@@ -610,6 +610,12 @@ fn a_cut_message_keeps_what_its_start_knew() {
 // === framing, encodings, hostility ===
 
 #[test]
+fn a_meter_may_move_between_threads() {
+    fn check<T: Send>() {}
+    check::<(ReplyMeter, RequestScan, IncludeUsage, HideUsage)>();
+}
+
+#[test]
 fn framing_is_told_by_the_reply_and_else_by_its_first_byte() {
     let stream = transcript!("openai", CHAT, "", "openai-chat.sse").request(r#"{"stream":true}"#);
     let plain = transcript!("openai", CHAT, "", "openai-chat.json").request(r#"{"stream":true}"#);

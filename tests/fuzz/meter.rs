@@ -1,0 +1,69 @@
+//! The meter's sources, compiled alone so that an instrumented build takes a minute, and the checks
+//! that the reply targets share.
+//!
+//! Not here: the targets.
+
+#![allow(missing_docs, reason = "the included sources are documented for their own crate")]
+
+#[path = "../../proxy/src/usage/mod.rs"]
+pub mod usage;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use usage::{Api, Ending, Reading, ReplyContext, ReplyMeter, RequestFacts, flavour_of};
+
+const PROVIDERS: [&str; 8] =
+    ["openai", "azure", "groq", "xai", "mistral", "openrouter", "perplexity", "gemini"];
+
+/// How a target reads its input: the first byte chooses, the rest is the body.
+pub struct Setup<'a> {
+    pub provider: &'static str,
+    pub stream: bool,
+    pub ending: Ending,
+    pub body: &'a [u8],
+}
+
+impl<'a> Setup<'a> {
+    pub fn of(data: &'a [u8]) -> Option<Self> {
+        let (choice, body) = data.split_first()?;
+        let ending = match choice >> 4 & 3 {
+            0 | 1 => Ending::Complete,
+            2 => Ending::UpstreamCut,
+            _ => Ending::ClientAbort,
+        };
+        let provider = PROVIDERS[usize::from(choice & 7)];
+        Some(Self { provider, stream: choice & 8 != 0, ending, body })
+    }
+
+    fn read(&self, api: Api, size: usize) -> Reading {
+        let mut headers = HeaderMap::new();
+        let kind = if self.stream { "text/event-stream" } else { "application/json" };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        let mut meter = ReplyMeter::new(&ReplyContext {
+            flavour: flavour_of(self.provider),
+            api,
+            status: 200,
+            headers: &headers,
+            stream_requested: self.stream,
+        });
+        for piece in self.body.chunks(size) {
+            meter.feed(piece);
+        }
+        meter.finish(self.ending, &RequestFacts::default())
+    }
+
+    /// Any slicing gives the same reading; counts are bounded; the raw text is JSON.
+    pub fn check(&self, api: Api) {
+        let whole = self.read(api, usize::MAX);
+        for size in [1, 7] {
+            assert_eq!(self.read(api, size), whole);
+        }
+        for (_, count) in whole.usage.tokens() {
+            assert!(count <= 1_000 * usage::number::COUNT_MAX);
+        }
+        if let Some(raw) = &whole.usage_raw {
+            assert!(raw.len() <= usage::RAW_BYTES_MAX);
+            assert!(serde_json::from_str::<serde::de::IgnoredAny>(raw).is_ok());
+        }
+    }
+}
