@@ -90,6 +90,8 @@ numbered!(
         OutputAudio = 14 "output_audio",
         /// Image output.
         OutputImage = 15 "output_image",
+        /// Output that was reported as reasoning and as audio.
+        OutputReasoningAudio = 16 "output_reasoning_audio",
     }
 );
 
@@ -143,7 +145,7 @@ const QUANTITIES: usize = Quantity::ALL.len();
 /// Token counts and billed quantities of one exchange, or a sum of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    tokens_known: u16,
+    tokens_known: u32,
     quantities_known: u16,
     tokens: [u64; CLASSES],
     quantities: [u64; QUANTITIES],
@@ -171,13 +173,13 @@ impl Usage {
     /// The count of `class`, if known.
     #[must_use]
     pub fn get(&self, class: TokenClass) -> Option<u64> {
-        let known = self.tokens_known & bit(class.number()) != 0;
+        let known = self.tokens_known & token_bit(class.number()) != 0;
         if known { self.tokens.get(usize::from(class.number())).copied() } else { None }
     }
 
     /// States the count of `class`.
     pub fn set(&mut self, class: TokenClass, count: u64) {
-        self.tokens_known |= bit(class.number());
+        self.tokens_known |= token_bit(class.number());
         if let Some(slot) = self.tokens.get_mut(usize::from(class.number())) {
             *slot = count;
         }
@@ -231,7 +233,13 @@ impl Usage {
     #[must_use]
     pub fn output_total(&self) -> Option<u64> {
         use TokenClass as C;
-        self.sum(&[C::OutputText, C::OutputReasoning, C::OutputAudio, C::OutputImage])
+        self.sum(&[
+            C::OutputText,
+            C::OutputReasoning,
+            C::OutputAudio,
+            C::OutputImage,
+            C::OutputReasoningAudio,
+        ])
     }
 
     /// Input read from a cache, of every modality.
@@ -246,6 +254,18 @@ impl Usage {
     pub fn cache_write_total(&self) -> Option<u64> {
         use TokenClass as C;
         self.sum(&[C::CacheWrite, C::CacheWrite5m, C::CacheWrite1h, C::CacheRewrite])
+    }
+
+    /// Reasoning output, audio or not.
+    #[must_use]
+    pub fn output_reasoning_total(&self) -> Option<u64> {
+        self.sum(&[TokenClass::OutputReasoning, TokenClass::OutputReasoningAudio])
+    }
+
+    /// Audio output, reasoning or not.
+    #[must_use]
+    pub fn output_audio_total(&self) -> Option<u64> {
+        self.sum(&[TokenClass::OutputAudio, TokenClass::OutputReasoningAudio])
     }
 
     /// Audio input, cached or not.
@@ -276,6 +296,10 @@ impl Usage {
             .filter_map(|class| self.get(*class))
             .fold(None, |sum: Option<u64>, count| Some(sum.unwrap_or(0).saturating_add(count)))
     }
+}
+
+const fn token_bit(number: u8) -> u32 {
+    1_u32.wrapping_shl(number as u32)
 }
 
 const fn bit(number: u8) -> u16 {

@@ -130,20 +130,34 @@ fn writes(reported: &Reported, cached: u64, rest: &mut Rest, usage: &mut Usage) 
 fn output(reported: &Reported, usage: &mut Usage, anomalies: &mut Anomalies) {
     let Reported { output, reasoning, output_audio, output_image, .. } = *reported;
     let mut rest = Rest(output.unwrap_or(u64::MAX));
+    let mut reasoned = Rest(0);
     if let Some(reasoning) = reasoning {
         if reasoning > rest.0 {
             anomalies.insert(Anomaly::ReasoningExceedsOutput);
         }
-        usage.set(TokenClass::OutputReasoning, rest.take(reasoning));
+        reasoned = Rest(rest.take(reasoning));
     }
-    for (count, class) in [(output_audio, TokenClass::OutputAudio), (output_image, TokenClass::OutputImage)] {
-        if let Some(count) = count {
-            let taken = rest.take(count);
-            usage.set(class, taken);
-            if taken < count {
-                anomalies.insert(Anomaly::TotalMismatch);
-            }
+    // Audio that does not fit beside the reasoning is inside it.
+    if let Some(audio) = output_audio {
+        let beside = rest.take(audio);
+        usage.set(TokenClass::OutputAudio, beside);
+        let inside = reasoned.take(audio.saturating_sub(beside));
+        if inside > 0 {
+            usage.set(TokenClass::OutputReasoningAudio, inside);
         }
+        if beside.saturating_add(inside) < audio {
+            anomalies.insert(Anomaly::TotalMismatch);
+        }
+    }
+    if let Some(image) = output_image {
+        let taken = rest.take(image);
+        usage.set(TokenClass::OutputImage, taken);
+        if taken < image {
+            anomalies.insert(Anomaly::TotalMismatch);
+        }
+    }
+    if reasoning.is_some() {
+        usage.set(TokenClass::OutputReasoning, reasoned.0);
     }
     if output.is_some() {
         usage.set(TokenClass::OutputText, rest.0);
@@ -234,6 +248,19 @@ mod tests {
             (C::CachedRead, 36),
             (C::CachedAudio, 28),
             (C::OutputText, 1),
+        ];
+        check(reported, &classes, &[]);
+    }
+
+    #[test]
+    fn audio_that_does_not_fit_beside_the_reasoning_is_reasoning_audio() {
+        let reported = Reported { reasoning: Some(3), output_audio: Some(4), ..of(1, 4) };
+        let classes = [
+            (C::InputFresh, 1),
+            (C::OutputText, 0),
+            (C::OutputReasoning, 0),
+            (C::OutputAudio, 1),
+            (C::OutputReasoningAudio, 3),
         ];
         check(reported, &classes, &[]);
     }
