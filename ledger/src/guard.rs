@@ -10,6 +10,10 @@ use crate::disk::{self, is_full};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LOCK_TRIES: u32 = 40;
+const LOCK_WAIT: Duration = Duration::from_millis(5);
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -123,16 +127,21 @@ pub(crate) fn claim_offline(dir: &Path) -> Result<DirectoryLock, DirectoryError>
     }
 }
 
+/// Takes the lock. A holder that was killed, or a process that is being started by another thread of
+/// this one, can hold it for a moment longer: that is waited for.
 fn take_lock(dir: &Path, file: &mut File) -> Result<(), DirectoryError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let _ = file.take(32).read_to_string(&mut text);
-            Err(DirectoryError::InUse { path: dir.to_owned(), pid: text.trim().parse().ok() })
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_WAIT),
+            Err(TryLockError::Error(source)) => {
+                return Err(DirectoryError::Unusable { path: dir.to_owned(), source });
+            }
         }
-        Err(TryLockError::Error(source)) => Err(DirectoryError::Unusable { path: dir.to_owned(), source }),
     }
+    let mut text = String::new();
+    let _ = file.take(32).read_to_string(&mut text);
+    Err(DirectoryError::InUse { path: dir.to_owned(), pid: text.trim().parse().ok() })
 }
 
 fn lock_path(dir: &Path) -> PathBuf {

@@ -81,7 +81,7 @@ pub struct Options {
     pub group_delay: Duration,
     /// Most records of one group.
     pub group_records_max: usize,
-    /// Size of a journal segment; at least 16 KiB.
+    /// Size of a journal segment; at least 4 KiB.
     pub segment_bytes: u64,
     /// Called while a long opening goes on.
     pub on_progress: Option<ProgressFn>,

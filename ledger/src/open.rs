@@ -10,13 +10,13 @@
 //!
 //! Not here: the running ledger (`lib`, `writer`), full recomputation (`verify`).
 
+use crate::codec::{DecodeError, FrameDecoder};
 use crate::disk::Disk;
 use crate::guard::{self, DirectoryError, DirectoryLock};
 use crate::journal::find::{self, FindError, Found, TornTail};
 use crate::journal::read::{Frames, ReadError, each_id};
 use crate::journal::segment::Check;
 use crate::journal::{Damage, Journal, JournalError, Place, Segment, View};
-use crate::codec::{DecodeError, FrameDecoder};
 use crate::rollup::Rollups;
 use crate::seen::RecentIds;
 use crate::settle::{self, Counting};
@@ -170,8 +170,7 @@ pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
     crate::disk::create_private_dir(&journal_dir).map_err(|e| DirectoryError::from_io(request.dir, e))?;
     remove_leftovers(&journal_dir);
     let found = find::find(&journal_dir)?;
-    let place =
-        Place { disk: request.disk.clone(), dir: journal_dir, segment_bytes: request.segment_bytes };
+    let place = Place { disk: request.disk.clone(), dir: journal_dir, segment_bytes: request.segment_bytes };
     let now = request.clock.now();
     let journal = match &found {
         Some(found) => Journal::resume(place, found, now),
@@ -180,7 +179,8 @@ pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
     .map_err(|error| from_journal(request.dir, error))?;
     let view = journal.view();
     let recent = recent_ids(&view)?;
-    let (store, state, records_missing) = bring_up_store(&request.dir.join("store"), &view, request.progress)?;
+    let (store, state, records_missing) =
+        bring_up_store(&request.dir.join("store"), &view, request.progress)?;
     let report = OpenReport {
         ledger: view.ledger,
         created: found.is_none(),
@@ -244,7 +244,9 @@ fn recent_ids(view: &View) -> Result<RecentIds, OpenError> {
     let mut ids = 0_u64;
     for segment in view.segments().rev() {
         if ids < 2 * RecentIds::EXACT as u64 {
-            ids = ids.saturating_add(segment.last_sequence.saturating_add(1).saturating_sub(segment.first_sequence));
+            ids = ids.saturating_add(
+                segment.last_sequence.saturating_add(1).saturating_sub(segment.first_sequence),
+            );
             chosen.push(segment.clone());
         } else if segment.last_sequence >= segment.first_sequence {
             recent.forget_up_to(RequestId::from_bits(segment.ranges.id_max));

@@ -257,7 +257,7 @@ fn from_rollups(shared: &Shared, query: &UsageQuery) -> Result<Option<UsageRepor
     let mut rows = Rows::new(query);
     let mut tells = true;
     let from = query.from.map(Hour::of);
-    let to = query.to.map(|to| hour_at_or_after(to));
+    let to = query.to.map(hour_at_or_after);
     let scanned = shared.scan_rollups(from, to, |key, totals| {
         let Some((hour, dimensions)) = decode_key(key) else {
             tells = false;

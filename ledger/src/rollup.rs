@@ -13,7 +13,7 @@ use crate::codec;
 use bursar_domain::{
     CostStatus, Currency, Outcome, Quantity, Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
 };
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 /// Microseconds in an hour.
 pub(crate) const HOUR_MICROS: i64 = 3_600_000_000;
@@ -151,7 +151,8 @@ impl Totals {
             return;
         }
         let money = self.money_in(cost.currency);
-        for (sum, amount) in [&mut money.list, &mut money.contracted, &mut money.billed].into_iter().zip(amounts)
+        for (sum, amount) in
+            [&mut money.list, &mut money.contracted, &mut money.billed].into_iter().zip(amounts)
         {
             if let Some(pico) = amount {
                 sum.add(pico);
@@ -318,17 +319,18 @@ pub(crate) fn decode_key(key: &[u8]) -> Option<(Hour, Dimensions<'_>)> {
 /// Rollups by key, summed in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rollups {
-    rows: BTreeMap<Box<[u8]>, Totals>,
+    rows: HashMap<Box<[u8]>, Totals>,
     key: Vec<u8>,
 }
 
 impl Rollups {
     pub(crate) fn add_record(&mut self, record: &UsageRecord, counted: bool) {
-        self.at(Hour::of(record.started_at), &Dimensions::of(record)).add_record(record, counted);
+        let hour = Hour::of(record.started_at);
+        self.change(hour, &Dimensions::of(record), |totals| totals.add_record(record, counted));
     }
 
     pub(crate) fn merge(&mut self, hour: Hour, dimensions: &Dimensions<'_>, totals: &Totals) {
-        self.at(hour, dimensions).merge(totals);
+        self.change(hour, dimensions, |sum| sum.merge(totals));
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -343,9 +345,14 @@ impl Rollups {
         self.rows.clear();
     }
 
-    fn at(&mut self, hour: Hour, dimensions: &Dimensions<'_>) -> &mut Totals {
+    fn change(&mut self, hour: Hour, dimensions: &Dimensions<'_>, change: impl FnOnce(&mut Totals)) {
         encode_key(&mut self.key, hour, dimensions);
-        self.rows.entry(self.key.as_slice().into()).or_default()
+        if let Some(totals) = self.rows.get_mut(self.key.as_slice()) {
+            return change(totals);
+        }
+        let mut totals = Totals::default();
+        change(&mut totals);
+        self.rows.insert(self.key.as_slice().into(), totals);
     }
 }
 

@@ -243,7 +243,9 @@ fn open_database(dir: &Path) -> Result<sled::Db, StoreError> {
                 .open()
         });
         match opened {
-            Err(StoreError::Failed(text)) if text.contains("could not acquire lock") && waits < LOCK_WAITS_MAX => {
+            Err(StoreError::Failed(text))
+                if text.contains("could not acquire lock") && waits < LOCK_WAITS_MAX =>
+            {
                 waits += 1;
                 std::thread::sleep(LOCK_WAIT);
             }

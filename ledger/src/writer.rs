@@ -7,8 +7,8 @@
 //! - Records of one frame are settled in the order of the queue; sequences have no gaps.
 //! - A failed write (a full disk) is tried again, in a new segment, until it succeeds: the frame and
 //!   the queue keep what came. After a failed sync nothing is acknowledged until a restart.
-//! - The store receives only what the journal has made durable, at most every 250 ms (or 20,000
-//!   records), and is flushed every five seconds and at the end.
+//! - The store receives only what the journal has made durable, every two seconds (or 100,000
+//!   records, or 4,096 rows), and is flushed every five seconds and at the end.
 //! - Memory: `queue_entries_max` records (a record with its texts is about 1 KiB, so 64 MiB when the
 //!   default queue is full, next to nothing when it is not), one frame of about 1 MiB twice over, and
 //!   65,536 rollup rows at most.
@@ -35,8 +35,9 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 const FRAME_BYTES: usize = 1 << 20;
-const APPLY_EVERY: Duration = Duration::from_millis(250);
-const APPLY_RECORDS: u64 = 20_000;
+/// Reports add what is pending, so applying rarely costs nothing but a longer replay after a crash.
+const APPLY_EVERY: Duration = Duration::from_secs(2);
+const APPLY_RECORDS: u64 = 100_000;
 const APPLY_ROWS: usize = 4_096;
 /// More rows than this are never held back, whoever is reading the store.
 const PENDING_ROWS_MAX: usize = 65_536;
@@ -754,15 +755,11 @@ impl Timers {
         // What is not synced yet is not applied either.
         let applies = self.pending_since.filter(|_| self.unsynced_since.is_none());
         let now = monotonic();
-        [
-            (applies, APPLY_EVERY),
-            (self.unsynced_since, SYNC_EVERY),
-            (self.unflushed_since, FLUSH_EVERY),
-        ]
-        .into_iter()
-        .filter_map(|(since, every)| Some(every.saturating_sub(now.saturating_duration_since(since?))))
-        .min()
-        .map(|wait| wait.max(Duration::from_millis(1)))
+        [(applies, APPLY_EVERY), (self.unsynced_since, SYNC_EVERY), (self.unflushed_since, FLUSH_EVERY)]
+            .into_iter()
+            .filter_map(|(since, every)| Some(every.saturating_sub(now.saturating_duration_since(since?))))
+            .min()
+            .map(|wait| wait.max(Duration::from_millis(1)))
     }
 }
 

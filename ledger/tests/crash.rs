@@ -2,6 +2,7 @@
 //!
 //! The victim is this test binary itself, started again with the name of `victim` and an environment
 //! variable that makes it more than an empty test.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: any failure must end it")]
 
 use bursar_domain::{
     Anomalies, Cost, CostStatus, Currency, Identity, Label, Metering, Outcome, RequestId, SystemClock,
@@ -99,7 +100,7 @@ fn victim() {
         waiting.push_back((n, ledger.append(Box::new(record(n)), Wait::Acknowledged).unwrap()));
         if waiting.len() >= 64 {
             let (n, receipt) = waiting.pop_front().unwrap();
-            receipt.wait().unwrap();
+            let _ = receipt.wait().unwrap();
             writeln!(out, "{ACKNOWLEDGED}{n}").unwrap();
             out.flush().unwrap();
         }
@@ -173,13 +174,11 @@ fn check(durability: Durability, cycles: u64) {
     }
 }
 
+/// One after the other: a process that is being started holds copies of the starter's files, locks
+/// included, for a moment.
 #[test]
-fn twenty_kills_in_group_lose_nothing_acknowledged() {
+fn kills_lose_nothing_acknowledged_and_double_nothing() {
     check(Durability::Group, 20);
-}
-
-#[test]
-fn kills_in_sync_and_relaxed_lose_nothing_acknowledged_either() {
     check(Durability::Sync, 5);
     check(Durability::Relaxed, 5);
 }

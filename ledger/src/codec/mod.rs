@@ -155,9 +155,7 @@ impl Encoder {
         postcard::to_extend(&self.body.len(), sink(&mut self.records)).map_err(|_| EncodeError)?;
         self.records.extend_from_slice(&self.body);
         self.count = self.count.saturating_add(1);
-        self.ranges
-            .get_or_insert(Ranges::EMPTY)
-            .add(record.id.bits(), record.started_at.micros());
+        self.ranges.get_or_insert(Ranges::EMPTY).add(record.id.bits(), record.started_at.micros());
         Ok(())
     }
 
@@ -221,12 +219,13 @@ impl FrameDecoder {
         }
         let mut context = WireContext { base_micros, strings: Vec::new(), identities: Vec::new() };
         for bytes in strings {
-            let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed("a text is no UTF-8"))?;
+            let text =
+                std::str::from_utf8(bytes).map_err(|_| DecodeError::Malformed("a text is no UTF-8"))?;
             context.strings.push(WireText::new(text));
         }
         for bytes in identities {
-            let wire: WireIdentity =
-                postcard::from_bytes(bytes).map_err(|_| DecodeError::Malformed("an identity cannot be read"))?;
+            let wire: WireIdentity = postcard::from_bytes(bytes)
+                .map_err(|_| DecodeError::Malformed("an identity cannot be read"))?;
             let identity = wire.into_identity(&context)?;
             context.identities.push(Arc::new(identity));
         }
@@ -315,8 +314,8 @@ fn take_record(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
 }
 
 fn decode_body(body: &[u8], context: &WireContext) -> Result<Decoded, DecodeError> {
-    let (wire, rest): (WireUsage<'_>, _) =
-        postcard::take_from_bytes(body).map_err(|_| DecodeError::Malformed("a usage record cannot be read"))?;
+    let (wire, rest): (WireUsage<'_>, _) = postcard::take_from_bytes(body)
+        .map_err(|_| DecodeError::Malformed("a usage record cannot be read"))?;
     if !rest.is_empty() {
         return Err(DecodeError::Malformed("bytes follow a usage record"));
     }

@@ -58,7 +58,8 @@ pub(crate) fn plain_record(n: u64) -> UsageRecord {
 
 /// A cost at two prices, for ledgers in tests.
 pub(crate) fn test_price(record: &UsageRecord) -> Cost {
-    let tokens = record.usage.input_total().unwrap_or(0).saturating_add(record.usage.output_total().unwrap_or(0));
+    let tokens =
+        record.usage.input_total().unwrap_or(0).saturating_add(record.usage.output_total().unwrap_or(0));
     let pico = i128::from(tokens) * 1_250_000;
     Cost {
         status: CostStatus::Priced,

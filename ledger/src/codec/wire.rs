@@ -179,10 +179,9 @@ impl<'a> WireUsage<'a> {
                 })
                 .collect(),
             usage_raw: record.usage_raw.as_deref(),
-            provider_cost: record.provider_cost.map(|cost| WireMoney {
-                currency: code(cost.amount.currency()),
-                pico: cost.amount.pico(),
-            }),
+            provider_cost: record
+                .provider_cost
+                .map(|cost| WireMoney { currency: code(cost.amount.currency()), pico: cost.amount.pico() }),
             cost: record.cost.as_ref().map(|cost| WireCost::new(cost, strings)),
             upstream_request_id: record.upstream_request_id.as_ref().map(Label::as_str),
             meter_id: record.meter_id.as_ref().map(Label::as_str),
@@ -254,7 +253,11 @@ impl WireIdentity {
             workload: number(identity.workload.as_ref()),
             customer: number(identity.customer.as_ref()),
             session: number(identity.session.as_ref()),
-            tags: identity.tags.iter().map(|(name, value)| (number(Some(name)), number(Some(value)))).collect(),
+            tags: identity
+                .tags
+                .iter()
+                .map(|(name, value)| (number(Some(name)), number(Some(value))))
+                .collect(),
             source: identity.source.number(),
         }
     }
@@ -266,9 +269,7 @@ impl WireIdentity {
             customer: context.optional(self.customer)?,
             session: context.optional(self.session)?,
             tags: tags(
-                self.tags
-                    .iter()
-                    .map(|(name, value)| Ok((context.label(*name)?, context.label(*value)?))),
+                self.tags.iter().map(|(name, value)| Ok((context.label(*name)?, context.label(*value)?))),
             )?,
             source: IdentitySource::from_number(self.source)
                 .ok_or(unknown("identity source", self.source))?,

@@ -30,8 +30,7 @@ impl<W: Write> CsvWriter<W> {
     /// Writes one record.
     pub fn write(&mut self, stored: &StoredRecord) -> Result<(), ExportError> {
         let row = Row::new(stored);
-        let cells = cells(&row)
-            .map_err(|source| ExportError::Json { sequence: stored.sequence, source })?;
+        let cells = cells(&row).map_err(|source| ExportError::Json { sequence: stored.sequence, source })?;
         self.out.write_record(cells.iter().map(|cell| cell.as_bytes())).map_err(write_error)
     }
 

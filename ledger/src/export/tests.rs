@@ -73,7 +73,8 @@ fn totals_hold_every_class_that_belongs_to_them() {
 #[test]
 fn a_raw_usage_object_stays_json_on_one_line_and_other_text_stays_text() {
     let mut row = stored();
-    row.record.usage_raw = Some(Arc::from("{\n  \"big\": 123456789012345678901234567890,\r\n \"s\":\"a\\nb\"}"));
+    row.record.usage_raw =
+        Some(Arc::from("{\n  \"big\": 123456789012345678901234567890,\r\n \"s\":\"a\\nb\"}"));
     let line = record_json(&row).unwrap();
     assert!(!line.contains(['\n', '\r']));
     assert!(line.contains("123456789012345678901234567890"));
@@ -89,7 +90,9 @@ fn a_provider_charge_is_an_exact_json_number() {
     let mut row = stored();
     row.record.provider_cost =
         Some(ProviderCost { amount: Money::parse(Currency::USD, "0.000000000001").unwrap() });
-    assert!(record_json(&row).unwrap().contains(r#""provider_cost":{"amount":0.000000000001,"currency":"USD"}"#));
+    assert!(
+        record_json(&row).unwrap().contains(r#""provider_cost":{"amount":0.000000000001,"currency":"USD"}"#)
+    );
 }
 
 fn csv_of(rows: &[StoredRecord]) -> (String, Vec<::csv::StringRecord>) {
@@ -122,7 +125,10 @@ fn a_csv_has_its_header_even_without_rows_and_cells_under_their_names() {
     assert_eq!(cell("latency_ms"), "1234.567");
     assert_eq!(cell("stream"), "false");
     assert_eq!(cell("anomalies"), r#"["total_mismatch"]"#);
-    assert_eq!(cell("by_model"), r#"[{"model":"m","usage":{"input_tokens":121,"input_cached_read":20,"output_tokens":30}}]"#);
+    assert_eq!(
+        cell("by_model"),
+        r#"[{"model":"m","usage":{"input_tokens":121,"input_cached_read":20,"output_tokens":30}}]"#
+    );
     assert_eq!(cell("customer"), "");
 }
 
@@ -137,7 +143,9 @@ fn no_text_becomes_a_formula_and_negative_numbers_stay_numbers() {
         row.record.provider_cost = Some(ProviderCost { amount: Money::from_pico(Currency::USD, -1) });
         let (_, rows) = csv_of(&[row]);
         let cells: Vec<&str> = rows[1].iter().collect();
-        let formulas = cells.iter().filter(|cell| cell.starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']));
+        let formulas = cells
+            .iter()
+            .filter(|cell| cell.starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']));
         assert_eq!(formulas.collect::<Vec<_>>(), vec![&"-0.000000000001"]);
         let expected = if bad.starts_with('a') { bad.to_owned() } else { format!("'{bad}") };
         assert_eq!(cells[5], expected);

@@ -110,24 +110,25 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, FindError> {
 }
 
 fn header_of(number: u64, path: &Path) -> Result<SegmentHeader, FindError> {
-    let damage = |what: &str| Damage {
-        segment: number,
-        offset: 0,
-        first_sequence: 1,
-        last_sequence: None,
-        what: what.to_owned(),
-    };
-    match read_header(path) {
-        Ok(header) if header.number == number => Ok(header),
-        Ok(_) => Err(damage("the file's name is not its number").into()),
-        Err(SegmentError::Header(HeaderError::Damaged)) => {
-            Err(damage("the segment header's checksum does not match").into())
-        }
-        Err(SegmentError::Header(HeaderError::Newer(version))) => {
-            Err(FindError::Newer { segment: number, version })
-        }
-        Err(SegmentError::Io(source)) => Err(FindError::Io { path: path.to_owned(), source }),
+    let header = read_header(path).map_err(|error| unreadable(number, path, error))?;
+    if header.number == number {
+        return Ok(header);
     }
+    Err(header_damage(number, "the file's name is not its number").into())
+}
+
+fn unreadable(number: u64, path: &Path, error: SegmentError) -> FindError {
+    match error {
+        SegmentError::Header(HeaderError::Damaged) => {
+            header_damage(number, "the segment header's checksum does not match").into()
+        }
+        SegmentError::Header(HeaderError::Newer(version)) => FindError::Newer { segment: number, version },
+        SegmentError::Io(source) => FindError::Io { path: path.to_owned(), source },
+    }
+}
+
+fn header_damage(segment: u64, what: &str) -> Damage {
+    Damage { segment, offset: 0, first_sequence: 1, last_sequence: None, what: what.to_owned() }
 }
 
 fn check_first(first: &SegmentHeader) -> Result<(), FindError> {
@@ -225,25 +226,20 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn open(path: &'a Path, header: &'a SegmentHeader) -> Result<Self, FindError> {
-        let reader = match SegmentReader::open(path, None, Check::Chain) {
-            Ok(reader) => reader,
-            Err(SegmentError::Io(source)) => return Err(FindError::Io { path: path.to_owned(), source }),
-            Err(SegmentError::Header(_)) => return Err(header_of(header.number, path).err().unwrap_or_else(
-                || FindError::Newer { segment: header.number, version: 0 },
-            )),
-        };
+        let reader = SegmentReader::open(path, None, Check::Chain)
+            .map_err(|error| unreadable(header.number, path, error))?;
         Ok(Self { path, header, reader, ranges: Ranges::EMPTY })
     }
 
     fn step(&mut self) -> Result<Step, FindError> {
-        let step = self
-            .reader
-            .step()
-            .map_err(|source| FindError::Io { path: self.path.to_owned(), source })?;
+        let step =
+            self.reader.step().map_err(|source| FindError::Io { path: self.path.to_owned(), source })?;
         if let Step::Frame(head) = &step {
             let ranges = &mut self.ranges;
-            codec::for_each_id(head, self.reader.payload(), |id, started| ranges.add(id.bits(), started.micros()))
-                .map_err(|source| FindError::Undecodable { sequence: head.first_sequence, source })?;
+            codec::for_each_id(head, self.reader.payload(), |id, started| {
+                ranges.add(id.bits(), started.micros())
+            })
+            .map_err(|source| FindError::Undecodable { sequence: head.first_sequence, source })?;
         }
         Ok(step)
     }

@@ -305,8 +305,7 @@ mod tests {
         let mut ranges = Ranges::EMPTY;
         ranges.add(9, -4);
         ranges.add(2, 8);
-        let footer =
-            Footer { data_end: 128, first_sequence: 1, last_sequence: 2, ranges, hash: [9; 32] };
+        let footer = Footer { data_end: 128, first_sequence: 1, last_sequence: 2, ranges, hash: [9; 32] };
         assert_eq!(Footer::decode(&footer.encode()), Some(footer));
         let head = FrameHead {
             payload_bytes: 77,

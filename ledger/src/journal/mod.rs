@@ -32,7 +32,7 @@ use std::sync::Arc;
 /// Zeros are written ahead in pieces of this size.
 const FILL_BYTES: u64 = 4 << 20;
 /// Smallest segment that may be configured.
-pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -237,8 +237,7 @@ impl Journal {
             segments.push(last);
             return Ok(Self::assemble(place, found.ledger, segments, current, file, filled));
         }
-        let mut file =
-            place.disk.open(&last.path).map_err(|e| JournalError::write("open", &last.path, e))?;
+        let mut file = place.disk.open(&last.path).map_err(|e| JournalError::write("open", &last.path, e))?;
         if found.tail.is_some() {
             file.set_len(last.data_end).map_err(|e| JournalError::write("cut", &last.path, e))?;
         }
@@ -299,7 +298,12 @@ impl Journal {
 
     /// Writes a finished frame. Until this succeeds the frame does not exist; it may be tried again
     /// unless the error latches.
-    pub(crate) fn commit(&mut self, frame: &Frame, promise: Promise, now: Timestamp) -> Result<(), JournalError> {
+    pub(crate) fn commit(
+        &mut self,
+        frame: &Frame,
+        promise: Promise,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
         let (Some(head), Some(ranges)) = (frame.head, frame.ranges) else { return Ok(()) };
         let bytes = head.frame_bytes();
         if self.doubtful {

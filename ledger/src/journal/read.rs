@@ -10,7 +10,7 @@
 use super::format::{FrameHead, HeaderError};
 use super::segment::{Check, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
-use crate::codec::{self, Decoded, DecodeError, FrameDecoder};
+use crate::codec::{self, DecodeError, Decoded, FrameDecoder};
 use bursar_domain::{LedgerId, RequestId, Timestamp, UsageRecord};
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -160,7 +160,9 @@ fn open_segment(segment: &Segment, check: Check) -> Result<SegmentReader, ReadEr
         SegmentError::Header(HeaderError::Damaged) => {
             damage("the segment header's checksum does not match").into()
         }
-        SegmentError::Header(HeaderError::Newer(_)) => damage("the segment has another format version").into(),
+        SegmentError::Header(HeaderError::Newer(_)) => {
+            damage("the segment has another format version").into()
+        }
     })?;
     if reader.next_sequence() != segment.first_sequence {
         return Err(damage("the segment begins with another sequence").into());

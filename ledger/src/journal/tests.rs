@@ -139,7 +139,11 @@ fn a_tail_torn_at_any_byte_is_cut_and_reported() {
     for at in start..end {
         for zero in [false, true] {
             let mut torn = whole.clone();
-            if zero { torn[at..].fill(0) } else { torn.truncate(at) }
+            if zero {
+                torn[at..].fill(0)
+            } else {
+                torn.truncate(at)
+            }
             std::fs::write(&path, &torn).unwrap();
             let found = find(dir.path()).unwrap().unwrap();
             let last_byte_was_zero = whole[at..end].iter().all(|b| *b == 0);
@@ -231,10 +235,10 @@ fn a_missing_or_foreign_segment_is_damage() {
 fn a_flipped_bit_anywhere_is_noticed_or_harmless() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = new_journal(dir.path());
-    for n in 0..50 {
+    for n in 0..12 {
         commit(&mut journal, n * 3..n * 3 + 3, Promise::Durable);
     }
-    assert!(journal.view().sealed.len() >= 1);
+    assert!(!journal.view().sealed.is_empty());
     drop(journal);
     let numbers: Vec<u64> = find(dir.path()).unwrap().unwrap().segments.iter().map(|s| s.number).collect();
     for number in numbers {
@@ -252,7 +256,7 @@ fn a_flipped_bit_anywhere_is_noticed_or_harmless() {
                 .map(|stored| stored.map(|stored| stored.record))
                 .collect();
             let Ok(read) = read else { continue };
-            let all = read == expected(150);
+            let all = read == expected(36);
             let reported = is_cut && read == expected(read.len() as u64);
             assert!(all || reported, "segment {number}, byte {at}");
         }

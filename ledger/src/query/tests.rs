@@ -20,7 +20,7 @@ fn ledger_with(records: impl IntoIterator<Item = UsageRecord>) -> (tempfile::Tem
     let dir = tempfile::tempdir().unwrap();
     let (ledger, _) = open(dir.path());
     for record in records {
-        let _ = ledger.append(Box::new(record), Wait::No).unwrap();
+        drop(ledger.append(Box::new(record), Wait::No).unwrap());
     }
     ledger.checkpoint().unwrap();
     (dir, ledger)
@@ -85,7 +85,10 @@ fn what_rollups_can_tell_is_read_from_them() {
         let query = UsageQuery { zone: zone(zone_name), by, ..UsageQuery::default() };
         assert_eq!(ledger.usage(&query).unwrap().read_from, expected);
     };
-    for key in ["team", "workload", "provider", "model", "route", "api", "tier", "outcome", "source", "hour", "day", "month"] {
+    for key in [
+        "team", "workload", "provider", "model", "route", "api", "tier", "outcome", "source", "hour", "day",
+        "month",
+    ] {
         check(&[key], "UTC", ReadFrom::Rollups);
         check(&[key], "Europe/Paris", ReadFrom::Rollups);
     }
@@ -141,8 +144,7 @@ fn a_local_day_has_its_own_hours_and_no_others() {
 fn an_hour_that_comes_twice_is_two_hours() {
     let records = ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"];
     let (_dir, ledger) = ledger_with(records.iter().enumerate().map(|(n, at)| record_at(n as u64, at)));
-    let query =
-        UsageQuery { zone: zone("Europe/Paris"), by: vec![GroupKey::Hour], ..UsageQuery::default() };
+    let query = UsageQuery { zone: zone("Europe/Paris"), by: vec![GroupKey::Hour], ..UsageQuery::default() };
     let report = ledger.usage(&query).unwrap();
     assert_eq!(
         labels(&report),

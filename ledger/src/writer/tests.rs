@@ -40,13 +40,16 @@ fn every_durability_records_and_closes_clean() {
         let (ledger, _) =
             Ledger::open(options, Arc::new(SystemClock), Arc::new(crate::codec::tests::test_price)).unwrap();
         for n in 0..300 {
-            let _ = ledger.append(Box::new(plain_record(n)), Wait::No).unwrap();
+            drop(ledger.append(Box::new(plain_record(n)), Wait::No).unwrap());
         }
         let last = ledger.append(Box::new(plain_record(300)), Wait::Acknowledged).unwrap();
         assert_eq!(last.wait(), Ok(Appended::Recorded { sequence: 301 }));
         ledger.close().unwrap();
         let (ledger, report) = open(dir.path());
-        assert_eq!((report.last_sequence, report.store, report.torn_tail), (301, crate::StoreState::Current, None));
+        assert_eq!(
+            (report.last_sequence, report.store, report.torn_tail),
+            (301, crate::StoreState::Current, None)
+        );
         drop(ledger);
     }
 }
@@ -67,7 +70,7 @@ fn a_dropped_ledger_writes_what_was_queued() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, _) = open(dir.path());
     for n in 0..100 {
-        let _ = ledger.append(Box::new(plain_record(n)), Wait::No).unwrap();
+        drop(ledger.append(Box::new(plain_record(n)), Wait::No).unwrap());
     }
     drop(ledger);
     assert_eq!(open(dir.path()).1.last_sequence, 100);
