@@ -11,7 +11,7 @@ use bursar_domain::{
     Anomalies, Cost, CostStatus, Currency, Identity, IdentitySource, Label, Metering, Outcome, RequestId,
     SystemClock, Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
 };
-use bursar_ledger::{Durability, GroupKey, Ledger, Options, RecordRange, UsageQuery, Wait};
+use bursar_ledger::{Durability, GroupKey, Ledger, Options, RecordRange, UsageQuery, Wait, verify};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,12 +93,20 @@ fn run(dir: &Path, durability: Durability, group_records_max: usize, records: u6
     let scan = asked.elapsed();
     ledger.close().unwrap();
     let opened = Instant::now();
-    let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), Arc::new(price)).unwrap();
+    let (ledger, _) = Ledger::open(options.clone(), Arc::new(SystemClock), Arc::new(price)).unwrap();
     let reopen = opened.elapsed();
+    drop(ledger);
+    let asked = Instant::now();
+    verify(dir).unwrap();
+    let verified = asked.elapsed();
+    std::fs::remove_dir_all(dir.join("store")).unwrap();
+    let opened = Instant::now();
+    let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), Arc::new(price)).unwrap();
+    let rebuilt = opened.elapsed();
     drop(ledger);
     let bare = make_only(records, &identities);
     println!(
-        "{durability:?} {group_records_max:>5}: {:>8.0} events/s, {:>5.2} us CPU per record ({:.2} in user space; {:.2} for making the record), {} per frame, {} bytes per record, RSS {} KiB; {rows} rows in {rollups:?}; scan {:.2} M/s; reopen {reopen:?}",
+        "{durability:?} {group_records_max:>5}: {:>8.0} events/s, {:>5.2} us CPU per record ({:.2} in user space; {:.2} for making the record), {} per frame, {} bytes per record, RSS {} KiB; {rows} rows in {rollups:?}; scan {:.2} M/s; reopen {reopen:?}, verify {verified:?}, rebuild {rebuilt:?}",
         records as f64 / wall.as_secs_f64(),
         us(used, records),
         us(used_user, records),

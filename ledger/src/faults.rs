@@ -444,6 +444,74 @@ fn a_store_path_that_cannot_be_a_directory_leaves_reports_to_the_journal() {
     assert_eq!(by_team(&ledger).totals, whole.totals);
 }
 
+/// Flips one bit in the middle of the record with this sequence.
+fn damage_record(dir: &Path, sequence: u64) {
+    let found = crate::journal::find::find(&dir.join("journal")).unwrap().unwrap();
+    let segment = found
+        .segments
+        .iter()
+        .find(|segment| (segment.first_sequence..=segment.last_sequence).contains(&sequence))
+        .unwrap();
+    let mut bytes = std::fs::read(&segment.path).unwrap();
+    let magic = crate::journal::format::FRAME_MAGIC;
+    let frames: Vec<usize> = (0..bytes.len() - 4).filter(|at| bytes[*at..at + 4] == magic).collect();
+    let frame = frames[(sequence - segment.first_sequence) as usize];
+    bytes[frame + 60] ^= 4;
+    std::fs::write(&segment.path, bytes).unwrap();
+}
+
+fn fill_one_by_one(dir: &Path, count: u64) {
+    let (ledger, _) = open(dir);
+    for n in 0..count {
+        let _ = put(&ledger, plain_record(n));
+    }
+    ledger.close().unwrap();
+}
+
+#[test]
+fn a_lost_last_record_that_had_been_acknowledged_is_reported_as_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    fill_one_by_one(dir.path(), 10);
+    damage_record(dir.path(), 10);
+    let (ledger, report) = open(dir.path());
+    let tail = report.torn_tail.unwrap();
+    assert_eq!((tail.first_sequence, tail.records), (10, Some(1)));
+    assert_eq!((report.records_missing, report.last_sequence), (1, 9));
+    assert_eq!(ledger.usage(&UsageQuery::default()).unwrap().totals.requests, 9);
+}
+
+#[test]
+fn damage_within_the_open_segment_is_refused_with_its_range() {
+    let dir = tempfile::tempdir().unwrap();
+    fill_one_by_one(dir.path(), 10);
+    damage_record(dir.path(), 4);
+    match open_with(Arc::new(RealDisk), options(dir.path())).unwrap_err() {
+        OpenError::Damaged(damage) => {
+            assert_eq!((damage.segment, damage.first_sequence, damage.last_sequence), (1, 4, Some(4)));
+        }
+        other => panic!("{other}"),
+    }
+    assert!(OfflineLedger::open(dir.path()).is_err());
+}
+
+#[test]
+fn damage_in_a_sealed_segment_never_reaches_a_figure() {
+    let dir = tempfile::tempdir().unwrap();
+    fill_one_by_one(dir.path(), 100);
+    damage_record(dir.path(), 4);
+    assert!(matches!(verify(dir.path()), Err(VerifyError::Read(ReadError::Damaged(_)))));
+    match open_with(Arc::new(RealDisk), options(dir.path())) {
+        Err(OpenError::Damaged(damage)) => assert_eq!((damage.segment, damage.first_sequence), (1, 4)),
+        Err(other) => panic!("{other}"),
+        // Opening need not read every old segment; the rollups are right, and a scan refuses.
+        Ok((ledger, _)) => {
+            assert_eq!(by_team(&ledger).totals.requests, 100);
+            let query = UsageQuery { by: vec![GroupKey::Session], ..UsageQuery::default() };
+            assert!(matches!(ledger.usage(&query), Err(QueryError::Read(ReadError::Damaged(_)))));
+        }
+    }
+}
+
 // === settling ===
 
 #[test]

@@ -27,8 +27,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const REPLAY_RECORDS: u64 = 20_000;
-const REPLAY_ROWS: usize = 4_096;
+const REPLAY_RECORDS: u64 = 200_000;
+const REPLAY_ROWS: usize = 8_192;
 
 /// Called while a long opening goes on.
 pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
@@ -49,7 +49,9 @@ pub enum OpenError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The journal is damaged: opening would give wrong totals.
-    #[error("{0}; restore a backup of the data directory, or move it away to begin a new ledger")]
+    #[error(
+        "the journal is damaged: restore a backup of the data directory, or move it away to begin a new ledger"
+    )]
     Damaged(#[source] Damage),
     /// A newer program wrote the journal.
     #[error(
