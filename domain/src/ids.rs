@@ -116,16 +116,18 @@ impl std::borrow::Borrow<str> for Label {
     }
 }
 
-/// Formats 128 bits as a UUID: 8-4-4-4-12 lower-case hex digits.
-fn write_uuid(bits: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let hex = format!("{bits:032x}");
-    for (index, c) in hex.chars().enumerate() {
-        if matches!(index, 8 | 12 | 16 | 20) {
-            f.write_str("-")?;
+/// 128 bits as a UUID's text: 8-4-4-4-12 lower-case hex digits.
+fn uuid_ascii(bits: u128) -> [u8; 36] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'-'; 36];
+    let places = (0..36_usize).filter(|place| !matches!(place, 8 | 13 | 18 | 23));
+    let nibbles = bits.to_be_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    for (place, nibble) in places.zip(nibbles) {
+        if let (Some(slot), Some(digit)) = (text.get_mut(place), DIGITS.get(usize::from(nibble))) {
+            *slot = *digit;
         }
-        fmt::Write::write_char(f, c)?;
     }
-    Ok(())
+    text
 }
 
 fn parse_uuid(text: &str) -> Option<u128> {
@@ -169,6 +171,12 @@ macro_rules! uuid_id {
                 self.0
             }
 
+            /// The usual 36-character form.
+            #[must_use]
+            pub fn to_ascii(self) -> [u8; 36] {
+                uuid_ascii(self.0)
+            }
+
             /// Parses the usual 36-character form.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
@@ -178,7 +186,7 @@ macro_rules! uuid_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_uuid(self.0, f)
+                f.write_str(std::str::from_utf8(&self.to_ascii()).unwrap_or_default())
             }
         }
     };

@@ -2,8 +2,8 @@
 //!
 //! Invariants
 //! - `Yes` and `No` are exact; `Unsure` asks the journal.
-//! - Memory is bounded: at most 2 × 65,536 ids exactly (about 4.5 MiB), and 16 × 65,536 more in Bloom
-//!   filters (2 MiB, one false *unsure* in some two hundred). Both grow only as ids come.
+//! - Memory is bounded: at most 2 × 16,384 ids exactly (about 1.2 MiB), and 16 × 16,384 more in Bloom
+//!   filters (0.5 MiB, one false *unsure* in some two hundred). Both grow only as ids come.
 //! - Ids have time locality (UUIDv7): an id above everything that was forgotten is new.
 //!
 //! Not here: reading the journal (`journal::read::find_ids`).
@@ -11,7 +11,7 @@
 use bursar_domain::RequestId;
 use std::collections::{HashSet, VecDeque};
 
-const GENERATION: usize = 65_536;
+const GENERATION: usize = 16_384;
 const FILTERS_MAX: usize = 16;
 const FILTER_WORDS: usize = GENERATION * 16 / 64;
 const FILTER_PROBES: u64 = 8;

@@ -29,8 +29,8 @@ pub struct Call {
     pub region: Option<Label>,
     /// Which API of the provider that is.
     pub api: Api,
-    /// Who it is for.
-    pub identity: Arc<Identity>,
+    /// Who it is for, once that is known.
+    pub identity: Option<Arc<Identity>>,
     /// The caller's trace.
     pub trace: Option<TraceId>,
     /// What to look at later.

@@ -76,7 +76,7 @@ impl Exchange {
             app: Arc::clone(app),
             id: call.id,
             started_at: call.started_at,
-            identity: Arc::clone(&call.identity),
+            identity: call.identity.clone().unwrap_or_else(|| Arc::new(Identity::unallocated())),
             route: Arc::clone(&call.route),
             region: call.region.clone(),
             api: call.api,
@@ -107,7 +107,7 @@ impl Exchange {
             api: self.api,
             status,
             headers,
-            stream_requested: self.request.borrow().facts().stream,
+            stream_requested: self.request.borrow().is_stream(),
         };
         self.meter = Some(Box::new(ReplyMeter::new(&context)));
     }
@@ -191,7 +191,7 @@ impl Exchange {
             identity: Arc::clone(&self.identity),
             route: self.route.name.clone(),
             provider: self.route.provider.clone(),
-            api: Label::fixed(self.api.name()),
+            api: self.api.label(),
             model_requested: facts.model.or_else(|| self.model_in_path.clone()),
             model_served: reading.model_served,
             // Anthropic's fast mode is a price of its own, whatever the tier says.

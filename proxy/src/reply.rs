@@ -139,6 +139,10 @@ impl Relay {
             None => Some(data),
             Some(hide) => {
                 hide.push(data, &mut self.scratch);
+                if self.scratch.len() == 1 {
+                    // Nearly always: the frame held whole events and goes on as it came.
+                    return self.scratch.pop();
+                }
                 self.ready.extend(self.scratch.drain(..));
                 None
             }

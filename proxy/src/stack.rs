@@ -8,7 +8,8 @@ use crate::failure::{Failure, FailureKind};
 use crate::guard::{self, BodyPresence, Upgrade};
 use crate::http::{LocalFuture, Request, Response};
 use crate::ids::IdSource;
-use crate::layers::{admit, identify, meter, respond, route};
+use crate::layers::identify::IdentityCache;
+use crate::layers::{admit, meter, respond, route};
 use crate::upstream::Pool;
 use futures_util::future::{Either, Ready, ready};
 use http_body::Body;
@@ -27,6 +28,7 @@ pub(crate) type Stack = Rc<dyn Fn(Request) -> LocalFuture<Result<Response, Infal
 pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stack {
     let (app, pool, ids) = (Arc::clone(app), Rc::clone(pool), Rc::clone(ids));
     let (for_check, for_route, for_identify, for_admit) = (app.clone(), app.clone(), app.clone(), app.clone());
+    let identities = Rc::new(RefCell::new(IdentityCache::default()));
     let service = ServiceBuilder::new()
         // Outermost, so that whatever fails below becomes a reply in the provider's shape.
         .layer(layer_fn(|inner| Respond { inner }))
@@ -35,11 +37,14 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
         // The route fixes provider, upstream and error shape; identity and rules depend on it.
         .layer(step(move |request| route::route(&for_route, ids.next(for_route.now()), request)))
         // Who pays must be known before anything is decided.
-        .layer(step(move |call| identified(&for_identify, call)))
+        .layer(step(move |call| identified(&for_identify, &identities, call)))
         // The last moment at which nothing has been spent.
         .layer(step(move |call| admit::admit(&for_admit, call)))
         // Innermost: from here on the request reaches the upstream and leaves a record.
-        .service(service_fn(move |call: Call| meter::meter(Arc::clone(&app), Rc::clone(&pool), call)));
+        .service(service_fn(move |call: Call| -> LocalFuture<_> {
+            // Boxed here, so that the layers above pass a pointer and not the whole exchange.
+            Box::pin(meter::meter(Arc::clone(&app), Rc::clone(&pool), call))
+        }));
     let service = RefCell::new(service);
     Rc::new(move |request| service.borrow_mut().call(request))
 }
@@ -62,12 +67,12 @@ fn check(app: &App, request: Request) -> Result<Request, Failure> {
     }
 }
 
-fn identified(app: &App, mut call: Call) -> Result<Call, Failure> {
-    match identify::identify(&call.head.headers, &app.config.identity) {
-        Ok(found) => {
-            call.identity = Arc::new(found.identity);
-            call.trace = found.trace;
-            call.anomalies.extend(found.anomalies);
+fn identified(app: &App, cache: &RefCell<IdentityCache>, mut call: Call) -> Result<Call, Failure> {
+    match cache.borrow_mut().identify(&call.head.headers, &app.config.identity) {
+        Ok((identity, trace, anomalies)) => {
+            call.identity = Some(identity);
+            call.trace = trace;
+            call.anomalies.extend(anomalies);
             Ok(call)
         }
         Err(error) => Err(Failure {

@@ -323,6 +323,7 @@ const fn priced_as(class: TokenClass) -> &'static [TokenClass] {
         C::CacheRewrite => &[C::CacheRewrite, C::CacheWrite, C::CacheWrite5m, C::InputFresh],
         C::OutputText => &[C::OutputText],
         C::OutputReasoning => &[C::OutputReasoning, C::OutputText],
+        C::OutputReasoningAudio => &[C::OutputReasoningAudio, C::OutputAudio],
         C::OutputAudio => &[C::OutputAudio],
         C::OutputImage => &[C::OutputImage],
     }
@@ -331,7 +332,10 @@ const fn priced_as(class: TokenClass) -> &'static [TokenClass] {
 /// Which side of the bill a class is on.
 const fn is_output(class: TokenClass) -> bool {
     use TokenClass as C;
-    matches!(class, C::OutputText | C::OutputReasoning | C::OutputAudio | C::OutputImage)
+    matches!(
+        class,
+        C::OutputText | C::OutputReasoning | C::OutputAudio | C::OutputImage | C::OutputReasoningAudio
+    )
 }
 
 /// What a quantity without a price means.

@@ -10,6 +10,8 @@
 use crate::config::{BadTag, Identify, RequiredTag};
 use bursar_domain::{Anomalies, Anomaly, Identity, IdentitySource, Label, Tags, TraceId};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What the headers of a request say about its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,73 @@ pub struct Identified {
     pub trace: Option<TraceId>,
     /// What was dropped.
     pub anomalies: Anomalies,
+}
+
+/// Identities seen before, by the headers that made them: most clients send the same ones each time.
+#[derive(Debug, Default)]
+pub struct IdentityCache {
+    key: Vec<u8>,
+    known: HashMap<Box<[u8]>, (Arc<Identity>, Anomalies)>,
+}
+
+/// Most identities that one worker remembers, and the longest headers it remembers them by.
+const CACHE_MAX: usize = 256;
+const CACHE_KEY_MAX: usize = 1024;
+
+impl IdentityCache {
+    /// As [`identify`], with the identity shared by all requests that carry the same headers.
+    pub fn identify(
+        &mut self,
+        headers: &HeaderMap,
+        config: &Identify,
+    ) -> Result<(Arc<Identity>, Option<TraceId>, Anomalies), IdentityError> {
+        let usable = config.trust_headers && self.make_key(headers, config.aliases);
+        if usable && let Some((identity, anomalies)) = self.known.get(self.key.as_slice()) {
+            let trace = headers.get(&TRACEPARENT).and_then(trace_id);
+            return Ok((Arc::clone(identity), trace, *anomalies));
+        }
+        let found = identify(headers, config)?;
+        let identity = Arc::new(found.identity);
+        if usable {
+            if self.known.len() >= CACHE_MAX {
+                self.known.clear();
+            }
+            self.known.insert(self.key.as_slice().into(), (Arc::clone(&identity), found.anomalies));
+        }
+        Ok((identity, found.trace, found.anomalies))
+    }
+
+    /// Writes the headers that make an identity into the key; `false` when they are too long, or
+    /// when one of them is different for every request.
+    fn make_key(&mut self, headers: &HeaderMap, aliases: bool) -> bool {
+        self.key.clear();
+        for (name, value) in headers {
+            let header = name.as_str();
+            if header == "x-portkey-trace-id" {
+                return false;
+            }
+            if header.starts_with(OWN_PREFIX) || header == BAGGAGE.as_str() || (aliases && is_alias(header)) {
+                self.key.extend_from_slice(header.as_bytes());
+                self.key.push(b':');
+                self.key.extend_from_slice(value.as_bytes());
+                self.key.push(b'\n');
+            }
+        }
+        self.key.len() <= CACHE_KEY_MAX
+    }
+}
+
+fn is_alias(header: &str) -> bool {
+    matches!(
+        header,
+        "x-litellm-tags"
+            | "x-litellm-end-user-id"
+            | "x-portkey-metadata"
+            | "openai-organization"
+            | "openai-project"
+            | "helicone-user-id"
+            | "helicone-session-id"
+    ) || header.starts_with(HELICONE_PROPERTY)
 }
 
 /// Why a request was refused for its identity.

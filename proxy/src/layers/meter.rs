@@ -51,7 +51,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
     };
     let wanted = route.include_usage && api.has_include_usage();
     let rewrite = if wanted && !head.headers.contains_key(header::CONTENT_ENCODING) {
-        rewrite(&mut held, rest.is_none())
+        rewrite(&mut held, rest.is_none(), progress.borrow().is_stream())
     } else {
         Rewrite::None
     };
@@ -135,9 +135,12 @@ enum Rewrite {
 }
 
 /// Asks the upstream for usage in a stream, where the client did not.
-fn rewrite(held: &mut Vec<Bytes>, whole: bool) -> Rewrite {
+fn rewrite(held: &mut Vec<Bytes>, whole: bool, stream: bool) -> Rewrite {
     if !whole {
         return Rewrite::Streaming(Box::new(IncludeUsage::new()));
+    }
+    if !stream {
+        return Rewrite::None;
     }
     match include::include_usage(held) {
         Some(changed) => {
@@ -165,7 +168,7 @@ async fn relay(
         head.headers.remove(header::CONTENT_LENGTH);
     }
     if reply_headers.request_id
-        && let Ok(value) = HeaderValue::try_from(id.to_string())
+        && let Ok(value) = HeaderValue::from_bytes(&id.to_ascii())
     {
         head.headers.insert("x-bursar-request-id", value);
     }
@@ -181,7 +184,7 @@ async fn relay(
 
 /// The filter for a stream that was asked for usage on the client's behalf.
 fn hide_usage(exchange: &mut Exchange, headers: &http::HeaderMap, may_inject: bool) -> Option<HideUsage> {
-    if !may_inject || exchange.request.borrow().facts().include_usage || !is_stream(headers) {
+    if !may_inject || exchange.request.borrow().asks_for_usage() || !is_stream(headers) {
         return None;
     }
     if headers.contains_key(header::CONTENT_ENCODING) {

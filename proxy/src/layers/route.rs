@@ -8,14 +8,15 @@
 
 use crate::app::App;
 use crate::call::Call;
-use crate::config::{Dialect, NoRoute};
+use crate::config::{Dialect, Matched, NoRoute};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
 use crate::http::Request;
 use crate::upstream::Origin;
 use crate::usage::{self, Api};
-use bursar_domain::{Anomalies, Identity, Label, RequestId};
+use bursar_domain::{Anomalies, Label, RequestId};
 use http::uri::PathAndQuery;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Gives `request` its route.
@@ -38,13 +39,13 @@ pub fn route(app: &App, id: RequestId, request: Request) -> Result<Call, Failure
         authority: matched.authority.clone().into_owned(),
         protocol: matched.route.protocol,
     };
-    let api = match matched.route.dialect {
-        Dialect::PassThrough => Api::Unmetered,
-        Dialect::OpenAi | Dialect::Anthropic => usage::api_of(&head.method, &matched.path()),
-    };
-    let Ok(target) = PathAndQuery::try_from(matched.target(head.uri.query())) else {
+    let Some(target) = target_of(&matched, &head.uri) else {
         let kind = FailureKind::Rejected(Rejection::PathEncoding);
         return Err(Failure { kind, dialect: matched.route.dialect, request: Some(id) });
+    };
+    let api = match matched.route.dialect {
+        Dialect::PassThrough => Api::Unmetered,
+        Dialect::OpenAi | Dialect::Anthropic => usage::api_of(&head.method, target.path()),
     };
     let region = matched.region().and_then(Label::lossy);
     let route = Arc::clone(matched.route);
@@ -58,10 +59,18 @@ pub fn route(app: &App, id: RequestId, request: Request) -> Result<Call, Failure
         target,
         region,
         api,
-        identity: Arc::new(Identity::unallocated()),
+        identity: None,
         trace: None,
         anomalies: Anomalies::default(),
     })
+}
+
+/// What to ask the upstream for. A bare route asks for just what the client did.
+fn target_of(matched: &Matched<'_, '_>, uri: &http::Uri) -> Option<PathAndQuery> {
+    if matched.rest.len() == uri.path().len() && matches!(matched.path(), Cow::Borrowed(_)) {
+        return uri.path_and_query().cloned();
+    }
+    PathAndQuery::try_from(matched.target(uri.query())).ok()
 }
 
 /// The error shape for a request that has no route.

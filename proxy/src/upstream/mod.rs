@@ -144,7 +144,8 @@ impl Pool {
                 },
             }
         }
-        self.send_on_new(origin, request, connect_timeout).await
+        // Boxed: a handshake's state is large and rarely needed, and every request would carry room for it.
+        Box::pin(self.send_on_new(origin, request, connect_timeout)).await
     }
 
     /// Drops connections that have been idle for too long.

@@ -69,6 +69,18 @@ impl RequestProgress {
         self.scan.facts()
     }
 
+    /// Whether a stream was asked for, so far.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        self.scan.is_stream()
+    }
+
+    /// Whether the client asked for usage in the stream, so far.
+    #[must_use]
+    pub const fn asks_for_usage(&self) -> bool {
+        self.scan.asks_for_usage()
+    }
+
     /// How much has passed.
     #[must_use]
     pub const fn bytes(&self) -> u64 {

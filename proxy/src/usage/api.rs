@@ -6,9 +6,10 @@
 //!
 //! Not here: providers' deviations within an API (`flavour`).
 
+use bursar_domain::Label;
 use http::Method;
 use percent_encoding::percent_decode_str;
-use std::borrow::Cow;
+use std::sync::OnceLock;
 
 /// An API within a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +57,14 @@ impl Api {
         }
     }
 
+    /// The name as a label; shared, since every record has one.
+    #[must_use]
+    pub fn label(self) -> Label {
+        static LABELS: [OnceLock<Label>; 11] = [const { OnceLock::new() }; 11];
+        let make = || Label::fixed(self.name());
+        LABELS.get(self as usize).map_or_else(make, |label| label.get_or_init(make).clone())
+    }
+
     /// Whether a reply of this API can count at all.
     #[must_use]
     pub const fn is_metered(self) -> bool {
@@ -72,48 +81,53 @@ impl Api {
 /// The API that `method` on `path` calls. A query in `path` is ignored.
 #[must_use]
 pub fn api_of(method: &Method, path: &str) -> Api {
-    let segments = segments(path);
-    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    let path = without_query(path);
+    if memchr::memchr(b'%', path.as_bytes()).is_some() {
+        return api_of_decoded(method, &percent_decode_str(path).decode_utf8_lossy());
+    }
+    api_of_decoded(method, path)
+}
+
+fn api_of_decoded(method: &Method, path: &str) -> Api {
     let post = *method == Method::POST;
-    match segments.as_slice() {
-        [.., "chat", "completions"] => {
-            if post {
-                Api::OpenAiChat
-            } else {
-                Api::ChatStoreGet
-            }
-        }
-        [.., "chat", "completions", _] | [.., "chat", "completions", _, "messages"] => Api::ChatStoreGet,
-        [.., "completions"] if post => Api::LegacyCompletions,
-        [.., "embeddings"] if post => Api::Embeddings,
-        [.., "moderations"] if post => Api::Moderation,
-        [.., "responses"] if post => Api::Responses,
-        [.., "responses", "compact"] if post => Api::ResponsesCompact,
-        [.., "responses", "input_tokens"] if post => Api::CountTokens,
-        [.., "responses", _] if *method == Method::GET => Api::ResponsesGet,
-        [.., "responses", _, "cancel"] if post => Api::ResponsesGet,
-        [.., "responses", _, "input_items"] if *method == Method::GET => Api::ResponsesGet,
-        [.., "threads", _, "messages"] => Api::Unmetered,
-        [.., "messages"] if post => Api::Messages,
-        [.., "messages", "count_tokens"] if post => Api::CountTokens,
+    let get = *method == Method::GET;
+    match tail(path) {
+        [_, _, "chat", "completions"] => if post { Api::OpenAiChat } else { Api::ChatStoreGet },
+        [_, "chat", "completions", _] | ["chat", "completions", _, "messages"] => Api::ChatStoreGet,
+        [_, _, _, "completions"] if post => Api::LegacyCompletions,
+        [_, _, _, "embeddings"] if post => Api::Embeddings,
+        [_, _, _, "moderations"] if post => Api::Moderation,
+        [_, _, _, "responses"] if post => Api::Responses,
+        [_, _, "responses", "compact"] if post => Api::ResponsesCompact,
+        [_, _, "responses", "input_tokens"] if post => Api::CountTokens,
+        [_, _, "responses", _] if get => Api::ResponsesGet,
+        [_, "responses", _, "cancel"] if post => Api::ResponsesGet,
+        [_, "responses", _, "input_items"] if get => Api::ResponsesGet,
+        [_, "threads", _, "messages"] => Api::Unmetered,
+        [_, _, _, "messages"] if post => Api::Messages,
+        [_, _, "messages", "count_tokens"] if post => Api::CountTokens,
         _ => Api::Unmetered,
     }
+}
+
+/// The last four segments of a path, the last one last; empty where there are fewer.
+fn tail(path: &str) -> [&str; 4] {
+    let mut last = path.rsplit('/').filter(|segment| !segment.is_empty());
+    let mut next = || last.next().unwrap_or_default();
+    let (d, c, b, a) = (next(), next(), next(), next());
+    [a, b, c, d]
 }
 
 /// The model that a path names, where the request body has none: Azure's deployments.
 #[must_use]
 pub fn model_in_path(path: &str) -> Option<String> {
-    let segments = segments(path);
-    let mut names = segments.iter().skip_while(|segment| *segment != "deployments").skip(1);
-    names.next().filter(|name| !name.is_empty()).map(|name| name.clone().into_owned())
+    let (_, rest) = without_query(path).split_once("/deployments/")?;
+    let name = rest.split('/').find(|segment| !segment.is_empty())?;
+    Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
 }
 
-fn segments(path: &str) -> Vec<Cow<'_, str>> {
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    path.split('/')
-        .filter(|segment| !segment.is_empty())
-        .map(|segment| percent_decode_str(segment).decode_utf8_lossy())
-        .collect()
+fn without_query(path: &str) -> &str {
+    path.split(['?', '#']).next().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -138,6 +138,18 @@ impl RequestScan {
         }
     }
 
+    /// Whether a stream is asked for, as far as the body was read.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        self.found.stream
+    }
+
+    /// Whether usage in the stream is asked for, as far as the body was read.
+    #[must_use]
+    pub const fn asks_for_usage(&self) -> bool {
+        self.found.include_usage
+    }
+
     /// The facts so far, as if the body ended here.
     #[must_use]
     pub fn facts(&self) -> RequestFacts {
