@@ -52,9 +52,6 @@ pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Resul
     prepare_headers(&mut head.headers, route, &origin);
     head.uri = http::Uri::from(target);
     head.extensions = http::Extensions::new();
-    if origin.protocol == crate::config::Protocol::Http2 || origin.secure {
-        head.uri = absolute(&origin, &head.uri);
-    }
     let request = http::Request::from_parts(head, body);
     let mut timer = IdleTimer::start(route.timeouts.response_head);
     let mut answer = pin!(pool.send(&origin, request, route.timeouts.connect));
@@ -70,15 +67,6 @@ pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Resul
             Ok((response, lease, timer.with_limit(route.timeouts.idle)))
         }
     }
-}
-
-/// HTTP/2 takes scheme and authority from the URI; HTTP/1.1 connections reduce it to origin form.
-fn absolute(origin: &Origin, uri: &http::Uri) -> http::Uri {
-    let mut parts = uri.clone().into_parts();
-    parts.scheme =
-        Some(if origin.secure { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
-    parts.authority = Some(origin.authority.clone());
-    http::Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
 fn prepare_headers(headers: &mut HeaderMap, route: &Route, origin: &Origin) {

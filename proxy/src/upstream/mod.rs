@@ -15,7 +15,7 @@ pub use request_body::{BodyFault, RequestBody, RequestProgress};
 
 use crate::config::Protocol;
 use crate::tasks;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use std::cell::RefCell;
@@ -122,7 +122,7 @@ impl Pool {
         let mut request = request;
         loop {
             if let Some(sender) = self.shared_connection(origin) {
-                match send_shared(sender, request).await {
+                match send_shared(sender, origin, request).await {
                     Ok(response) => return Ok((response, None)),
                     Err(Unsent::Retry(back)) => {
                         self.shared.borrow_mut().remove(origin);
@@ -136,7 +136,7 @@ impl Pool {
             if sender.ready().await.is_err() {
                 continue;
             }
-            match sender.try_send_request(request).await {
+            match sender.try_send_request(for_http1(request)).await {
                 Ok(response) => return Ok((response, Some(self.lease(origin, sender)))),
                 Err(mut error) => match error.take_message() {
                     Some(back) => request = back,
@@ -163,15 +163,14 @@ impl Pool {
         Lease { pool: Rc::clone(self), origin: origin.clone(), sender }
     }
 
+    /// The youngest idle connection that can take a request now. One whose last request is still being
+    /// sent (its reply came early) stays where it is: nobody waits for another's upload.
     fn take_idle(&self, origin: &Origin) -> Option<http1::SendRequest<RequestBody>> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(origin)?;
-        while let Some(Idle { sender, .. }) = list.pop() {
-            if !sender.is_closed() {
-                return Some(sender);
-            }
-        }
-        None
+        list.retain(|idle| !idle.sender.is_closed());
+        let at = list.iter().rposition(|idle| idle.sender.is_ready())?;
+        Some(list.remove(at).sender)
     }
 
     fn shared_connection(&self, origin: &Origin) -> Option<http2::SendRequest<RequestBody>> {
@@ -185,7 +184,7 @@ impl Pool {
     async fn send_on_new(
         self: &Rc<Self>,
         origin: &Origin,
-        mut request: http::Request<RequestBody>,
+        request: http::Request<RequestBody>,
         connect_timeout: Duration,
     ) -> Result<(http::Response<Incoming>, Option<Lease>), SendError> {
         let (io, is_http2) = self.connector.connect(origin, connect_timeout).await?;
@@ -203,7 +202,7 @@ impl Pool {
                 }
             });
             self.shared.borrow_mut().insert(origin.clone(), sender.clone());
-            return match send_shared(sender, request).await {
+            return match send_shared(sender, origin, request).await {
                 Ok(response) => Ok((response, None)),
                 Err(Unsent::Retry(_)) => Err(SendError::Connect(ConnectError::ClosedAtOnce)),
                 Err(Unsent::Final(error)) => Err(SendError::Broken(error)),
@@ -216,10 +215,29 @@ impl Pool {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        *request.version_mut() = http::Version::HTTP_11;
-        let response = sender.try_send_request(request).await.map_err(|e| SendError::Broken(e.into_error()))?;
+        let sent = sender.try_send_request(for_http1(request)).await;
+        let response = sent.map_err(|error| SendError::Broken(error.into_error()))?;
         Ok((response, Some(self.lease(origin, sender))))
     }
+}
+
+/// In HTTP/1.1 an origin is asked for a path; only proxies are asked for URLs (RFC 9112 §3.2.1).
+fn for_http1(mut request: http::Request<RequestBody>) -> http::Request<RequestBody> {
+    *request.version_mut() = http::Version::HTTP_11;
+    if request.uri().authority().is_some() {
+        *request.uri_mut() = request.uri().path_and_query().cloned().map(Uri::from).unwrap_or_default();
+    }
+    request
+}
+
+/// HTTP/2 takes scheme and authority from the URI (RFC 9113 §8.3.1).
+fn for_http2(mut request: http::Request<RequestBody>, origin: &Origin) -> http::Request<RequestBody> {
+    *request.version_mut() = http::Version::HTTP_2;
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(if origin.secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(origin.authority.clone());
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request
 }
 
 /// Why a request on a shared connection has no reply.
@@ -232,13 +250,13 @@ enum Unsent {
 
 async fn send_shared(
     mut sender: http2::SendRequest<RequestBody>,
-    mut request: http::Request<RequestBody>,
+    origin: &Origin,
+    request: http::Request<RequestBody>,
 ) -> Result<http::Response<Incoming>, Unsent> {
     if sender.ready().await.is_err() {
         return Err(Unsent::Retry(Box::new(request)));
     }
-    *request.version_mut() = http::Version::HTTP_2;
-    match sender.try_send_request(request).await {
+    match sender.try_send_request(for_http2(request, origin)).await {
         Ok(response) => Ok(response),
         Err(mut error) => match error.take_message() {
             Some(back) => Err(Unsent::Retry(Box::new(back))),
