@@ -13,6 +13,7 @@ use crate::upstream::Lease;
 use crate::usage::{Ending, HideUsage};
 use bursar_ledger::Receipt;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use std::collections::VecDeque;
@@ -47,6 +48,7 @@ pub struct Relay {
     lease: Option<Lease>,
     hide: Option<HideUsage>,
     ready: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
     scratch: Vec<Bytes>,
     idle: IdleTimer,
     end: End,
@@ -59,9 +61,11 @@ enum End {
     Open,
     /// Settled; waiting for the ledger's receipt before the last frames go out.
     Receipt(Receipt),
-    /// Nothing more to wait for; `ready` may hold last frames.
+    /// Nothing more to wait for; `ready` may hold last frames, and then there may be trailers.
     Done,
-    /// The upstream broke; `ready` may hold last frames, then this error.
+    /// The upstream broke; `ready` may hold last frames.
+    Breaking(BoxError),
+    /// All that came was handed over, and the server had its chance to send it: now the error.
     Broken(BoxError),
     /// All said.
     Over,
@@ -77,8 +81,18 @@ impl Relay {
         idle: IdleTimer,
     ) -> Self {
         let size = if hide.is_some() { SizeHint::default() } else { inner.size_hint() };
-        let mut relay =
-            Self { inner, exchange, lease, hide, ready: VecDeque::new(), scratch: Vec::new(), idle, end: End::Open, size };
+        let mut relay = Self {
+            inner,
+            exchange,
+            lease,
+            hide,
+            ready: VecDeque::new(),
+            trailers: None,
+            scratch: Vec::new(),
+            idle,
+            end: End::Open,
+            size,
+        };
         if relay.inner.is_end_stream() {
             relay.finish();
         }
@@ -110,11 +124,13 @@ impl Relay {
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     self.idle.progress();
-                    // Trailers are not kept: no LLM API sends any behind a JSON reply.
-                    if let Ok(data) = frame.into_data() {
-                        *room = room.saturating_sub(data.len() as u64);
-                        self.exchange.body(&data);
-                        self.ready.push_back(data);
+                    match frame.into_data() {
+                        Ok(data) => {
+                            *room = room.saturating_sub(data.len() as u64);
+                            self.exchange.body(&data);
+                            self.ready.push_back(data);
+                        }
+                        Err(other) => self.trailers = other.into_trailers().ok(),
                     }
                     match (self.inner.is_end_stream(), *room) {
                         (true, _) => {}
@@ -167,7 +183,7 @@ impl Relay {
         self.lease = None;
         // Waiting for a receipt would only delay the bad news.
         drop(self.exchange.settle(Ending::UpstreamCut));
-        self.end = End::Broken(error);
+        self.end = End::Breaking(error);
     }
 
     fn flush(&mut self) {
@@ -188,21 +204,14 @@ impl Relay {
                     continue;
                 }
                 End::Done => {
-                    let next = self.ready.pop_front();
+                    let data = self.ready.pop_front().map(Frame::data);
+                    let next = data.or_else(|| self.trailers.take().map(Frame::trailers));
                     if next.is_none() {
                         self.end = End::Over;
                     }
-                    return Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))));
+                    return Poll::Ready(next.map(Ok));
                 }
-                End::Broken(_) => {
-                    if let Some(bytes) = self.ready.pop_front() {
-                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
-                    }
-                    return match std::mem::replace(&mut self.end, End::Over) {
-                        End::Broken(error) => Poll::Ready(Some(Err(error))),
-                        _ => Poll::Ready(None),
-                    };
-                }
+                End::Breaking(_) | End::Broken(_) => return self.poll_broken(cx),
                 End::Over => return Poll::Ready(None),
             }
             if let Some(bytes) = self.ready.pop_front() {
@@ -217,23 +226,43 @@ impl Relay {
                 Poll::Ready(Some(Err(error))) => self.fail(error.into()),
                 Poll::Ready(Some(Ok(frame))) => {
                     self.idle.progress();
-                    let frame = match frame.into_data() {
-                        Ok(data) => self.data(data).map(Frame::data),
-                        Err(other) => Some(other),
+                    let data = match frame.into_data() {
+                        Ok(data) => self.data(data),
+                        Err(other) => {
+                            // Nothing follows trailers, and the server will not ask again behind them.
+                            self.trailers = other.into_trailers().ok();
+                            self.finish();
+                            continue;
+                        }
                     };
                     if self.inner.is_end_stream() {
                         self.finish();
-                        match frame.map(Frame::into_data) {
-                            // With a receipt outstanding the last frame waits for it.
-                            Some(Ok(data)) => self.ready.push_front(data),
-                            Some(Err(other)) => return Poll::Ready(Some(Ok(other))),
-                            None => {}
+                        // With a receipt outstanding the last frame waits for it.
+                        if let Some(data) = data {
+                            self.ready.push_front(data);
                         }
-                    } else if let Some(frame) = frame {
-                        return Poll::Ready(Some(Ok(frame)));
+                    } else if let Some(data) = data {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                 }
             }
+        }
+    }
+
+    /// Hands over what came before the break, then the error. The server drops what it has not sent
+    /// when a body fails, so it gets one turn to send it.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BoxError>>> {
+        if let Some(bytes) = self.ready.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        match std::mem::replace(&mut self.end, End::Over) {
+            End::Breaking(error) => {
+                self.end = End::Broken(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            End::Broken(error) => Poll::Ready(Some(Err(error))),
+            _ => Poll::Ready(None),
         }
     }
 }
@@ -260,9 +289,9 @@ impl Body for ReplyBody {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Relay(relay) => match relay.end {
-                End::Done => relay.ready.is_empty(),
+                End::Done => relay.ready.is_empty() && relay.trailers.is_none(),
                 End::Over => true,
-                End::Open | End::Receipt(_) | End::Broken(_) => false,
+                End::Open | End::Receipt(_) | End::Breaking(_) | End::Broken(_) => false,
             },
         }
     }
@@ -302,7 +331,8 @@ impl IdleTimer {
         self
     }
 
-    fn progress(&mut self) {
+    /// Something has happened.
+    pub fn progress(&mut self) {
         self.progressed = true;
     }
 
