@@ -52,12 +52,21 @@ pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Resul
     prepare_headers(&mut head.headers, route, &origin);
     head.uri = http::Uri::from(target);
     head.extensions = http::Extensions::new();
+    let progress = Rc::clone(body.progress());
+    let mut passed = progress.borrow().bytes();
     let request = http::Request::from_parts(head, body);
     let mut timer = IdleTimer::start(route.timeouts.response_head);
     let mut answer = pin!(pool.send(&origin, request, route.timeouts.connect));
-    let result = poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending => timer.poll_expired(cx).map_or(Poll::Pending, |_| Poll::Ready(None)),
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(result) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        // The upstream owes its answer from the end of the request: a long upload is no silence.
+        let now = progress.borrow().bytes();
+        if std::mem::replace(&mut passed, now) != now {
+            timer.progress();
+        }
+        timer.poll_expired(cx).map_or(Poll::Pending, |_| Poll::Ready(None))
     })
     .await;
     match result {

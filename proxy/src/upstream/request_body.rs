@@ -127,6 +127,12 @@ impl RequestBody {
         body
     }
 
+    /// What has passed of the body and what it says.
+    #[must_use]
+    pub const fn progress(&self) -> &Rc<RefCell<RequestProgress>> {
+        &self.progress
+    }
+
     fn push(&mut self, piece: Bytes) {
         match &mut self.rewrite {
             None => self.ready.push_back(piece),
