@@ -70,8 +70,9 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
     match forward::forward(pool, &route, outgoing).await {
         Ok(answer) => Ok(relay(exchange, answer, may_inject, route.response_headers, id).await),
         Err(error) => {
-            drop(exchange.settle(Ending::UpstreamCut));
             let fault = progress.borrow().broken;
+            // A request that its client did not finish is no failure of the upstream.
+            drop(exchange.settle(if fault.is_some() { Ending::ClientAbort } else { Ending::UpstreamCut }));
             Err(match (fault, error) {
                 (Some(fault), _) => fail.body(fault, limit),
                 (None, ForwardError::Send(error)) => fail.kind(FailureKind::Upstream(error)),
