@@ -5,7 +5,7 @@
 use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::guard::Limits;
-use bursar_domain::{Clock, Cost, Label, Timestamp, UsageRecord};
+use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
 use bursar_ledger::{Health, Ledger};
 use bursar_policies::price::{Ask, PriceBook};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Prices {
 
 impl bursar_ledger::Pricer for Prices {
     fn price(&self, record: &UsageRecord) -> Cost {
-        self.0.price(&Ask {
+        let mut cost = self.0.price(&Ask {
             provider: record.provider.as_str(),
             model_served: record.model_served.as_ref().map(Label::as_str),
             model_requested: record.model_requested.as_ref().map(Label::as_str),
@@ -87,6 +87,12 @@ impl bursar_ledger::Pricer for Prices {
             at: record.started_at,
             usage: &record.usage,
             by_model: &record.by_model,
-        })
+        });
+        // A count that could not be used is a part without a price.
+        let unusable = [Anomaly::InvalidCount, Anomaly::ImplausibleCount];
+        if cost.status == CostStatus::Priced && unusable.iter().any(|a| record.anomalies.contains(*a)) {
+            cost.status = CostStatus::PartlyPriced;
+        }
+        cost
     }
 }
