@@ -10,7 +10,7 @@ use crate::failure::{Failure, FailureKind};
 /// Lets `call` pass unless usage could not be recorded and the configuration says to fail closed.
 pub fn admit(app: &App, call: Call) -> Result<Call, Failure> {
     if app.config.ledger.fail == FailMode::Closed
-        && let Some(reason) = app.ledger_trouble()
+        && let Some(reason) = app.ledger_shortage()
     {
         let kind = FailureKind::LedgerClosed { reason };
         return Err(Failure { kind, dialect: call.route.dialect, request: Some(call.id) });
