@@ -142,7 +142,7 @@ impl Exchange {
         self.hand_over(record)
     }
 
-    /// Writes the record of a reply that is here whole, priced already, and tells its figures.
+    /// Writes the record of a reply that is here whole and tells its figures.
     pub fn settle_with_figures(&mut self) -> (Option<Receipt>, Figures) {
         self.state = State::Settled;
         let mut record = self.record(Ending::Complete);
@@ -153,7 +153,10 @@ impl Exchange {
             source: record.usage_source,
             cost: cost.clone(),
         };
-        record.cost = Some(cost);
+        if record.metering == Metering::Count {
+            // Whether any other counts, and so has a cost of its own, the ledger decides.
+            record.cost = Some(cost);
+        }
         (self.hand_over(record), figures)
     }
 
