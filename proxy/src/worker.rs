@@ -8,7 +8,7 @@
 //! Not here: sockets (`listen`), the path of a request (`stack`).
 
 use crate::app::App;
-use crate::guard::{self, ConnState, Deadlines, GuardedIo, Limits, Overdue, Protocol, Ticker};
+use crate::guard::{self, ConnState, Deadlines, GuardedIo, Limits, Overdue, Phase, Protocol, Ticker};
 use crate::http::{BoxError, Frame, Request, Response};
 use crate::ids::IdSource;
 use crate::reply::ReplyBody;
@@ -219,10 +219,12 @@ impl Worker {
         let mut served = pin!(served);
         poll_fn(|cx| {
             connection.register(cx);
-            if connection.stop.get() == Stop::Now {
+            if connection.stop.get() == Stop::Now || served.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            served.as_mut().poll(cx)
+            // Nobody serves it yet, so nobody else could tell it to stop.
+            let is_silent = connection.state.phase() == Phase::AwaitingFirstByte;
+            if is_silent && connection.stop.get() != Stop::No { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
