@@ -1,0 +1,232 @@
+//! The sidecar itself, put together as `serve` does it, over in-memory connections.
+
+use crate::{Client, Http2Client, Http2Provider, ManualClock, Provider};
+use bursar::app::{App, Prices};
+use bursar::config::{Config, Sources};
+use bursar::tasks;
+use bursar::upstream::Connector;
+use bursar::worker::Worker;
+use bursar_domain::{Cost, UsageRecord};
+use bursar_ledger::{Durability, Ledger, OfflineLedger, Options, Pricer, RecordRange, StoredRecord};
+use bursar_policies::price::PriceBook;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// 2026-11-22T12:00:00Z, where every test begins.
+pub const START_MICROS: i64 = 1_795_348_800_000_000;
+
+/// Routes to the fake providers.
+const ROUTES: &str = "
+builtin_routes: false
+routes:
+  - { prefix: /openai, upstream: 'http://provider.test', provider: openai }
+  - { prefix: /anthropic, upstream: 'http://provider.test/base', provider: anthropic }
+  - { prefix: /silent, upstream: 'http://provider.test', provider: openai, include_usage: false }
+  - { prefix: /costly, upstream: 'http://provider.test', provider: openai, response_headers: { cost: true } }
+  - { prefix: /secure, upstream: 'https://provider.test', provider: openai }
+  - { prefix: /h2, upstream: 'http://h2.test', provider: openai, protocol: http2 }
+  - { prefix: /other, upstream: 'http://provider.test', provider: voyage }
+";
+
+/// Holds the ledger's writer back while it is closed.
+#[derive(Clone, Debug, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn set(&self, closed: bool) {
+        *self.0.0.lock().unwrap() = closed;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(closed, |closed| *closed).unwrap());
+    }
+}
+
+/// Opens the gate when a test ends, however it ends: the ledger waits for its writer.
+#[derive(Debug)]
+struct OpensAtEnd(Gate);
+
+impl Drop for OpensAtEnd {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+struct GatedPrices {
+    gate: Gate,
+    prices: Arc<Prices>,
+}
+
+impl Pricer for GatedPrices {
+    fn price(&self, record: &UsageRecord) -> Cost {
+        self.gate.pass();
+        Pricer::price(self.prices.as_ref(), record)
+    }
+}
+
+/// A sidecar with fake providers behind it.
+#[derive(Debug)]
+pub struct System {
+    /// The provider.
+    pub provider: Provider,
+    /// The provider behind `/h2`.
+    pub http2_provider: Http2Provider,
+    /// The wall clock.
+    pub clock: Arc<ManualClock>,
+    /// The parts that all workers share.
+    pub app: Arc<App>,
+    /// The worker.
+    pub worker: Rc<Worker>,
+    gate: OpensAtEnd,
+    dir: tempfile::TempDir,
+}
+
+/// How a sidecar is set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The routes, in YAML.
+    pub routes: String,
+    /// Further settings, in YAML.
+    pub settings: String,
+    /// How upstreams are reached; without one, the fake providers are.
+    pub connector: Option<Connector>,
+    /// Most records in one group of the ledger.
+    pub group_records_max: usize,
+}
+
+impl Setup {
+    /// The fake providers, with further settings.
+    #[must_use]
+    pub fn new(settings: &str) -> Self {
+        Self {
+            routes: ROUTES.to_owned(),
+            settings: settings.to_owned(),
+            connector: None,
+            group_records_max: 4096,
+        }
+    }
+
+    /// Runs `test` against this sidecar, in paused time.
+    pub fn run<Fut: Future<Output = ()>>(self, test: impl FnOnce(System) -> Fut) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            test(System::start(self)).await;
+        });
+    }
+}
+
+/// Runs `test` against a sidecar with further settings, in paused time.
+pub fn run<Fut: Future<Output = ()>>(settings: &str, test: impl FnOnce(System) -> Fut) {
+    Setup::new(settings).run(test);
+}
+
+impl System {
+    fn start(setup: Setup) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("{}\n{}\n", setup.routes, setup.settings);
+        let config = Config::load(Sources::from_text(&text)).unwrap_or_else(|errors| panic!("{errors}"));
+        let prices = Arc::new(Prices::new(PriceBook::builtin().unwrap()));
+        let clock = Arc::new(ManualClock::at(START_MICROS));
+        let gate = Gate::default();
+        let durability = match config.ledger.durability {
+            bursar::config::Durability::Sync => Durability::Sync,
+            bursar::config::Durability::Group => Durability::Group,
+            bursar::config::Durability::Relaxed => Durability::Relaxed,
+        };
+        let options = Options {
+            durability,
+            queue_entries_max: config.ledger.queue_entries_max,
+            group_delay: config.ledger.group_delay,
+            group_records_max: setup.group_records_max,
+            ..Options::new(&dir.path().join("ledger"))
+        };
+        let pricer = Arc::new(GatedPrices { gate: gate.clone(), prices: prices.clone() });
+        let (ledger, _) = Ledger::open(options, clock.clone(), pricer).unwrap();
+        let app = App::new(config, ledger, prices, clock.clone());
+        let (provider, http2_provider) = (Provider::default(), Http2Provider::default());
+        let connector = setup.connector.unwrap_or_else(|| to(&provider, &http2_provider));
+        let worker = Worker::new(&app, connector);
+        worker.start_sweeper();
+        Self { provider, http2_provider, clock, app, worker, gate: OpensAtEnd(gate), dir }
+    }
+
+    /// A new connection to the sidecar.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.connect())
+    }
+
+    /// A new connection to the sidecar that speaks HTTP/2.
+    pub async fn http2_client(&self) -> Http2Client {
+        Http2Client::new(self.connect()).await
+    }
+
+    /// A new connection to the sidecar, as bytes.
+    #[must_use]
+    pub fn connect(&self) -> tokio::io::DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        tasks::start(Rc::clone(&self.worker).connection(theirs));
+        ours
+    }
+
+    /// From now on the ledger writes nothing.
+    pub fn hold_ledger(&self) {
+        self.gate.0.set(true);
+    }
+
+    /// The ledger goes on writing.
+    pub fn release_ledger(&self) {
+        self.gate.0.set(false);
+    }
+
+    /// The value of a sample on the metrics page.
+    #[must_use]
+    pub fn metric(&self, sample: &str) -> u64 {
+        let page = self.app.metrics.page(&self.app.ledger.stats());
+        let line = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Ends the sidecar; what its ledger wrote stays in the directory as long as that is kept.
+    pub async fn close(self) -> tempfile::TempDir {
+        let Self { provider, app, worker, gate, dir, .. } = self;
+        drop(gate);
+        worker.end_all();
+        worker.settled().await;
+        drop(worker);
+        // Tasks of HTTP/2 streams and of upstream connections end when they see that nobody is left.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(provider.unscripted(), 0, "the provider was asked more often than scripted");
+        app.ledger.clone().close().unwrap();
+        drop(app);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        dir
+    }
+
+    /// Ends the sidecar and reads what its ledger holds.
+    pub async fn records(self) -> Vec<StoredRecord> {
+        let dir = self.close().await;
+        let ledger = OfflineLedger::open(&dir.path().join("ledger")).unwrap();
+        ledger.records(RecordRange::default()).map(Result::unwrap).collect()
+    }
+
+    /// Ends the sidecar and returns its only record.
+    pub async fn record(self) -> UsageRecord {
+        let mut records = self.records().await;
+        assert_eq!(records.len(), 1, "one request leaves one record: {records:#?}");
+        records.remove(0).record
+    }
+}
+
+fn to(provider: &Provider, http2: &Http2Provider) -> Connector {
+    let (provider, http2) = (provider.clone(), http2.clone());
+    Connector::Memory(Rc::new(move |origin| match origin.authority.host() {
+        "h2.test" => Ok(http2.connect()),
+        _ => provider.connect(),
+    }))
+}

@@ -1,0 +1,26 @@
+//! The scenarios: one binary, so that the tests link once. Each module is one promise seen from outside.
+//!
+//! Not here: the harness (`harness/`), the whole binary (`proxy/tests/cli.rs`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a failed expectation is a failed test"
+)]
+
+mod compressed;
+mod cuts;
+mod deploy_examples;
+mod drain;
+mod errors;
+mod http_rules;
+mod http_versions;
+mod identity;
+mod ledger_modes;
+mod metering;
+mod streaming;
+mod tidy;
+mod timeouts;
+mod transcripts;
+mod usage_chunk;
