@@ -20,6 +20,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What a handler needs.
@@ -36,15 +37,25 @@ pub async fn serve(
     shutdown: watch::Receiver<Shutdown>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut end = shutdown.clone();
+    let (mut end, mut last) = (shutdown.clone(), shutdown.clone());
     let router = router(Admin { app, shutdown });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            // A dropped sender means the process is ending too.
-            let _ = end.wait_for(|state| *state == Shutdown::Now).await;
-        })
-        .await
+    // A dropped sender means the process is ending too.
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = end.wait_for(|state| *state == Shutdown::Now).await;
+    });
+    let out_of_time = async move {
+        let _ = last.wait_for(|state| *state == Shutdown::Now).await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        result = served => result,
+        () = out_of_time => Ok(()),
+    }
 }
+
+/// How long answers that are under way may take when the process ends. A reader that has stopped
+/// reading must not keep it.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 fn router(admin: Admin) -> Router {
     let guarded = Router::new()
