@@ -10,6 +10,7 @@ use crate::config::{Auth, CREDENTIAL_HEADERS, Route};
 use crate::layers::identify::OWN_PREFIX;
 use crate::reply::IdleTimer;
 use crate::upstream::{Lease, Origin, Pool, RequestBody, SendError};
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
@@ -73,6 +74,9 @@ pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Resul
         None => Err(ForwardError::TimedOut(route.timeouts.response_head)),
         Some(result) => {
             let (response, lease) = result?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(SendError::Switched.into());
+            }
             Ok((response, lease, timer.with_limit(route.timeouts.idle)))
         }
     }

@@ -160,8 +160,13 @@ async fn relay(
     reply_headers: ResponseHeaders,
     id: RequestId,
 ) -> Response {
-    let (response, lease, idle) = answer;
+    let (response, mut lease, idle) = answer;
     let (mut head, body) = response.into_parts();
+    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.contains_key(header::CONTENT_LENGTH) {
+        // The coding wins and the length must go; the connection is not to be trusted (RFC 9112 §6.3).
+        head.headers.remove(header::CONTENT_LENGTH);
+        lease = None;
+    }
     exchange.head(head.status.as_u16(), &head.headers);
     forward::strip_hop_by_hop(&mut head.headers);
     let hide = hide_usage(&mut exchange, &head.headers, may_inject);

@@ -61,6 +61,9 @@ pub enum SendError {
     /// The connection broke before the reply's head was complete.
     #[error("the upstream closed the connection or sent no valid HTTP reply")]
     Broken(#[source] hyper::Error),
+    /// It answered 101, although upgrades are never asked for.
+    #[error("the upstream switched protocols, which nobody asked for")]
+    Switched,
 }
 
 /// The connections of one worker.
