@@ -36,7 +36,9 @@ fn brotli(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-const ENCODINGS: [(&str, fn(&[u8]) -> Vec<u8>); 4] =
+type Encode = fn(&[u8]) -> Vec<u8>;
+
+const ENCODINGS: [(&str, Encode); 4] =
     [("gzip", gzip), ("deflate", deflate), ("zstd", zstandard), ("br", brotli)];
 
 #[test]

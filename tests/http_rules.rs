@@ -516,3 +516,70 @@ fn requests_side_by_side_get_connections_of_their_own() {
         assert_eq!(system.records().await.len(), 3);
     });
 }
+
+#[test]
+fn informational_replies_of_the_upstream_are_skipped() {
+    run("", |system| async move {
+        let mut answer = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".to_vec();
+        answer.extend(reply(200, &[("content-type", "application/json")], CHAT_REPLY.as_bytes()));
+        system.provider.script([Step::Send(answer)]);
+        let mut client = system.client();
+        client.post(CHAT_PATH, &[], CHAT).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status(), reply.text().as_str()), (200, CHAT_REPLY));
+        assert_eq!(system.record().await.usage.output_total(), Some(500));
+    });
+}
+
+#[test]
+fn an_upstream_that_switches_protocols_unasked_is_502() {
+    run("", |system| async move {
+        let switch =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nraw";
+        system.provider.script([Step::Send(switch.as_bytes().to_vec()), Step::Stall]);
+        let mut client = system.client();
+        client.post(CHAT_PATH, &[], CHAT).await;
+        let reply = client.reply().await;
+        assert_eq!(reply.status(), 502, "{}", reply.head);
+        assert_eq!(reply.json()["error"]["code"], "upstream_unreachable");
+        let record = system.record().await;
+        assert_eq!((record.outcome, record.usage.output_total()), (Outcome::Error, None));
+    });
+}
+
+#[test]
+fn a_reply_with_two_framings_reaches_the_client_with_one() {
+    run("", |system| async move {
+        let mut answer =
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+        answer.extend(chunk(b"twelve chars"));
+        answer.extend(b"0\r\n\r\n");
+        system.provider.script([Step::Send(answer)]);
+        system.provider.json(200, "{}");
+        let mut client = system.client();
+        client.ask("GET", "/openai/v1/models", &[]).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.text().as_str(), reply.whole), ("twelve chars", true));
+        assert_eq!(reply.header("content-length"), None);
+        client.ask("GET", "/openai/v1/models", &[]).await;
+        assert_eq!(client.reply().await.text(), "{}");
+        assert_eq!(system.provider.connections(), 2, "its connection is not used again");
+    });
+}
+
+#[test]
+fn what_an_upstream_sends_unasked_is_never_the_answer_to_the_next_request() {
+    run("", |system| async move {
+        let head = [("content-type", "application/json")];
+        let mut answer = reply(200, &head, CHAT_REPLY.as_bytes());
+        answer.extend(reply(200, &head, b"{\"planted\":true}"));
+        system.provider.script([Step::Send(answer)]);
+        system.provider.json(200, CHAT_REPLY);
+        let mut client = system.client();
+        for _ in 0..2 {
+            client.post(CHAT_PATH, &[], CHAT).await;
+            assert_eq!(client.reply().await.text(), CHAT_REPLY);
+        }
+        assert_eq!(system.provider.connections(), 2);
+    });
+}

@@ -9,8 +9,10 @@ use bursar_tests::provider::SSE_HEAD;
 use bursar_tests::{Step, chunk, run, until};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http_body_util::BodyExt;
 use hyper::body::Frame;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 const H2_PATH: &str = "/h2/v1/chat/completions";
@@ -210,5 +212,22 @@ fn trailers_pass_from_http2_to_http2() {
         let received = system.http2_provider.received();
         assert_eq!(received[0].body, b"request");
         assert_eq!(received[0].trailers.as_ref().unwrap()["x-digest"], "abc");
+    });
+}
+
+#[test]
+fn an_http2_client_that_does_not_read_stops_the_upstream() {
+    run("", |system| async move {
+        let total = 32 << 20;
+        system.provider.reply(200, &[], &vec![b'x'; total]);
+        let mut client = system.http2_client().await;
+        let response = client.open(post("/other/v1/big", &[], "{}")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let ahead = system.provider.sent();
+        // The client's own window (2 MiB by hyper's default), and what the sidecar holds.
+        assert!(ahead < 4 << 20, "{ahead} bytes were taken from the upstream for nobody");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len(), total);
+        assert_eq!(system.record().await.outcome, Outcome::Ok);
     });
 }

@@ -5,6 +5,13 @@
 //! - Tests wait for events (a line, a reply, an exit), never for time; a watchdog ends what hangs.
 //!
 //! Not here: what happens on the wire (`tests/scenarios.rs` sees every byte, without sockets).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a failed expectation is a failed test"
+)]
 
 use serde_json::Value;
 use std::collections::HashSet;
