@@ -3,7 +3,7 @@
 //! Not here: calendar buckets of a report (`ledger::query`).
 
 use bursar_domain::Timestamp;
-use jiff::civil::{Date, DateTime};
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 /// A half-open range; an open end is `None`.
@@ -70,9 +70,8 @@ fn instant(text: &str, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Some(Timestamp::from_micros(at.as_microsecond()));
     }
-    let civil = text.parse::<Date>().map(|d| d.to_datetime(jiff::civil::Time::midnight()));
-    let civil = civil.or_else(|_| text.parse::<DateTime>()).ok()?;
-    let at = civil.to_zoned(zone.clone()).ok()?.timestamp();
+    // A date alone is its midnight.
+    let at = text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok()?.timestamp();
     Some(Timestamp::from_micros(at.as_microsecond()))
 }
 
