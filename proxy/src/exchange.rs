@@ -12,8 +12,8 @@ use crate::config::{Durability, Route};
 use crate::upstream::RequestProgress;
 use crate::usage::{self, Api, Ending, Reading, ReplyContext, ReplyMeter};
 use bursar_domain::{
-    Anomalies, Anomaly, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId,
-    UsageRecord, UsageSource,
+    Anomalies, Anomaly, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
+    UsageSource,
 };
 use bursar_ledger::{Pricer, Receipt, Wait};
 use std::cell::RefCell;

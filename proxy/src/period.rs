@@ -21,7 +21,9 @@ pub struct Period {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeriodError {
     /// Neither a date, a time nor an age.
-    #[error("--{option} {text:?} is no time: write 2026-11-01, 2026-11-01T09:00, 2026-11-01T09:00:00Z, or an age such as 24h or 7d")]
+    #[error(
+        "--{option} {text:?} is no time: write 2026-11-01, 2026-11-01T09:00, 2026-11-01T09:00:00Z, or an age such as 24h or 7d"
+    )]
     NotATime {
         /// `from` or `to`.
         option: &'static str,

@@ -48,11 +48,9 @@ pub fn parse_by(text: &str) -> Result<Vec<GroupKey>, ByError> {
 /// What stands for a key that a record does not have.
 fn absent(key: &GroupKey) -> &'static str {
     match key {
-        GroupKey::Team
-        | GroupKey::Workload
-        | GroupKey::Customer
-        | GroupKey::Session
-        | GroupKey::Tag(_) => "unallocated",
+        GroupKey::Team | GroupKey::Workload | GroupKey::Customer | GroupKey::Session | GroupKey::Tag(_) => {
+            "unallocated"
+        }
         _ => "unknown",
     }
 }
@@ -104,7 +102,8 @@ pub fn usage(
 /// An instant as RFC 3339 in UTC.
 #[must_use]
 pub fn rfc3339(at: Timestamp) -> String {
-    jiff::Timestamp::from_microsecond(at.micros()).map_or_else(|_| at.micros().to_string(), |at| at.to_string())
+    jiff::Timestamp::from_microsecond(at.micros())
+        .map_or_else(|_| at.micros().to_string(), |at| at.to_string())
 }
 
 fn figures(totals: &Totals, object: &mut Map<String, Value>) {

@@ -27,7 +27,8 @@ pub(crate) type Stack = Rc<dyn Fn(Request) -> LocalFuture<Result<Response, Infal
 /// The whole path of a request through one worker.
 pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stack {
     let (app, pool, ids) = (Arc::clone(app), Rc::clone(pool), Rc::clone(ids));
-    let (for_check, for_route, for_identify, for_admit) = (app.clone(), app.clone(), app.clone(), app.clone());
+    let (for_check, for_route, for_identify, for_admit) =
+        (app.clone(), app.clone(), app.clone(), app.clone());
     let identities = Rc::new(RefCell::new(IdentityCache::default()));
     let service = ServiceBuilder::new()
         // Outermost, so that whatever fails below becomes a reply in the provider's shape.

@@ -58,7 +58,9 @@ pub struct Worker {
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("connections", &self.connections.borrow().len()).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("connections", &self.connections.borrow().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -210,7 +212,8 @@ impl Worker {
     {
         let open = self.app.metrics.connections.inc();
         let guard = Registered { worker: Rc::clone(&self), number: self.register() };
-        if u64::try_from(open).is_ok_and(|open| open >= self.app.config.server.limits.connections_max as u64) {
+        if u64::try_from(open).is_ok_and(|open| open >= self.app.config.server.limits.connections_max as u64)
+        {
             self.app.metrics.connections_refused.inc();
             return;
         }

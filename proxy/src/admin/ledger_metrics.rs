@@ -26,7 +26,9 @@ pub(super) fn render(stats: &Stats) -> String {
     ];
     let mut page = String::new();
     for (name, help, value) in gauges {
-        page.push_str(&format!("# HELP bursar_{name} {help}.\n# TYPE bursar_{name} gauge\nbursar_{name} {value}\n"));
+        page.push_str(&format!(
+            "# HELP bursar_{name} {help}.\n# TYPE bursar_{name} gauge\nbursar_{name} {value}\n"
+        ));
     }
     for (name, help, value) in counters {
         page.push_str(&format!(

@@ -101,7 +101,8 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("requests", "Settled exchanges by provider and outcome", self.requests.clone());
         let tokens = Family::<TokenLabels, Counter>::default();
-        self.tokens = ["input", "output"].map(|direction| tokens.get_or_create_owned(&TokenLabels { direction }));
+        self.tokens =
+            ["input", "output"].map(|direction| tokens.get_or_create_owned(&TokenLabels { direction }));
         r.register("tokens", "Metered tokens by direction", tokens);
         let sources = Family::<SourceLabels, Counter>::default();
         let labels = UsageSource::ALL.iter().map(|source| SourceLabels { source: source.name() });
@@ -109,14 +110,38 @@ impl Metrics {
         r.register("usage_source", "Settled exchanges by where their token counts come from", sources);
         r.register("anomalies", "Exchanges that someone should look at, by kind", self.anomalies.clone());
         r.register("requests_in_flight", "Exchanges under way", self.in_flight.clone());
-        r.register("requests_refused", "Requests refused before they reached an upstream", self.refused.clone());
-        r.register("records_lost", "Usage records that the ledger could not take: traffic passed unmetered", self.records_lost.clone());
+        r.register(
+            "requests_refused",
+            "Requests refused before they reached an upstream",
+            self.refused.clone(),
+        );
+        r.register(
+            "records_lost",
+            "Usage records that the ledger could not take: traffic passed unmetered",
+            self.records_lost.clone(),
+        );
         r.register("meter_panics", "Defects in the meter that were caught", self.meter_panics.clone());
         r.register("connections", "Open client connections", self.connections.clone());
-        r.register("connection_deadlines", "Client connections closed because a deadline passed", self.deadlines.clone());
-        r.register("connections_refused", "Client connections refused because there were too many", self.connections_refused.clone());
-        r.register("request_duration_seconds", "Head of the request to end of the reply", self.latency.clone());
-        r.register("time_to_first_byte_seconds", "Head of the request to the first byte of the reply's body", self.ttft.clone());
+        r.register(
+            "connection_deadlines",
+            "Client connections closed because a deadline passed",
+            self.deadlines.clone(),
+        );
+        r.register(
+            "connections_refused",
+            "Client connections refused because there were too many",
+            self.connections_refused.clone(),
+        );
+        r.register(
+            "request_duration_seconds",
+            "Head of the request to end of the reply",
+            self.latency.clone(),
+        );
+        r.register(
+            "time_to_first_byte_seconds",
+            "Head of the request to the first byte of the reply's body",
+            self.ttft.clone(),
+        );
     }
 
     /// Counts a settled exchange.
@@ -181,4 +206,3 @@ impl Default for Metrics {
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1_000_000.0
 }
-

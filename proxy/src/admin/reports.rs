@@ -59,7 +59,9 @@ pub(super) async fn usage(
             let kind = HeaderValue::from_static("application/json");
             ([(header::CONTENT_TYPE, kind)], table.to_string()).into_response()
         }
-        Some(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot read the ledger: {error}")),
+        Some(Err(error)) => {
+            problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot read the ledger: {error}"))
+        }
         None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the report failed; see the log"),
     }
 }
@@ -82,7 +84,10 @@ pub(super) async fn records(
         "csv" => ("text/csv; charset=utf-8", report::RecordsAs::Csv),
         other => {
             let other: String = other.chars().take(20).collect();
-            return problem(StatusCode::BAD_REQUEST, &format!("format {other:?} is unknown: use jsonl or csv"));
+            return problem(
+                StatusCode::BAD_REQUEST,
+                &format!("format {other:?} is unknown: use jsonl or csv"),
+            );
         }
     };
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
@@ -105,10 +110,16 @@ pub(super) async fn records(
 /// `GET /api/v1/ledger/stats`
 pub(super) async fn ledger_stats(State(admin): State<Admin>) -> Response {
     let kind = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, kind)], report::stats_json(&admin.app.ledger.stats()).to_string()).into_response()
+    ([(header::CONTENT_TYPE, kind)], report::stats_json(&admin.app.ledger.stats()).to_string())
+        .into_response()
 }
 
-fn parse_period(admin: &Admin, from: Option<&str>, to: Option<&str>, tz: Option<&str>) -> Result<Period, String> {
+fn parse_period(
+    admin: &Admin,
+    from: Option<&str>,
+    to: Option<&str>,
+    tz: Option<&str>,
+) -> Result<Period, String> {
     period::parse(from, to, tz.unwrap_or("UTC"), admin.app.now()).map_err(|error| error.to_string())
 }
 

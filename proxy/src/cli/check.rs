@@ -26,7 +26,8 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             println!("{}: {}  # {}", setting.path, setting.value, setting.origin);
         }
     }
-    let file = config.file.as_ref().map_or_else(|| "no file, defaults".to_owned(), |f| f.display().to_string());
+    let file =
+        config.file.as_ref().map_or_else(|| "no file, defaults".to_owned(), |f| f.display().to_string());
     eprintln!("configuration is right ({file})");
     Ok(ExitCode::SUCCESS)
 }

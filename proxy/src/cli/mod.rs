@@ -172,7 +172,13 @@ pub fn run() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bursar: {error:#}");
-            ExitCode::from(if error.is::<crate::period::PeriodError>() || error.is::<crate::report::ByError>() { 2 } else { 1 })
+            ExitCode::from(
+                if error.is::<crate::period::PeriodError>() || error.is::<crate::report::ByError>() {
+                    2
+                } else {
+                    1
+                },
+            )
         }
     }
 }

@@ -65,7 +65,10 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     if admin.join().is_err() {
         tracing::error!("the admin API ended in a panic");
     }
-    app.ledger.clone().close().context("the ledger could not be closed cleanly; it will be checked at the next start")?;
+    app.ledger
+        .clone()
+        .close()
+        .context("the ledger could not be closed cleanly; it will be checked at the next start")?;
     tracing::info!("bursar has ended");
     Ok(ExitCode::SUCCESS)
 }
@@ -92,14 +95,12 @@ async fn wait_for_signals(shutdown: &watch::Sender<Shutdown>, workers: Workers) 
 }
 
 fn bind(address: SocketAddr, key: &str) -> anyhow::Result<std::net::TcpListener> {
-    listen::bind(address)
-        .with_context(|| format!("cannot listen on {address} ({key}): is another process using it? choose another address"))
+    listen::bind(address).with_context(|| {
+        format!("cannot listen on {address} ({key}): is another process using it? choose another address")
+    })
 }
 
-fn open_ledger(
-    config: &Config,
-    prices: &Arc<Prices>,
-) -> anyhow::Result<(Ledger, OpenReport)> {
+fn open_ledger(config: &Config, prices: &Arc<Prices>) -> anyhow::Result<(Ledger, OpenReport)> {
     let options = Options {
         durability: match config.ledger.durability {
             config::Durability::Sync => Durability::Sync,
@@ -125,7 +126,10 @@ fn tell_of_ledger(config: &Config, report: &OpenReport) {
         "the ledger is open"
     );
     if let Some(tail) = &report.torn_tail {
-        tracing::warn!(?tail, "the journal's end was torn by a crash and was cut: it had not been acknowledged");
+        tracing::warn!(
+            ?tail,
+            "the journal's end was torn by a crash and was cut: it had not been acknowledged"
+        );
     }
     if report.records_missing > 0 {
         tracing::error!(
@@ -137,10 +141,19 @@ fn tell_of_ledger(config: &Config, report: &OpenReport) {
 
 /// Reads file, environment and command line.
 pub(super) fn load_config(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigErrors> {
-    #[expect(clippy::disallowed_methods, reason = "the one place that hands the environment to the configuration")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that hands the environment to the configuration"
+    )]
     let variables = |name: &str| std::env::var(name).ok();
     let env_names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
-    Config::load(Sources { file: file.map(Path::to_path_buf), text: None, env: &variables, env_names, overrides })
+    Config::load(Sources {
+        file: file.map(Path::to_path_buf),
+        text: None,
+        env: &variables,
+        env_names,
+        overrides,
+    })
 }
 
 /// The price book with the configured overlay.

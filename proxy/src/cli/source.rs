@@ -48,8 +48,9 @@ pub(super) async fn find(args: &ReadArgs) -> anyhow::Result<Source> {
 }
 
 fn offline(dir: &Path) -> anyhow::Result<Source> {
-    let ledger = OfflineLedger::open(dir)
-        .with_context(|| format!("cannot read the ledger in {} (ask a running sidecar with --admin URL)", dir.display()))?;
+    let ledger = OfflineLedger::open(dir).with_context(|| {
+        format!("cannot read the ledger in {} (ask a running sidecar with --admin URL)", dir.display())
+    })?;
     if let Some(tail) = ledger.torn_tail() {
         eprintln!("bursar: the journal's end was torn by a crash and is left out: {tail:?}");
     }

@@ -52,7 +52,8 @@ fn ask(args: &UsageArgs) -> anyhow::Result<Value> {
 /// The period's options as a query that follows others.
 pub(super) fn period_query(read: &ReadArgs) -> String {
     let mut query = String::new();
-    let options = [("from", read.from.as_deref()), ("to", read.to.as_deref()), ("tz", Some(read.tz.as_str()))];
+    let options =
+        [("from", read.from.as_deref()), ("to", read.to.as_deref()), ("tz", Some(read.tz.as_str()))];
     for (name, value) in options {
         if let Some(value) = value {
             query.push_str(&format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));

@@ -21,7 +21,10 @@ pub struct OverlayFileError(String);
 pub fn overlay_file(text: &str) -> Result<OverlayFile, OverlayFileError> {
     let parsed = yaml::parse(text);
     if let Some(fault) = parsed.faults.first() {
-        return Err(OverlayFileError(format!("line {}: {}; {}", fault.at.line, fault.wrong.what, fault.wrong.remedy)));
+        return Err(OverlayFileError(format!(
+            "line {}: {}; {}",
+            fault.at.line, fault.wrong.what, fault.wrong.remedy
+        )));
     }
     let value = parsed.root.as_ref().map_or(Value::Object(Map::new()), value_of);
     serde_json::from_value(value).map_err(|error| OverlayFileError(error.to_string()))

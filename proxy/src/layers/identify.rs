@@ -103,7 +103,9 @@ pub enum IdentityError {
         problem: String,
     },
     /// A required part is missing.
-    #[error("this sidecar requires {name}: send the header x-bursar-{header}, or set it under identity in its configuration")]
+    #[error(
+        "this sidecar requires {name}: send the header x-bursar-{header}, or set it under identity in its configuration"
+    )]
     Missing {
         /// `team`, `workload`, `customer`, `session` or `tag:NAME`.
         name: String,

@@ -61,7 +61,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
         head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     let streaming = match rewrite {
-        Rewrite::Streaming(rewriter) => Some(*rewriter),
+        Rewrite::Streaming(rewriter) => Some(rewriter),
         Rewrite::None | Rewrite::Done => None,
     };
     let body = RequestBody::new(held, rest, streaming, Rc::clone(&progress), limit);
@@ -76,7 +76,9 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
             Err(match (fault, error) {
                 (Some(fault), _) => fail.body(fault, limit),
                 (None, ForwardError::Send(error)) => fail.kind(FailureKind::Upstream(error)),
-                (None, ForwardError::TimedOut(timeout)) => fail.kind(FailureKind::UpstreamTimeout { timeout }),
+                (None, ForwardError::TimedOut(timeout)) => {
+                    fail.kind(FailureKind::UpstreamTimeout { timeout })
+                }
             })
         }
     }
@@ -162,7 +164,9 @@ async fn relay(
 ) -> Response {
     let (response, mut lease, idle) = answer;
     let (mut head, body) = response.into_parts();
-    if head.headers.contains_key(header::TRANSFER_ENCODING) && head.headers.contains_key(header::CONTENT_LENGTH) {
+    if head.headers.contains_key(header::TRANSFER_ENCODING)
+        && head.headers.contains_key(header::CONTENT_LENGTH)
+    {
         // The coding wins and the length must go; the connection is not to be trusted (RFC 9112 §6.3).
         head.headers.remove(header::CONTENT_LENGTH);
         lease = None;

@@ -37,9 +37,7 @@ pub fn respond(failure: &Failure) -> Response {
 
 fn status_of(kind: &FailureKind) -> StatusCode {
     match kind {
-        FailureKind::Rejected(rejection) => {
-            rejection.status()
-        }
+        FailureKind::Rejected(rejection) => rejection.status(),
         FailureKind::NoRoute { .. } => StatusCode::NOT_FOUND,
         FailureKind::Upgrade => StatusCode::NOT_IMPLEMENTED,
         FailureKind::Identity(_) | FailureKind::BodyBroken => StatusCode::BAD_REQUEST,
@@ -57,7 +55,10 @@ fn status_of(kind: &FailureKind) -> StatusCode {
 fn closes(kind: &FailureKind) -> bool {
     matches!(
         kind,
-        FailureKind::Rejected(_) | FailureKind::BodyBroken | FailureKind::BodyTooLarge { .. } | FailureKind::Upgrade
+        FailureKind::Rejected(_)
+            | FailureKind::BodyBroken
+            | FailureKind::BodyTooLarge { .. }
+            | FailureKind::Upgrade
     )
 }
 

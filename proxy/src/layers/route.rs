@@ -75,5 +75,9 @@ fn target_of(matched: &Matched<'_, '_>, uri: &http::Uri) -> Option<PathAndQuery>
 
 /// The error shape for a request that has no route.
 pub fn guess_dialect(path: &str) -> Dialect {
-    if path.contains("/messages") || path.starts_with("/anthropic") { Dialect::Anthropic } else { Dialect::OpenAi }
+    if path.contains("/messages") || path.starts_with("/anthropic") {
+        Dialect::Anthropic
+    } else {
+        Dialect::OpenAi
+    }
 }

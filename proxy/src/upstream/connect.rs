@@ -154,16 +154,13 @@ impl Connector {
     ) -> Result<(UpstreamIo, bool), ConnectError> {
         match tokio::time::timeout(timeout, self.connect_untimed(origin)).await {
             Ok(result) => result,
-            Err(_) => {
-                Err(ConnectError::TimedOut { authority: origin.authority.clone(), timeout })
-            }
+            Err(_) => Err(ConnectError::TimedOut { authority: origin.authority.clone(), timeout }),
         }
     }
 
     async fn connect_untimed(&self, origin: &Origin) -> Result<(UpstreamIo, bool), ConnectError> {
         let plain_http2 = origin.protocol == Protocol::Http2;
-        let tcp_error =
-            |source| ConnectError::Tcp { authority: origin.authority.clone(), source };
+        let tcp_error = |source| ConnectError::Tcp { authority: origin.authority.clone(), source };
         let tls = match self {
             Self::Memory(open) => {
                 return Ok((UpstreamIo::Memory(open(origin).map_err(tcp_error)?), plain_http2));
@@ -183,9 +180,10 @@ impl Connector {
         };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| ConnectError::ServerName(origin.authority.clone()))?;
-        let stream = TlsConnector::from(Arc::clone(config)).connect(name, socket).await.map_err(|source| {
-            ConnectError::Tls { authority: origin.authority.clone(), source }
-        })?;
+        let stream = TlsConnector::from(Arc::clone(config))
+            .connect(name, socket)
+            .await
+            .map_err(|source| ConnectError::Tls { authority: origin.authority.clone(), source })?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((UpstreamIo::Secure(Box::new(stream)), is_http2))
     }

@@ -94,7 +94,8 @@ pub struct RequestBody {
     ready: VecDeque<Bytes>,
     scratch: Vec<Bytes>,
     rest: Option<Incoming>,
-    rewrite: Option<IncludeUsage>,
+    /// Boxed: it is rarely there, and requests are moved often.
+    rewrite: Option<Box<IncludeUsage>>,
     progress: Rc<RefCell<RequestProgress>>,
     size: SizeHint,
     limit: u64,
@@ -106,7 +107,7 @@ impl RequestBody {
     pub fn new(
         held: Vec<Bytes>,
         rest: Option<Incoming>,
-        rewrite: Option<IncludeUsage>,
+        rewrite: Option<Box<IncludeUsage>>,
         progress: Rc<RefCell<RequestProgress>>,
         limit: u64,
     ) -> Self {
@@ -117,7 +118,8 @@ impl RequestBody {
             Some(Some(rest)) => SizeHint::with_exact(held_len + rest + extra),
             Some(None) => SizeHint::default(),
         };
-        let mut body = Self { ready: VecDeque::new(), scratch: Vec::new(), rest, rewrite, progress, size, limit };
+        let mut body =
+            Self { ready: VecDeque::new(), scratch: Vec::new(), rest, rewrite, progress, size, limit };
         for piece in held {
             body.push(piece);
         }

@@ -92,7 +92,13 @@ fn api_of_decoded(method: &Method, path: &str) -> Api {
     let post = *method == Method::POST;
     let get = *method == Method::GET;
     match tail(path) {
-        [_, _, "chat", "completions"] => if post { Api::OpenAiChat } else { Api::ChatStoreGet },
+        [_, _, "chat", "completions"] => {
+            if post {
+                Api::OpenAiChat
+            } else {
+                Api::ChatStoreGet
+            }
+        }
         [_, "chat", "completions", _] | ["chat", "completions", _, "messages"] => Api::ChatStoreGet,
         [_, _, _, "completions"] if post => Api::LegacyCompletions,
         [_, _, _, "embeddings"] if post => Api::Embeddings,

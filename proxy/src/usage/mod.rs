@@ -346,15 +346,19 @@ impl Body {
 
 /// The usage objects as one valid JSON text, if it is short enough.
 fn raw_text(objects: &[Vec<u8>]) -> Option<Arc<str>> {
+    let joined;
     let text = match objects {
         [] => return None,
-        [one] => one.clone(),
-        many => [b"[".as_slice(), &many.join(&b','), b"]"].concat(),
+        [one] => one.as_slice(),
+        many => {
+            joined = [b"[".as_slice(), &many.join(&b','), b"]"].concat();
+            joined.as_slice()
+        }
     };
-    if text.len() > RAW_BYTES_MAX || serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err() {
+    if text.len() > RAW_BYTES_MAX || serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err() {
         return None;
     }
-    String::from_utf8(text).ok().map(Arc::from)
+    std::str::from_utf8(text).ok().map(Arc::from)
 }
 
 // === framing ===

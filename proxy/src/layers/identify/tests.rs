@@ -101,8 +101,14 @@ fn aliases_of_other_gateways_are_understood() {
     ]);
     assert_eq!(it.identity.customer, Some(label("acme")));
     assert_eq!(it.identity.session, Some(label("s9")));
-    let expected =
-        [("app", "x"), ("env", "prod"), ("job", "42"), ("n", "3"), ("nightly", "true"), ("openai_project", "proj_1")];
+    let expected = [
+        ("app", "x"),
+        ("env", "prod"),
+        ("job", "42"),
+        ("n", "3"),
+        ("nightly", "true"),
+        ("openai_project", "proj_1"),
+    ];
     assert_eq!(tags(&it), expected);
 }
 
@@ -147,7 +153,12 @@ fn a_required_part_that_is_missing_is_refused_with_the_remedy() {
 
 #[test]
 fn malformed_trace_headers_give_no_trace() {
-    for bad in ["", "00-0-0-00", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+    for bad in [
+        "",
+        "00-0-0-00",
+        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+    ] {
         assert_eq!(read(&[("traceparent", bad)]).trace, None, "{bad}");
     }
 }
