@@ -296,7 +296,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Relay(relay) => relay.size.clone(),
+            Self::Relay(relay) => relay.size,
         }
     }
 }

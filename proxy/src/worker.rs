@@ -141,7 +141,7 @@ impl Worker {
                 let Some(worker) = worker.upgrade() else { return };
                 worker.sweep();
                 round = round.wrapping_add(1);
-                if round % 10 == 0 {
+                if round.is_multiple_of(10) {
                     worker.pool.evict_idle();
                 }
             }

@@ -169,7 +169,7 @@ impl Metrics {
 
     /// Counts a record that the ledger could not take, and says so.
     pub fn record_lost(&self, why: &str) {
-        if self.records_lost.inc() % 1000 == 0 {
+        if self.records_lost.inc().is_multiple_of(1000) {
             tracing::error!(why, "a usage record was lost: traffic passes unmetered (ledger.fail is open)");
         }
     }

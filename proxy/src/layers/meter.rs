@@ -140,7 +140,7 @@ enum Rewrite {
 /// Asks the upstream for usage in a stream, where the client did not.
 fn rewrite(held: &mut Vec<Bytes>, whole: bool, stream: bool) -> Rewrite {
     if !whole {
-        return Rewrite::Streaming(Box::new(IncludeUsage::new()));
+        return Rewrite::Streaming(Box::default());
     }
     if !stream {
         return Rewrite::None;

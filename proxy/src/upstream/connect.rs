@@ -127,13 +127,16 @@ impl TlsSetup {
     }
 }
 
+/// Opens an in-memory connection to an origin.
+pub type OpenMemory = Rc<dyn Fn(&Origin) -> io::Result<DuplexStream>>;
+
 /// Makes connections; in tests from memory.
 #[derive(Clone)]
 pub enum Connector {
     /// TCP, and TLS above it.
     Network(TlsSetup),
     /// Hands out in-memory streams: for tests with a paused clock.
-    Memory(Rc<dyn Fn(&Origin) -> io::Result<DuplexStream>>),
+    Memory(OpenMemory),
 }
 
 impl std::fmt::Debug for Connector {

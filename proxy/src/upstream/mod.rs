@@ -10,7 +10,7 @@
 mod connect;
 mod request_body;
 
-pub use connect::{ConnectError, Connector, TlsSetup, TlsSetupError, UpstreamIo};
+pub use connect::{ConnectError, Connector, OpenMemory, TlsSetup, TlsSetupError, UpstreamIo};
 pub use request_body::{BodyFault, RequestBody, RequestProgress};
 
 use crate::config::Protocol;
