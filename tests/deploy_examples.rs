@@ -1,6 +1,10 @@
 //! The files in `deploy/examples` are what users copy: each must be right as it stands.
 
-use bursar::config::{Config, Sources, json_schema, reference_page};
+use bursar::config::{Config, Sources, json_schema, overlay_file, reference_page};
+use bursar_domain::money::format_pico;
+use bursar_domain::{Timestamp, TokenClass, Usage};
+use bursar_policies::price::{Ask, PriceBook};
+use bursar_tests::system::START_MICROS;
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -21,6 +25,34 @@ fn every_example_configuration_is_right() {
         }
     }
     assert!(checked > 0, "there are no examples");
+}
+
+#[test]
+fn the_example_overlay_prices_as_its_comments_say() {
+    let path = root().join("deploy/examples/prices/overlay.yaml");
+    let file = overlay_file(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let book = PriceBook::builtin().unwrap().with_overlay(&file).unwrap();
+    let million = |provider, model| {
+        let mut usage = Usage::unknown();
+        usage.set(TokenClass::InputFresh, 1_000_000);
+        usage.set(TokenClass::OutputText, 0);
+        let cost = book.price(&Ask {
+            provider,
+            model_served: Some(model),
+            model_requested: None,
+            tier: None,
+            region: None,
+            speed: None,
+            at: Timestamp::from_micros(START_MICROS),
+            usage: &usage,
+            by_model: &[],
+        });
+        (cost.list_pico.map(format_pico), cost.billed_pico.map(format_pico))
+    };
+    let price = |list: &str, billed: &str| (Some(list.to_owned()), Some(billed.to_owned()));
+    assert_eq!(million("vllm", "llama-3.3-70b"), price("0.2", "0.2"));
+    assert_eq!(million("openai", "gpt-4o-mini"), price("0.15", "0.12"));
+    assert_eq!(million("anthropic", "claude-sonnet-4-5"), price("3", "2.7"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::guard::{self, BodyPresence, Upgrade};
 use crate::http::{LocalFuture, Request, Response};
 use crate::ids::IdSource;
 use crate::layers::identify::IdentityCache;
+use crate::layers::route::RouteCache;
 use crate::layers::{admit, meter, respond, route};
 use crate::upstream::Pool;
 use futures_util::future::{Either, Ready, ready};
@@ -29,6 +30,7 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
     let (app, pool, ids) = (Arc::clone(app), Rc::clone(pool), Rc::clone(ids));
     let (for_check, for_route, for_identify, for_admit) =
         (app.clone(), app.clone(), app.clone(), app.clone());
+    let paths = Rc::new(RefCell::new(RouteCache::default()));
     let identities = Rc::new(RefCell::new(IdentityCache::default()));
     let service = ServiceBuilder::new()
         // Outermost, so that whatever fails below becomes a reply in the provider's shape.
@@ -36,7 +38,9 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
         // Nothing that is not strict HTTP may choose a route.
         .layer(step(move |request| check(&for_check, request)))
         // The route fixes provider, upstream and error shape; identity and rules depend on it.
-        .layer(step(move |request| route::route(&for_route, ids.next(for_route.now()), request)))
+        .layer(step(move |request| {
+            route::route(&for_route, &mut paths.borrow_mut(), ids.next(for_route.now()), request)
+        }))
         // Who pays must be known before anything is decided.
         .layer(step(move |call| identified(&for_identify, &identities, call)))
         // The last moment at which nothing has been spent.

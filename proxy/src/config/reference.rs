@@ -5,7 +5,7 @@
 //! Not here: the table (`settings`). A test compares the published files with what this writes.
 
 use super::providers::{BUILT_IN, PROVIDERS, Strip};
-use super::settings::{ALL, Applies, Described};
+use super::settings::{ALL, Described};
 use super::value::Shape;
 use serde_json::{Map, Value as Json, json};
 use std::fmt::Write;
@@ -28,8 +28,7 @@ with `BURSAR_` and sets nothing is reported as a warning.
 `KiB`, `MiB` or `GiB`.
 - **Paths** are relative to the working directory.
 - **YAML:** unknown and duplicate keys are errors. Aliases, merge keys and tags are not supported.
-- **Reload:** on SIGHUP and when the file changes. A file with a mistake changes nothing. Settings marked \
-*at restart* keep their value until then.
+- **Changes** take effect when the program starts again.
 ";
 
 /// The reference page, in Markdown.
@@ -67,9 +66,6 @@ fn entry(setting: &dyn Described) -> String {
     let variables: Vec<String> = setting.variables().iter().map(|name| format!("`{name}`")).collect();
     if !variables.is_empty() {
         let _ = writeln!(text, "- Environment: {}", variables.join(" or "));
-    }
-    if setting.applies() == Applies::Restart {
-        text.push_str("- Changes apply at restart\n");
     }
     text
 }

@@ -200,7 +200,7 @@ settings! {
         .at_restart();
 
     ADMIN_LISTEN: SocketAddr = Setting::new("admin.listen", (), || local(4142))
-        .doc("Where reports, metrics, health checks and the dashboard are served.")
+        .doc("Where reports, metrics and health checks are served.")
         .because("It shows what everyone spends, so it is not on the applications' listener.")
         .at_restart();
     ADMIN_TOKEN_FILE: Option<PathBuf> = Setting::new("admin.token_file", PathKind::OfSecret, || None)
@@ -210,7 +210,7 @@ settings! {
     ADMIN_METRICS_PUBLIC: Option<bool> = Setting::new("admin.metrics_public", (), || None)
         .default_words("`true` on loopback, `false` elsewhere")
         .doc("Whether `/metrics` is answered without a token.")
-        .because("Scrapers on the same machine need no ceremony; metrics name teams, so the network does.");
+        .because("Scrapers on the same machine need no ceremony; what a network can reach asks for the token.");
 
     LEDGER_PATH: PathBuf = Setting::new("ledger.path", PathKind::Ordinary, || PathBuf::from("./bursar-data"))
         .doc("Directory of the ledger. Made with mode 0700 when it is not there.")
@@ -419,7 +419,7 @@ settings! {
         .because("Telemetry that is silently not sent is worse than an error.");
     TELEMETRY_LOG_LEVEL: LogFilter = Setting::new("telemetry.log.level", (), || LogFilter("info".to_owned()))
         .doc("What is logged.")
-        .because("Starts, stops, reloads and trouble; nothing per request.")
+        .because("Starts, stops and trouble; nothing per request that works.")
         .alias("BURSAR_LOG");
     TELEMETRY_LOG_FORMAT: LogFormat = Setting::new("telemetry.log.format", (), || LogFormat::Auto)
         .doc("How log lines look. `auto` is `pretty` on a terminal and `json` elsewhere.")

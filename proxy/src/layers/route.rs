@@ -8,47 +8,61 @@
 
 use crate::app::App;
 use crate::call::Call;
-use crate::config::{Dialect, Matched, NoRoute};
+use crate::config::{Dialect, Matched, NoRoute, Route};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
 use crate::http::Request;
 use crate::upstream::Origin;
 use crate::usage::{self, Api};
 use bursar_domain::{Anomalies, Label, RequestId};
+use http::Method;
 use http::uri::PathAndQuery;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Where the requests to one path go.
+#[derive(Clone, Debug)]
+struct Resolved {
+    route: Arc<Route>,
+    origin: Origin,
+    target: PathAndQuery,
+    region: Option<Label>,
+    api: Api,
+}
+
+/// Paths resolved before: clients call a handful. Only `POST` without a query is kept, which is what
+/// every metered call looks like.
+#[derive(Debug, Default)]
+pub struct RouteCache {
+    known: HashMap<Box<str>, Resolved>,
+}
+
+/// Most paths that one worker remembers, and the longest.
+const CACHE_MAX: usize = 256;
+const CACHE_PATH_MAX: usize = 256;
+
 /// Gives `request` its route.
-pub fn route(app: &App, id: RequestId, request: Request) -> Result<Call, Failure> {
+pub fn route(app: &App, cache: &mut RouteCache, id: RequestId, request: Request) -> Result<Call, Failure> {
     let started_at = app.now();
     let (head, body) = request.into_parts();
     let path = head.uri.path();
-    let matched = match app.config.routes.resolve(path) {
-        Ok(matched) => matched,
-        Err(reason) => {
-            let kind = match reason {
-                NoRoute::NotCanonical => FailureKind::Rejected(Rejection::PathEncoding),
-                NoRoute::Unknown => FailureKind::NoRoute { path: path.chars().take(80).collect() },
-            };
-            return Err(Failure { kind, dialect: guess_dialect(path), request: Some(id) });
+    let usable = head.method == Method::POST && head.uri.query().is_none() && path.len() <= CACHE_PATH_MAX;
+    let known = if usable { cache.known.get(path) } else { None };
+    let resolved = match known {
+        Some(resolved) => resolved.clone(),
+        None => {
+            let resolved = resolve(app, id, &head)?;
+            if usable {
+                if cache.known.len() >= CACHE_MAX {
+                    cache.known.clear();
+                }
+                cache.known.insert(path.into(), resolved.clone());
+            }
+            resolved
         }
     };
-    let origin = Origin {
-        secure: matched.route.is_tls(),
-        authority: matched.authority.clone().into_owned(),
-        protocol: matched.route.protocol,
-    };
-    let Some(target) = target_of(&matched, &head.uri) else {
-        let kind = FailureKind::Rejected(Rejection::PathEncoding);
-        return Err(Failure { kind, dialect: matched.route.dialect, request: Some(id) });
-    };
-    let api = match matched.route.dialect {
-        Dialect::PassThrough => Api::Unmetered,
-        Dialect::OpenAi | Dialect::Anthropic => usage::api_of(&head.method, target.path()),
-    };
-    let region = matched.region().and_then(Label::lossy);
-    let route = Arc::clone(matched.route);
+    let Resolved { route, origin, target, region, api } = resolved;
     Ok(Call {
         id,
         started_at,
@@ -63,6 +77,35 @@ pub fn route(app: &App, id: RequestId, request: Request) -> Result<Call, Failure
         trace: None,
         anomalies: Anomalies::default(),
     })
+}
+
+fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Resolved, Failure> {
+    let path = head.uri.path();
+    let matched = match app.config.routes.resolve(path) {
+        Ok(matched) => matched,
+        Err(reason) => {
+            let kind = match reason {
+                NoRoute::NotCanonical => FailureKind::Rejected(Rejection::PathEncoding),
+                NoRoute::Unknown => FailureKind::NoRoute { path: path.chars().take(80).collect() },
+            };
+            return Err(Failure { kind, dialect: guess_dialect(path), request: Some(id) });
+        }
+    };
+    let Some(target) = target_of(&matched, &head.uri) else {
+        let kind = FailureKind::Rejected(Rejection::PathEncoding);
+        return Err(Failure { kind, dialect: matched.route.dialect, request: Some(id) });
+    };
+    let api = match matched.route.dialect {
+        Dialect::PassThrough => Api::Unmetered,
+        Dialect::OpenAi | Dialect::Anthropic => usage::api_of(&head.method, target.path()),
+    };
+    let origin = Origin {
+        secure: matched.route.is_tls(),
+        authority: matched.authority.clone().into_owned(),
+        protocol: matched.route.protocol,
+    };
+    let region = matched.region().and_then(Label::lossy);
+    Ok(Resolved { route: Arc::clone(matched.route), origin, target, region, api })
 }
 
 /// What to ask the upstream for. A bare route asks for just what the client did.

@@ -71,7 +71,8 @@ pub enum SendError {
 pub struct Pool {
     connector: Connector,
     limits: PoolLimits,
-    idle: RefCell<HashMap<Origin, Vec<Idle>>>,
+    /// By origin; a list, since there are few and hashing a name costs more than comparing some.
+    idle: RefCell<Vec<(Origin, Vec<Idle>)>>,
     shared: RefCell<HashMap<Origin, http2::SendRequest<RequestBody>>>,
 }
 
@@ -97,12 +98,11 @@ impl Lease {
             return;
         }
         let mut idle = pool.idle.borrow_mut();
-        let list = match idle.get_mut(&origin) {
-            Some(list) => list,
-            None => idle.entry(origin).or_default(),
-        };
-        if list.len() < pool.limits.idle_per_origin_max {
-            list.push(Idle { sender, since: Instant::now() });
+        let new = Idle { sender, since: Instant::now() };
+        match idle.iter_mut().find(|(known, _)| *known == origin) {
+            Some((_, list)) if list.len() < pool.limits.idle_per_origin_max => list.push(new),
+            Some(_) => {}
+            None => idle.push((origin, vec![new])),
         }
     }
 }
@@ -155,7 +155,7 @@ impl Pool {
     pub fn evict_idle(&self) {
         let now = Instant::now();
         let oldest = self.limits.idle_for_max;
-        self.idle.borrow_mut().retain(|_, list| {
+        self.idle.borrow_mut().retain_mut(|(_, list)| {
             list.retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < oldest);
             !list.is_empty()
         });
@@ -170,10 +170,18 @@ impl Pool {
     /// sent (its reply came early) stays where it is: nobody waits for another's upload.
     fn take_idle(&self, origin: &Origin) -> Option<http1::SendRequest<RequestBody>> {
         let mut idle = self.idle.borrow_mut();
-        let list = idle.get_mut(origin)?;
-        list.retain(|idle| !idle.sender.is_closed());
-        let at = list.iter().rposition(|idle| idle.sender.is_ready())?;
-        Some(list.remove(at).sender)
+        let (_, list) = idle.iter_mut().find(|(known, _)| known == origin)?;
+        let mut at = list.len();
+        while let Some(next) = at.checked_sub(1) {
+            at = next;
+            let Some(idle) = list.get(at) else { break };
+            if idle.sender.is_closed() {
+                list.remove(at);
+            } else if idle.sender.is_ready() {
+                return Some(list.remove(at).sender);
+            }
+        }
+        None
     }
 
     fn shared_connection(&self, origin: &Origin) -> Option<http2::SendRequest<RequestBody>> {
