@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 const STREAM: u8 = 1;
 const COUNTED: u8 = 2;
-const COUNTS_MAX: usize = 16;
+const COUNTS_MAX: usize = TokenClass::ALL.len();
+/// Quantities are fewer; a new one that is one too many must not be cut off in silence.
+const _: () = assert!(Quantity::ALL.len() <= COUNTS_MAX);
 
 /// A settled exchange.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -412,7 +414,7 @@ impl<'de> Deserialize<'de> for Counts {
             type Value = Counts;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("at most 16 counts")
+                write!(f, "at most {COUNTS_MAX} counts")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Counts, A::Error> {

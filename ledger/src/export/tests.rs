@@ -59,8 +59,9 @@ fn totals_hold_every_class_that_belongs_to_them() {
     check("input_image", (4 + 128).into());
     check("input_video", 8.into());
     check("input_tool_use", 16.into());
-    check("output_tokens", 0b1111_0000_0000_0000.into());
-    check("output_reasoning", (1 << 13).into());
+    check("output_tokens", 0b1_1111_0000_0000_0000.into());
+    check("output_reasoning", ((1 << 13) + (1 << 16)).into());
+    check("output_audio", ((1 << 14) + (1 << 16)).into());
     check("audio_seconds", serde_json::json!(2.5));
     check("web_search_requests", 12.into());
     check("rejected_prediction", 20.into());
