@@ -32,9 +32,10 @@ fn the_example_overlay_prices_as_its_comments_say() {
     let path = root().join("deploy/examples/prices/overlay.yaml");
     let file = overlay_file(&std::fs::read_to_string(path).unwrap()).unwrap();
     let book = PriceBook::builtin().unwrap().with_overlay(&file).unwrap();
-    let million = |provider, model| {
+    let hundred_thousand = |provider, model| {
         let mut usage = Usage::unknown();
-        usage.set(TokenClass::InputFresh, 1_000_000);
+        // Below every context threshold.
+        usage.set(TokenClass::InputFresh, 100_000);
         usage.set(TokenClass::OutputText, 0);
         let cost = book.price(&Ask {
             provider,
@@ -50,9 +51,9 @@ fn the_example_overlay_prices_as_its_comments_say() {
         (cost.list_pico.map(format_pico), cost.billed_pico.map(format_pico))
     };
     let price = |list: &str, billed: &str| (Some(list.to_owned()), Some(billed.to_owned()));
-    assert_eq!(million("vllm", "llama-3.3-70b"), price("0.2", "0.2"));
-    assert_eq!(million("openai", "gpt-4o-mini"), price("0.15", "0.12"));
-    assert_eq!(million("anthropic", "claude-sonnet-4-5"), price("3", "2.7"));
+    assert_eq!(hundred_thousand("vllm", "llama-3.3-70b"), price("0.02", "0.02"));
+    assert_eq!(hundred_thousand("openai", "gpt-4o-mini"), price("0.015", "0.012"));
+    assert_eq!(hundred_thousand("anthropic", "claude-sonnet-4-5"), price("0.3", "0.27"));
 }
 
 #[test]
