@@ -96,7 +96,11 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
         return Err(Failure { kind, dialect: matched.route.dialect, request: Some(id) });
     };
     let api = match matched.route.dialect {
-        Dialect::PassThrough => Api::Unmetered,
+        // Providers whose own APIs are not metered yet may offer OpenAI's beside them.
+        Dialect::PassThrough => match usage::api_of(&head.method, target.path()) {
+            Api::OpenAiChat => Api::OpenAiChat,
+            _ => Api::Unmetered,
+        },
         Dialect::OpenAi | Dialect::Anthropic => usage::api_of(&head.method, target.path()),
     };
     let origin = Origin {
