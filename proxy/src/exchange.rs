@@ -184,7 +184,9 @@ impl Exchange {
             .unwrap_or_else(|| unread(ending, self.status));
         let mut anomalies = self.anomalies;
         anomalies.extend(reading.anomalies);
-        if facts.malformed {
+        // A body that was read to its end and is no JSON; calls that have none are no news.
+        let has_body = request.bytes() > 0 || !matches!(self.api, Api::ResponsesGet | Api::ChatStoreGet);
+        if facts.malformed && !facts.capped && has_body && request.is_read() && request.broken.is_none() {
             anomalies.insert(Anomaly::MalformedRequest);
         }
         UsageRecord {

@@ -79,8 +79,13 @@ enum Stop {
 struct Connection {
     state: Arc<ConnState>,
     stop: Cell<Stop>,
+    /// Sweeps since it was asked to end for idling.
+    asked_to_end: Cell<u8>,
     waker: RefCell<Option<Waker>>,
 }
+
+/// So many sweeps (two seconds) an idle connection has to end when asked; HTTP/2 waits for an answer.
+const ENDING_SWEEPS_MAX: u8 = 8;
 
 impl Connection {
     fn tell(&self, stop: Stop) {
@@ -152,14 +157,21 @@ impl Worker {
         self.ticker.advance(Instant::now());
         for connection in self.connections.borrow().values() {
             if let Some(overdue) = connection.state.overdue(&self.deadlines) {
-                tracing::debug!(deadline = overdue.name(), "a client connection is overdue");
-                self.app.metrics.deadlines.inc();
-                if overdue == Overdue::KeepAlive {
-                    // A polite end: HTTP/2 clients learn which streams were taken.
-                    connection.tell(Stop::AfterExchanges);
-                } else {
-                    connection.state.expire(overdue);
+                let sweeps = connection.asked_to_end.get();
+                connection.asked_to_end.set(sweeps.saturating_add(1));
+                if sweeps == 0 {
+                    tracing::debug!(deadline = overdue.name(), "a client connection is overdue");
+                    self.app.metrics.deadlines.inc();
                 }
+                match (overdue, sweeps) {
+                    // A polite end first: HTTP/2 clients learn which streams were taken.
+                    (Overdue::KeepAlive, 0) => connection.tell(Stop::AfterExchanges),
+                    (Overdue::KeepAlive, ENDING_SWEEPS_MAX..) => connection.tell(Stop::Now),
+                    (Overdue::KeepAlive, _) => {}
+                    (overdue, _) => connection.state.expire(overdue),
+                }
+            } else {
+                connection.asked_to_end.set(0);
             }
         }
     }
@@ -238,6 +250,7 @@ impl Worker {
         let connection = Connection {
             state: ConnState::new(self.ticker.clone()),
             stop: Cell::new(self.stop.get()),
+            asked_to_end: Cell::new(0),
             waker: RefCell::default(),
         };
         self.connections.borrow_mut().insert(number, Rc::new(connection));

@@ -85,6 +85,7 @@ pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Resul
 fn prepare_headers(headers: &mut HeaderMap, route: &Route, origin: &Origin) {
     strip_hop_by_hop(headers);
     strip_own(headers);
+    strip_own_baggage(headers);
     // The body was read on the client's `Expect` already; framing is rebuilt from the body.
     headers.remove(header::EXPECT);
     headers.remove(header::CONTENT_LENGTH);
@@ -149,8 +150,39 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes from a request's trailers what its head may not carry upstream.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    strip_own(trailers);
+    for name in CREDENTIAL_HEADERS {
+        trailers.remove(*name);
+    }
+}
+
+/// Removes our members from W3C baggage; others' pass as they are.
+fn strip_own_baggage(headers: &mut HeaderMap) {
+    let ours = |value: &HeaderValue| memchr::memmem::find(value.as_bytes(), OWN_PREFIX.as_bytes()).is_some();
+    if !headers.get_all("baggage").iter().any(ours) {
+        return;
+    }
+    let kept: Vec<String> = headers
+        .get_all("baggage")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter(|member| !member.trim_start().starts_with(OWN_PREFIX))
+        .map(str::to_owned)
+        .collect();
+    headers.remove("baggage");
+    if let Ok(value) = HeaderValue::try_from(kept.join(",").trim())
+        && !value.is_empty()
+    {
+        headers.insert("baggage", value);
+    }
+}
+
 /// Removes every `x-bursar-…` header.
-fn strip_own(headers: &mut HeaderMap) {
+pub fn strip_own(headers: &mut HeaderMap) {
     if !headers.keys().any(|name| name.as_str().starts_with(OWN_PREFIX)) {
         return;
     }
@@ -204,6 +236,26 @@ mod tests {
         let mut headers = map(&[("te", "Trailers")]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(names(&headers), ["te"]);
+    }
+
+    #[test]
+    fn our_members_leave_the_baggage_and_others_stay() {
+        let mut headers = map(&[("baggage", "a=1, x-bursar-customer=acme;p=1 ,b=2")]);
+        strip_own_baggage(&mut headers);
+        assert_eq!(headers["baggage"], "a=1,b=2");
+        let mut headers = map(&[("baggage", "x-bursar-team=t")]);
+        strip_own_baggage(&mut headers);
+        assert!(headers.is_empty());
+        let mut headers = map(&[("baggage", "a=1"), ("baggage", "b=2")]);
+        strip_own_baggage(&mut headers);
+        assert_eq!(headers.get_all("baggage").iter().count(), 2, "not ours: as it came");
+    }
+
+    #[test]
+    fn trailers_carry_neither_identity_nor_credentials() {
+        let mut trailers = map(&[("x-bursar-team", "a"), ("authorization", "Bearer x"), ("x-digest", "1")]);
+        strip_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["x-digest"]);
     }
 
     #[test]

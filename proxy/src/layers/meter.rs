@@ -11,13 +11,14 @@ use crate::call::Call;
 use crate::config::ResponseHeaders;
 use crate::exchange::{Exchange, Figures};
 use crate::failure::{Failure, FailureKind};
+use crate::guard::Rejection;
 use crate::http::Response;
 use crate::layers::forward::{self, Answer, ForwardError, Outgoing};
 use crate::reply::{Relay, ReplyBody};
 use crate::upstream::{BodyFault, Pool, RequestBody, RequestProgress};
 use crate::usage::{Api, Ending, HideUsage, IncludeUsage, RequestScan, include};
 use bursar_domain::{Anomaly, RequestId};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -25,6 +26,7 @@ use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How much of a metered request is looked at before it goes out. Most requests are smaller, and
 /// then their rewrite is exact; larger ones are rewritten as they pass.
@@ -45,7 +47,8 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
 
     let Call { id, mut head, body, route, origin, target, api, .. } = call;
     let (mut held, rest) = if reads {
-        hold(body, &progress, limit).await.map_err(|fault| fail.body(fault, limit))?
+        let idle = (head.version == http::Version::HTTP_2).then_some(app.config.server.timeouts.body_idle);
+        hold(body, &progress, limit, idle).await.map_err(|fault| fail.body(fault, limit))?
     } else {
         (Vec::new(), Some(body).filter(|body| !body.is_end_stream()))
     };
@@ -104,19 +107,25 @@ impl Failing {
     }
 }
 
-/// Reads the body until its end or the hold window is full.
+/// Reads the body until its end or the hold window is full. `idle` bounds the wait for each piece
+/// where the connection's own deadline cannot (HTTP/2).
 async fn hold(
     mut body: Incoming,
     progress: &Rc<RefCell<RequestProgress>>,
     limit: u64,
+    idle: Option<Duration>,
 ) -> Result<(Vec<Bytes>, Option<Incoming>), BodyFault> {
-    let mut held = Vec::new();
-    let mut held_bytes = 0_usize;
-    while !body.is_end_stream() && held_bytes < HOLD_BYTES {
-        let Some(frame) = body.frame().await else { break };
+    let mut held = Held::default();
+    while !body.is_end_stream() && held.bytes < HOLD_BYTES {
+        let frame = match idle {
+            None => body.frame().await,
+            Some(idle) => tokio::time::timeout(idle, body.frame())
+                .await
+                .map_err(|_| BodyFault::Rejected(Rejection::BodyTimeout))?,
+        };
+        let Some(frame) = frame else { break };
         // Trailers of a metered JSON request have no meaning to any provider.
         let Ok(data) = frame.map_err(|error| BodyFault::of(&error))?.into_data() else { continue };
-        held_bytes = held_bytes.saturating_add(data.len());
         let mut progress = progress.borrow_mut();
         progress.feed(&data);
         if progress.bytes() > limit {
@@ -124,8 +133,44 @@ async fn hold(
         }
         held.push(data);
     }
-    let rest = if held_bytes < HOLD_BYTES || body.is_end_stream() { None } else { Some(body) };
-    Ok((held, rest))
+    let rest = if held.bytes < HOLD_BYTES || body.is_end_stream() { None } else { Some(body) };
+    Ok((held.into_pieces(), rest))
+}
+
+/// What is held of a body. A body that comes in crumbs is gathered, so that what is kept is never
+/// much more than its bytes.
+#[derive(Debug, Default)]
+struct Held {
+    pieces: Vec<Bytes>,
+    crumbs: BytesMut,
+    bytes: usize,
+}
+
+/// So many pieces are kept as they came, and smaller ones after that are gathered.
+const PIECES_AS_THEY_CAME: usize = 8;
+const CRUMB_BYTES_MAX: usize = 1024;
+
+impl Held {
+    fn push(&mut self, piece: Bytes) {
+        self.bytes = self.bytes.saturating_add(piece.len());
+        if self.pieces.len() >= PIECES_AS_THEY_CAME && piece.len() <= CRUMB_BYTES_MAX {
+            self.crumbs.extend_from_slice(&piece);
+            return;
+        }
+        self.gather();
+        self.pieces.push(piece);
+    }
+
+    fn gather(&mut self) {
+        if !self.crumbs.is_empty() {
+            self.pieces.push(self.crumbs.split().freeze());
+        }
+    }
+
+    fn into_pieces(mut self) -> Vec<Bytes> {
+        self.gather();
+        self.pieces
+    }
 }
 
 /// How the request for usage gets into the body.
@@ -173,6 +218,8 @@ async fn relay(
     }
     exchange.head(head.status.as_u16(), &head.headers);
     forward::strip_hop_by_hop(&mut head.headers);
+    // Only this sidecar speaks under these names.
+    forward::strip_own(&mut head.headers);
     let hide = hide_usage(&mut exchange, &head.headers, may_inject);
     if hide.is_some() {
         head.headers.remove(header::CONTENT_LENGTH);

@@ -18,6 +18,7 @@ use crate::tasks;
 use http::uri::{Authority, Scheme, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -42,6 +43,11 @@ impl Origin {
         self.authority.port_u16().unwrap_or(if self.secure { 443 } else { 80 })
     }
 }
+
+/// How often a shared HTTP/2 connection with requests under way is asked for a sign of life, and how
+/// long that may take.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bounds of the pool.
 #[derive(Clone, Copy, Debug)]
@@ -202,6 +208,10 @@ impl Pool {
         let io = hyper_util::rt::TokioIo::new(io);
         if is_http2 {
             let (sender, connection) = http2::Builder::new(tasks::WorkerExecutor)
+                // A connection that a middlebox dropped in silence must not keep swallowing requests.
+                .timer(TokioTimer::new())
+                .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
                 .initial_stream_window_size(256 * 1024)
                 .initial_connection_window_size(1024 * 1024)
                 .handshake(io)

@@ -9,6 +9,7 @@
 
 use crate::guard::{self, Rejection};
 use crate::http::{BoxError, Frame};
+use crate::layers::forward;
 use crate::usage::{IncludeUsage, RequestFacts, RequestScan, include};
 use bytes::Bytes;
 use http_body::{Body, SizeHint};
@@ -67,6 +68,12 @@ impl RequestProgress {
     #[must_use]
     pub fn facts(&self) -> RequestFacts {
         self.scan.facts()
+    }
+
+    /// Whether the body is looked at, and not only counted.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        self.reads
     }
 
     /// Whether a stream was asked for, so far.
@@ -177,7 +184,12 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 Some(Ok(frame)) => match frame.into_data() {
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(other) => {
+                        // What may not pass in the head may not pass behind the body either.
+                        let Ok(mut trailers) = other.into_trailers() else { continue };
+                        forward::strip_trailers(&mut trailers);
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
                     Ok(data) => {
                         let too_large = {
                             let mut progress = this.progress.borrow_mut();
