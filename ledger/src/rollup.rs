@@ -122,7 +122,6 @@ impl Totals {
     pub(crate) fn add_record(&mut self, record: &UsageRecord, counted: bool) {
         bump(&mut self.requests, 1);
         bump_at(&mut self.outcomes, record.outcome.number(), 1);
-        bump_at(&mut self.sources, record.usage_source.number(), 1);
         bump(&mut self.bytes_in, record.bytes_in);
         bump(&mut self.bytes_out, record.bytes_out);
         bump(&mut self.anomalous, u64::from(!record.anomalies.is_empty()));
@@ -133,6 +132,7 @@ impl Totals {
 
     fn add_counted(&mut self, record: &UsageRecord) {
         bump(&mut self.counted, 1);
+        bump_at(&mut self.sources, record.usage_source.number(), 1);
         self.usage.add(&record.usage);
         if let Some(charge) = record.provider_cost {
             self.money_in(charge.amount.currency()).provider.add(charge.amount.pico());
@@ -202,7 +202,7 @@ impl Totals {
         self.outcomes.get(usize::from(outcome.number())).copied().unwrap_or(0)
     }
 
-    /// Records whose counts come from `source`.
+    /// Counted records whose counts come from `source`.
     #[must_use]
     pub fn source(&self, source: UsageSource) -> u64 {
         self.sources.get(usize::from(source.number())).copied().unwrap_or(0)

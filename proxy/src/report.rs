@@ -182,7 +182,7 @@ fn cost(totals: &Totals) -> Value {
 /// How much of the figures rests on what: shares of the counted requests.
 fn coverage(totals: &Totals) -> Value {
     json!({
-        "provider_reported": share(totals.source(UsageSource::Provider).min(totals.counted), totals.counted),
+        "provider_reported": share(totals.source(UsageSource::Provider), totals.counted),
         "priced": share(totals.priced, totals.counted),
     })
 }
