@@ -69,6 +69,12 @@ impl Label {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The text as the clones of this label share it.
+    #[must_use]
+    pub const fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
 }
 
 /// Whether `text` may be a label.
@@ -79,7 +85,9 @@ pub fn check_label(text: &str) -> Result<(), LabelError> {
     if text.len() > LABEL_BYTES_MAX {
         return Err(LabelError::TooLong);
     }
-    if text.chars().any(is_bad) {
+    // Nearly all are plain ASCII, and then no character needs decoding.
+    let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7E));
+    if !plain && text.chars().any(is_bad) {
         return Err(LabelError::BadCharacter);
     }
     Ok(())
@@ -119,12 +127,12 @@ impl std::borrow::Borrow<str> for Label {
 /// 128 bits as a UUID's text: 8-4-4-4-12 lower-case hex digits.
 fn uuid_ascii(bits: u128) -> [u8; 36] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
     let mut text = [b'-'; 36];
-    let places = (0..36_usize).filter(|place| !matches!(place, 8 | 13 | 18 | 23));
-    let nibbles = bits.to_be_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
-    for (place, nibble) in places.zip(nibbles) {
-        if let (Some(slot), Some(digit)) = (text.get_mut(place), DIGITS.get(usize::from(nibble))) {
-            *slot = *digit;
+    for (place, byte) in PLACES.into_iter().zip(bits.to_be_bytes()) {
+        if let Some(pair) = text.get_mut(place..).and_then(|rest| rest.first_chunk_mut()) {
+            *pair = [digit(byte >> 4), digit(byte & 0xF)];
         }
     }
     text

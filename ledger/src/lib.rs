@@ -250,6 +250,18 @@ impl Ledger {
         Ok((Self { inner: Arc::new(inner) }, report))
     }
 
+    /// Puts a record where `append` takes it from, in memory that was used before if there is some.
+    #[must_use]
+    pub fn boxed(&self, record: UsageRecord) -> Box<UsageRecord> {
+        match self.inner.shared.spent.pop() {
+            Some(mut spent) => {
+                *spent = record;
+                spent
+            }
+            None => Box::new(record),
+        }
+    }
+
     /// Gives a record to the writer. Never blocks; a record that is not taken comes back.
     ///
     /// Idempotent by id: a record whose id is there already changes nothing.

@@ -11,7 +11,7 @@
 
 use crate::codec;
 use bursar_domain::{
-    CostStatus, Currency, Outcome, Quantity, Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
+    CostStatus, Currency, Label, Outcome, Quantity, Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
 };
 use std::collections::HashMap;
 
@@ -254,18 +254,34 @@ pub(crate) struct Dimensions<'a> {
 
 impl<'a> Dimensions<'a> {
     pub(crate) fn of(record: &'a UsageRecord) -> Self {
-        let model = record.model_served.as_ref().or(record.model_requested.as_ref());
+        let [team, workload, provider, model, route, api, tier] =
+            Self::labels(record).map(|label| label.map(Label::as_str));
         Self {
-            team: record.identity.team.as_ref().map(AsRef::as_ref),
-            workload: record.identity.workload.as_ref().map(AsRef::as_ref),
-            provider: record.provider.as_str(),
-            model: model.map(AsRef::as_ref),
-            route: record.route.as_str(),
-            api: record.api.as_str(),
-            tier: record.tier.as_ref().map(AsRef::as_ref),
+            team,
+            workload,
+            provider: provider.unwrap_or_default(),
+            model,
+            route: route.unwrap_or_default(),
+            api: api.unwrap_or_default(),
+            tier,
             outcome: record.outcome.number(),
             source: record.usage_source.number(),
         }
+    }
+}
+
+impl Dimensions<'_> {
+    /// Team, workload, provider, model, route, API and tier of a record.
+    pub(crate) fn labels(record: &UsageRecord) -> [Option<&Label>; 7] {
+        [
+            record.identity.team.as_ref(),
+            record.identity.workload.as_ref(),
+            Some(&record.provider),
+            record.model_served.as_ref().or(record.model_requested.as_ref()),
+            Some(&record.route),
+            Some(&record.api),
+            record.tier.as_ref(),
+        ]
     }
 }
 

@@ -9,6 +9,7 @@
 //! Not here: reading the journal (`journal::read::find_ids`).
 
 use bursar_domain::RequestId;
+use foldhash::fast::RandomState;
 use std::collections::{HashSet, VecDeque};
 
 const GENERATION: usize = 16_384;
@@ -27,8 +28,8 @@ pub(crate) enum Seen {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct RecentIds {
-    young: HashSet<RequestId>,
-    old: HashSet<RequestId>,
+    young: HashSet<RequestId, RandomState>,
+    old: HashSet<RequestId, RandomState>,
     filters: VecDeque<Filter>,
     /// The greatest id that nothing here remembers.
     forgotten: Option<RequestId>,
@@ -83,7 +84,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(ids: &HashSet<RequestId>) -> Option<Self> {
+    fn new(ids: &HashSet<RequestId, RandomState>) -> Option<Self> {
         let greatest = *ids.iter().max()?;
         let mut filter = Self { words: vec![0; FILTER_WORDS], greatest };
         for id in ids {

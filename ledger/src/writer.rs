@@ -26,6 +26,7 @@ use crate::settle::{self, Counting, Pricer};
 use crate::store::{Store, StoreError};
 use bursar_domain::{Clock, Metering, RequestId, UsageRecord};
 use crossbeam_queue::ArrayQueue;
+use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +43,8 @@ const APPLY_ROWS: usize = 4_096;
 /// More rows than this are never held back, whoever is reading the store.
 const PENDING_ROWS_MAX: usize = 65_536;
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
+/// Written records that are kept for producers, about 1 KiB each.
+const SPENT_MAX: usize = 1_024;
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -99,6 +102,9 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) queue: ArrayQueue<Entry>,
+    /// Records that were written. Producers use their memory again, since memory that one thread
+    /// takes and another frees is dear.
+    pub(crate) spent: ArrayQueue<Box<UsageRecord>>,
     pub(crate) counters: Counters,
     idle: AtomicBool,
     closing: AtomicBool,
@@ -135,6 +141,7 @@ impl Shared {
     pub(crate) fn new(queue_entries_max: usize, view: View, store: Option<Store>) -> Self {
         Self {
             queue: ArrayQueue::new(queue_entries_max.max(1)),
+            spent: ArrayQueue::new(SPENT_MAX),
             counters: Counters::default(),
             idle: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -310,7 +317,7 @@ pub(crate) struct Writer {
     batch: Vec<Entry>,
     encoder: Encoder,
     frame: Frame,
-    deltas: HashMap<DeltaKey, Totals>,
+    deltas: HashMap<DeltaKey, Totals, RandomState>,
     answers: Vec<(Ack, Appended)>,
     timers: Timers,
 }
@@ -384,7 +391,7 @@ impl Writer {
             batch: Vec::new(),
             encoder: Encoder::default(),
             frame: Frame::default(),
-            deltas: HashMap::new(),
+            deltas: HashMap::default(),
             answers: Vec::new(),
             timers: Timers::default(),
         }
@@ -512,13 +519,13 @@ impl Writer {
         self.deltas.entry(key).or_default().add_record(&record, counted);
         let sequence = self.journal.last_sequence().saturating_add(u64::from(self.encoder.count()));
         self.answers.extend(ack.map(|ack| (ack, Appended::Recorded { sequence })));
+        drop(self.shared.spent.push(record));
     }
 
     fn delta_key(&mut self, record: &UsageRecord) -> DeltaKey {
-        let Dimensions { team, workload, provider, model, route, api, tier, outcome, source } =
-            Dimensions::of(record);
-        let texts = [team, workload, Some(provider), model, Some(route), Some(api), tier]
-            .map(|text| text.map_or(0, |text| self.encoder.number_of(text)));
+        let texts =
+            Dimensions::labels(record).map(|label| label.map_or(0, |label| self.encoder.number_of(label)));
+        let (outcome, source) = (record.outcome.number(), record.usage_source.number());
         DeltaKey { hour: Hour::of(record.started_at), texts, outcome, source }
     }
 

@@ -16,6 +16,10 @@ const CHUNKS: u32 = 1_000_000;
 const BODIES: u32 = 2_000;
 
 fn main() {
+    short();
+    if std::env::args().any(|arg| arg == "--short") {
+        return;
+    }
     let openai = "data: {\"id\":\"chatcmpl-Abcdefghijklmnopqrstuvwxyz12\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-4o-mini-2024-07-18\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_0123456789\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}]}\n\n";
     let asked = openai.replace("}]}\n\n", "}],\"usage\":null,\"obfuscation\":\"Zx8Tq\"}\n\n");
     let messages = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" some more words of an answer that goes on\"}}\n\n";
@@ -47,6 +51,27 @@ fn main() {
         "request of one long message",
         &format!("{{\"model\":\"m\",\"messages\":[{{\"content\":\"{prose}\"}}],\"stream\":true}}"),
     );
+}
+
+/// What most exchanges are: one small request, one small reply, read from head to record.
+fn short() {
+    const EXCHANGES: u32 = 200_000;
+    let request = r#"{"model":"gpt-4o-mini","messages":[{"role":"system","content":"You answer briefly and politely."},{"role":"user","content":"What does a token cost, and what does it earn?"}],"temperature":0.2,"max_tokens":200}"#;
+    let words = "It costs what the invoice says and earns what the ledger shows. ".repeat(8);
+    let reply = format!(
+        r#"{{"id":"chatcmpl-Abcdefghijklmnopqrstuvwxyz12","object":"chat.completion","created":1700000000,"model":"gpt-4o-mini-2024-07-18","choices":[{{"index":0,"message":{{"role":"assistant","content":"{words}","refusal":null}},"logprobs":null,"finish_reason":"stop"}}],"usage":{{"prompt_tokens":29,"completion_tokens":120,"total_tokens":149,"prompt_tokens_details":{{"cached_tokens":0,"audio_tokens":0}},"completion_tokens_details":{{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}},"service_tier":"default","system_fingerprint":"fp_0123456789"}}"#
+    );
+    let time = timed(|| {
+        for _ in 0..EXCHANGES {
+            let mut scan = RequestScan::new(None);
+            scan.feed(black_box(request.as_bytes()));
+            let facts = scan.facts();
+            let mut meter = meter(Api::OpenAiChat, "application/json");
+            meter.feed(black_box(reply.as_bytes()));
+            drop(black_box(meter.finish(Ending::Complete, &facts)));
+        }
+    });
+    println!("short chat exchange: {:?} for {} + {} bytes", time / EXCHANGES, request.len(), reply.len());
 }
 
 fn meter(api: Api, content_type: &'static str) -> ReplyMeter {

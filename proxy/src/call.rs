@@ -4,6 +4,7 @@ use crate::config::Route;
 use crate::upstream::Origin;
 use crate::usage::Api;
 use bursar_domain::{Anomalies, Identity, Label, RequestId, Timestamp, TraceId};
+use http::HeaderValue;
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 use std::sync::Arc;
@@ -22,13 +23,17 @@ pub struct Call {
     /// The route.
     pub route: Arc<Route>,
     /// Where it goes.
-    pub origin: Origin,
+    pub origin: Arc<Origin>,
+    /// Its authority as a header.
+    pub host: HeaderValue,
     /// What to ask for there.
     pub target: PathAndQuery,
     /// The price region.
     pub region: Option<Label>,
     /// Which API of the provider that is.
     pub api: Api,
+    /// The model, where the path names it.
+    pub model: Option<Label>,
     /// Who it is for, once that is known.
     pub identity: Option<Arc<Identity>>,
     /// The caller's trace.

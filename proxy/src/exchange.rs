@@ -16,6 +16,7 @@ use bursar_domain::{
     UsageSource,
 };
 use bursar_ledger::{Pricer, Receipt, Wait};
+use http::HeaderName;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -80,7 +81,7 @@ impl Exchange {
             route: Arc::clone(&call.route),
             region: call.region.clone(),
             api: call.api,
-            model_in_path: usage::model_in_path(call.target.path()).as_deref().and_then(Label::lossy),
+            model_in_path: call.model.clone(),
             trace: call.trace,
             anomalies: call.anomalies,
             request,
@@ -164,7 +165,7 @@ impl Exchange {
         self.app.metrics.settled(&record);
         let waits = self.app.config.ledger.durability == Durability::Sync;
         let wait = if waits { Wait::Acknowledged } else { Wait::No };
-        match self.app.ledger.append(Box::new(record), wait) {
+        match self.app.ledger.append(self.app.ledger.boxed(record), wait) {
             Ok(receipt) => waits.then_some(receipt),
             Err(refused) => {
                 self.app.metrics.record_lost(&refused.to_string());
@@ -245,8 +246,13 @@ fn unread(ending: Ending, status: Option<u16>) -> Reading {
 
 /// The upstream's own id of the request, by the header names of the providers.
 fn upstream_request_id(headers: &http::HeaderMap) -> Option<Label> {
-    const NAMES: [&str; 5] =
-        ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "x-generation-id"];
-    let value = NAMES.iter().find_map(|name| headers.get(*name))?;
+    static NAMES: [HeaderName; 5] = [
+        HeaderName::from_static("x-request-id"),
+        HeaderName::from_static("request-id"),
+        HeaderName::from_static("apim-request-id"),
+        HeaderName::from_static("x-amzn-requestid"),
+        HeaderName::from_static("x-generation-id"),
+    ];
+    let value = NAMES.iter().find_map(|name| headers.get(name))?;
     Label::lossy(value.to_str().ok()?)
 }

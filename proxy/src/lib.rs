@@ -12,6 +12,7 @@ mod exchange;
 mod failure;
 pub mod guard;
 pub mod http;
+mod idle_timer;
 mod ids;
 pub mod layers;
 pub mod listen;

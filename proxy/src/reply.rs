@@ -9,6 +9,7 @@
 
 use crate::exchange::{Exchange, Figures};
 use crate::http::{BoxError, Frame};
+use crate::idle_timer::IdleTimer;
 use crate::upstream::Lease;
 use crate::usage::{Ending, HideUsage};
 use bursar_ledger::Receipt;
@@ -21,7 +22,6 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
 
 /// The body of a reply.
 #[derive(Debug)]
@@ -50,7 +50,8 @@ pub struct Relay {
     ready: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     scratch: Vec<Bytes>,
-    idle: IdleTimer,
+    /// Until the reply has ended.
+    idle: Option<IdleTimer>,
     end: End,
     size: SizeHint,
 }
@@ -89,7 +90,7 @@ impl Relay {
             ready: VecDeque::new(),
             trailers: None,
             scratch: Vec::new(),
-            idle,
+            idle: Some(idle),
             end: End::Open,
             size,
         };
@@ -114,7 +115,7 @@ impl Relay {
         loop {
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Pending => {
-                    let Some(silent_for) = self.idle.poll_expired(cx) else { return Poll::Pending };
+                    let Some(silent_for) = self.silent_for(cx) else { return Poll::Pending };
                     self.fail(silent(silent_for));
                     return Poll::Ready(None);
                 }
@@ -123,7 +124,7 @@ impl Relay {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.idle.progress();
+                    self.progress();
                     match frame.into_data() {
                         Ok(data) => {
                             *room = room.saturating_sub(data.len() as u64);
@@ -140,12 +141,27 @@ impl Relay {
                 }
                 Poll::Ready(None) => {}
             }
-            if let Some(lease) = self.lease.take() {
-                lease.give_back();
-            }
+            self.give_back();
             let (receipt, figures) = self.exchange.settle_with_figures();
             self.end = receipt.map_or(End::Done, End::Receipt);
             return Poll::Ready(Some(figures));
+        }
+    }
+
+    fn progress(&mut self) {
+        if let Some(idle) = &mut self.idle {
+            idle.progress();
+        }
+    }
+
+    fn silent_for(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+        self.idle.as_mut()?.poll_expired(cx)
+    }
+
+    /// The reply ended whole: its connection may carry the next one.
+    fn give_back(&mut self) {
+        if let (Some(lease), Some(idle)) = (self.lease.take(), self.idle.take()) {
+            lease.give_back(idle);
         }
     }
 
@@ -168,9 +184,7 @@ impl Relay {
     /// The upstream has said everything.
     fn finish(&mut self) {
         self.flush();
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
+        self.give_back();
         self.end = match self.exchange.settle(Ending::Complete) {
             Some(receipt) => End::Receipt(receipt),
             None => End::Done,
@@ -219,13 +233,13 @@ impl Relay {
             }
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Pending => {
-                    let Some(silent_for) = self.idle.poll_expired(cx) else { return Poll::Pending };
+                    let Some(silent_for) = self.silent_for(cx) else { return Poll::Pending };
                     self.fail(silent(silent_for));
                 }
                 Poll::Ready(None) => self.finish(),
                 Poll::Ready(Some(Err(error))) => self.fail(error.into()),
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.idle.progress();
+                    self.progress();
                     let data = match frame.into_data() {
                         Ok(data) => self.data(data),
                         Err(other) => {
@@ -238,6 +252,9 @@ impl Relay {
                     if self.inner.is_end_stream() {
                         self.finish();
                         // With a receipt outstanding the last frame waits for it.
+                        if matches!(self.end, End::Done) && self.ready.is_empty() && data.is_some() {
+                            return Poll::Ready(data.map(|data| Ok(Frame::data(data))));
+                        }
                         if let Some(data) = data {
                             self.ready.push_front(data);
                         }
@@ -298,50 +315,5 @@ impl Body for ReplyBody {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Relay(relay) => relay.size,
         }
-    }
-}
-
-/// Expires when nothing has happened for a while. It is re-armed only when it fires, so progress
-/// costs nothing: the real limit lies between one and two times the idle time.
-#[derive(Debug)]
-pub struct IdleTimer {
-    sleep: Pin<Box<Sleep>>,
-    limit: Duration,
-    progressed: bool,
-}
-
-impl IdleTimer {
-    /// Starts the timer.
-    #[must_use]
-    pub fn start(limit: Duration) -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(limit)), limit, progressed: false }
-    }
-
-    /// Goes on with another limit.
-    #[must_use]
-    pub fn with_limit(mut self, limit: Duration) -> Self {
-        if limit != self.limit {
-            self.limit = limit;
-            self.sleep.as_mut().reset(Instant::now() + limit);
-        }
-        self.progressed = true;
-        self
-    }
-
-    /// Something has happened.
-    pub fn progress(&mut self) {
-        self.progressed = true;
-    }
-
-    /// The limit, if it has passed without progress.
-    pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
-        while self.sleep.as_mut().poll(cx).is_ready() {
-            if !self.progressed {
-                return Some(self.limit);
-            }
-            self.progressed = false;
-            self.sleep.as_mut().reset(Instant::now() + self.limit);
-        }
-        None
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! Not here: what the strings mean (`codec`).
 
+use std::sync::Arc;
+
 const SLOTS_MIN: usize = 64;
 
 /// See the module.
@@ -15,13 +17,20 @@ pub(super) struct Interner {
     ends: Vec<u32>,
     /// Open addressing: numbers, 0 is free. The length is a power of two.
     slots: Vec<u32>,
+    /// Texts that many records share, by address: nothing needs hashing to know them again. Holding
+    /// them keeps another text from getting their address.
+    shared: [Option<(Arc<str>, u32)>; SHARED],
 }
+
+/// Places for shared texts.
+const SHARED: usize = 32;
 
 impl Interner {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
         self.slots.fill(0);
+        self.shared.fill(None);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -41,6 +50,21 @@ impl Interner {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (1..=self.ends.len()).filter_map(|number| self.get(u32::try_from(number).ok()?))
+    }
+
+    pub(super) fn number_of_shared(&mut self, text: &Arc<str>) -> u32 {
+        let address = Arc::as_ptr(text).addr();
+        let place = (address >> 4 ^ address >> 9) % SHARED;
+        if let Some(Some((known, number))) = self.shared.get(place)
+            && Arc::ptr_eq(known, text)
+        {
+            return *number;
+        }
+        let number = self.number_of(text.as_bytes());
+        if let Some(slot) = self.shared.get_mut(place) {
+            *slot = Some((Arc::clone(text), number));
+        }
+        number
     }
 
     pub(super) fn number_of(&mut self, text: &[u8]) -> u32 {
@@ -113,5 +137,19 @@ mod tests {
         assert_eq!((table.get(0), table.get(1_001), table.len()), (None, None, 1_000));
         table.clear();
         assert_eq!((table.number_of(b""), table.get(1)), (1, Some(&b""[..])));
+    }
+
+    #[test]
+    fn shared_texts_have_the_numbers_of_equal_texts() {
+        let mut table = Interner::default();
+        let texts: Vec<Arc<str>> = (0..200).map(|n| Arc::from(format!("text {}", n % 50))).collect();
+        for _ in 0..3 {
+            for (n, text) in texts.iter().enumerate() {
+                assert_eq!(table.number_of_shared(text) as usize, n % 50 + 1);
+            }
+        }
+        assert_eq!((table.number_of(b"text 7"), table.len()), (8, 50));
+        table.clear();
+        assert_eq!(texts.get(9).map(|text| table.number_of_shared(text)), Some(1));
     }
 }

@@ -25,6 +25,7 @@ use crate::journal::Payload;
 use crate::journal::format::{FrameHead, Ranges};
 use bursar_domain::{Identity, Label, RequestId, Tags, Timestamp, UsageRecord};
 use intern::Interner;
+use serde::Serialize;
 use std::sync::Arc;
 use wire::{WireContext, WireIdentity, WireText, WireUsage, counted_flag, sink};
 
@@ -130,8 +131,8 @@ impl Encoder {
     }
 
     /// The number of `text` in this frame.
-    pub(crate) fn number_of(&mut self, text: &str) -> u32 {
-        self.strings.number_of(text.as_bytes())
+    pub(crate) fn number_of(&mut self, text: &Label) -> u32 {
+        self.strings.number_of_shared(text.shared())
     }
 
     /// The text with `number` in this frame; `None` for 0.
@@ -146,14 +147,10 @@ impl Encoder {
         }
         let identity = self.identity(&record.identity)?;
         let wire = WireUsage::new(record, counted, self.base_micros, identity, &mut self.strings);
-        self.body.clear();
-        postcard::to_extend(&wire, sink(&mut self.body)).map_err(|_| EncodeError)?;
-        if self.body.len() > RECORD_BYTES_MAX {
-            return Err(EncodeError);
-        }
+        let body = to_buffer(&wire, &mut self.body)?;
         self.records.push(RecordKind::Usage as u8);
-        postcard::to_extend(&self.body.len(), sink(&mut self.records)).map_err(|_| EncodeError)?;
-        self.records.extend_from_slice(&self.body);
+        postcard::to_extend(&body.len(), sink(&mut self.records)).map_err(|_| EncodeError)?;
+        self.records.extend_from_slice(body);
         self.count = self.count.saturating_add(1);
         self.ranges.get_or_insert(Ranges::EMPTY).add(record.id.bits(), record.started_at.micros());
         Ok(())
@@ -181,11 +178,24 @@ impl Encoder {
             return Ok(*number);
         }
         let wire = WireIdentity::new(identity, &mut self.strings);
-        self.body.clear();
-        postcard::to_extend(&wire, sink(&mut self.body)).map_err(|_| EncodeError)?;
-        let number = self.identities.number_of(&self.body);
+        let number = self.identities.number_of(to_buffer(&wire, &mut self.body)?);
         self.last_identity = Some((identity.clone(), number));
         Ok(number)
+    }
+}
+
+/// Encodes `value` into `buffer`, which grows as needed and keeps its length for the next one: writing
+/// into a slice costs a third of appending byte by byte.
+fn to_buffer<'b, T: Serialize>(value: &T, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], EncodeError> {
+    loop {
+        let written = postcard::to_slice(value, buffer.as_mut_slice()).map(|body| body.len());
+        match written {
+            Ok(length) => return buffer.get(..length).ok_or(EncodeError),
+            Err(postcard::Error::SerializeBufferFull) if buffer.len() < RECORD_BYTES_MAX => {
+                buffer.resize(buffer.len().saturating_mul(2).clamp(1024, RECORD_BYTES_MAX), 0);
+            }
+            Err(_) => return Err(EncodeError),
+        }
     }
 }
 

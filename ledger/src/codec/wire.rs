@@ -150,7 +150,7 @@ impl<'a> WireUsage<'a> {
         identity: u32,
         strings: &mut Interner,
     ) -> Self {
-        let mut number = |text: Option<&Label>| text.map_or(0, |t| strings.number_of(t.as_str().as_bytes()));
+        let mut number = |text: Option<&Label>| text.map_or(0, |t| strings.number_of_shared(t.shared()));
         let started = record.started_at.micros();
         Self {
             id: record.id.bits().to_be_bytes(),
@@ -249,7 +249,7 @@ impl<'a> WireUsage<'a> {
 
 impl WireIdentity {
     pub(super) fn new(identity: &Identity, strings: &mut Interner) -> Self {
-        let mut number = |text: Option<&Label>| text.map_or(0, |t| strings.number_of(t.as_str().as_bytes()));
+        let mut number = |text: Option<&Label>| text.map_or(0, |t| strings.number_of_shared(t.shared()));
         Self {
             team: number(identity.team.as_ref()),
             workload: number(identity.workload.as_ref()),
@@ -323,7 +323,7 @@ impl WireCost {
             list_pico: cost.list_pico,
             contracted_pico: cost.contracted_pico,
             billed_pico: cost.billed_pico,
-            price_rows: cost.price_rows.iter().map(|row| strings.number_of(row.as_bytes())).collect(),
+            price_rows: cost.price_rows.iter().map(|row| strings.number_of_shared(row)).collect(),
         }
     }
 

@@ -7,8 +7,8 @@
 //! Not here: connections (`upstream`), the body of the reply (`reply`).
 
 use crate::config::{Auth, CREDENTIAL_HEADERS, Route};
-use crate::layers::identify::OWN_PREFIX;
-use crate::reply::IdleTimer;
+use crate::layers::identify::{BAGGAGE, OWN_PREFIX};
+use crate::idle_timer::IdleTimer;
 use crate::upstream::{Lease, Origin, Pool, RequestBody, SendError};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,7 +25,9 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Outgoing {
     /// Where to.
-    pub origin: Origin,
+    pub origin: Arc<Origin>,
+    /// The authority as a header.
+    pub host: HeaderValue,
     /// What for.
     pub target: PathAndQuery,
     /// Method and headers as the client sent them.
@@ -49,14 +52,14 @@ pub type Answer = (http::Response<Incoming>, Option<Lease>, IdleTimer);
 
 /// Sends `outgoing` by `pool` and waits for the head of the reply.
 pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Result<Answer, ForwardError> {
-    let Outgoing { origin, target, mut head, body } = outgoing;
-    prepare_headers(&mut head.headers, route, &origin);
+    let Outgoing { origin, host, target, mut head, body } = outgoing;
+    prepare_headers(&mut head.headers, route, host);
     head.uri = http::Uri::from(target);
     head.extensions = http::Extensions::new();
     let progress = Rc::clone(body.progress());
     let mut passed = progress.borrow().bytes();
     let request = http::Request::from_parts(head, body);
-    let mut timer = IdleTimer::start(route.timeouts.response_head);
+    let mut timer = pool.timer(&route.timeouts);
     let mut answer = pin!(pool.send(&origin, request, route.timeouts.connect));
     let result = poll_fn(|cx| {
         if let Poll::Ready(result) = answer.as_mut().poll(cx) {
@@ -82,16 +85,14 @@ pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Resul
     }
 }
 
-fn prepare_headers(headers: &mut HeaderMap, route: &Route, origin: &Origin) {
+fn prepare_headers(headers: &mut HeaderMap, route: &Route, host: HeaderValue) {
     strip_hop_by_hop(headers);
     strip_own(headers);
     strip_own_baggage(headers);
     // The body was read on the client's `Expect` already; framing is rebuilt from the body.
     headers.remove(header::EXPECT);
     headers.remove(header::CONTENT_LENGTH);
-    if let Ok(host) = HeaderValue::from_str(origin.authority.as_str()) {
-        headers.insert(header::HOST, host);
-    }
+    headers.insert(header::HOST, host);
     if let Auth::Inject(secret) = &route.auth {
         for name in CREDENTIAL_HEADERS {
             headers.remove(*name);
@@ -162,7 +163,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 /// Removes our members from W3C baggage; others' pass as they are.
 fn strip_own_baggage(headers: &mut HeaderMap) {
     let ours = |value: &HeaderValue| memchr::memmem::find(value.as_bytes(), OWN_PREFIX.as_bytes()).is_some();
-    if !headers.get_all("baggage").iter().any(ours) {
+    if !headers.get_all(&BAGGAGE).iter().any(ours) {
         return;
     }
     let kept: Vec<String> = headers
@@ -183,13 +184,8 @@ fn strip_own_baggage(headers: &mut HeaderMap) {
 
 /// Removes every `x-bursar-…` header.
 pub fn strip_own(headers: &mut HeaderMap) {
-    if !headers.keys().any(|name| name.as_str().starts_with(OWN_PREFIX)) {
-        return;
-    }
-    let own: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
-    for name in own {
-        headers.remove(name);
+    while let Some(own) = headers.keys().find(|name| name.as_str().starts_with(OWN_PREFIX)).cloned() {
+        headers.remove(own);
     }
 }
 

@@ -9,6 +9,7 @@
 
 use crate::config::{BadTag, Identify, RequiredTag};
 use bursar_domain::{Anomalies, Anomaly, Identity, IdentitySource, Label, Tags, TraceId};
+use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub struct Identified {
 #[derive(Debug, Default)]
 pub struct IdentityCache {
     key: Vec<u8>,
-    known: HashMap<Box<[u8]>, (Arc<Identity>, Anomalies)>,
+    known: HashMap<Box<[u8]>, (Arc<Identity>, Anomalies), RandomState>,
 }
 
 /// Most identities that one worker remembers, and the longest headers it remembers them by.
@@ -118,7 +119,8 @@ pub enum IdentityError {
 pub const OWN_PREFIX: &str = "x-bursar-";
 const TAG_PREFIX: &str = "x-bursar-tag-";
 const HELICONE_PROPERTY: &str = "helicone-property-";
-static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+/// W3C baggage.
+pub static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Reads the identity of a request from its headers, over the configured defaults.

@@ -45,7 +45,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
     let mut exchange = Exchange::new(&app, &call, Rc::clone(&progress));
     let fail = Failing { dialect: call.route.dialect, id: call.id };
 
-    let Call { id, mut head, body, route, origin, target, api, .. } = call;
+    let Call { id, mut head, body, route, origin, host, target, api, .. } = call;
     let (mut held, rest) = if reads {
         let idle = (head.version == http::Version::HTTP_2).then_some(app.config.server.timeouts.body_idle);
         hold(body, &progress, limit, idle).await.map_err(|fault| fail.body(fault, limit))?
@@ -68,7 +68,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
         Rewrite::None | Rewrite::Done => None,
     };
     let body = RequestBody::new(held, rest, streaming, Rc::clone(&progress), limit);
-    let outgoing = Outgoing { origin, target, head, body };
+    let outgoing = Outgoing { origin, host, target, head, body };
     exchange.sent();
     match forward::forward(pool, &route, outgoing).await {
         Ok(answer) => Ok(relay(exchange, answer, may_inject, route.response_headers, id).await),
@@ -276,5 +276,6 @@ fn tell_figures(headers: &mut http::HeaderMap, figures: &Figures) {
 
 fn is_stream(headers: &http::HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.to_ascii_lowercase().starts_with(b"text/event-stream")
+    const EVENTS: &[u8] = b"text/event-stream";
+    kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
 }

@@ -15,8 +15,9 @@ use crate::http::Request;
 use crate::upstream::Origin;
 use crate::usage::{self, Api};
 use bursar_domain::{Anomalies, Label, RequestId};
-use http::Method;
+use foldhash::fast::RandomState;
 use http::uri::PathAndQuery;
+use http::{HeaderValue, Method};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,17 +26,19 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 struct Resolved {
     route: Arc<Route>,
-    origin: Origin,
+    origin: Arc<Origin>,
+    host: HeaderValue,
     target: PathAndQuery,
     region: Option<Label>,
     api: Api,
+    model: Option<Label>,
 }
 
 /// Paths resolved before: clients call a handful. Only `POST` without a query is kept, which is what
 /// every metered call looks like.
 #[derive(Debug, Default)]
 pub struct RouteCache {
-    known: HashMap<Box<str>, Resolved>,
+    known: HashMap<Box<str>, Resolved, RandomState>,
 }
 
 /// Most paths that one worker remembers, and the longest.
@@ -62,7 +65,7 @@ pub fn route(app: &App, cache: &mut RouteCache, id: RequestId, request: Request)
             resolved
         }
     };
-    let Resolved { route, origin, target, region, api } = resolved;
+    let Resolved { route, origin, host, target, region, api, model } = resolved;
     Ok(Call {
         id,
         started_at,
@@ -70,9 +73,11 @@ pub fn route(app: &App, cache: &mut RouteCache, id: RequestId, request: Request)
         body,
         route,
         origin,
+        host,
         target,
         region,
         api,
+        model,
         identity: None,
         trace: None,
         anomalies: Anomalies::default(),
@@ -109,7 +114,13 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
         protocol: matched.route.protocol,
     };
     let region = matched.region().and_then(Label::lossy);
-    Ok(Resolved { route: Arc::clone(matched.route), origin, target, region, api })
+    let model = usage::model_in_path(target.path()).as_deref().and_then(Label::lossy);
+    let Ok(host) = HeaderValue::from_str(origin.authority.as_str()) else {
+        let kind = FailureKind::NoRoute { path: path.chars().take(80).collect() };
+        return Err(Failure { kind, dialect: matched.route.dialect, request: Some(id) });
+    };
+    let origin = Arc::new(origin);
+    Ok(Resolved { route: Arc::clone(matched.route), origin, host, target, region, api, model })
 }
 
 /// What to ask the upstream for. A bare route asks for just what the client did.

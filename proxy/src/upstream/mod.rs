@@ -13,7 +13,8 @@ mod request_body;
 pub use connect::{ConnectError, Connector, OpenMemory, TlsSetup, TlsSetupError, UpstreamIo};
 pub use request_body::{BodyFault, RequestBody, RequestProgress};
 
-use crate::config::Protocol;
+use crate::config::{Protocol, RouteTimeouts};
+use crate::idle_timer::IdleTimer;
 use crate::tasks;
 use http::uri::{Authority, Scheme, Uri};
 use hyper::body::Incoming;
@@ -22,6 +23,7 @@ use hyper_util::rt::TokioTimer;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -78,8 +80,10 @@ pub struct Pool {
     connector: Connector,
     limits: PoolLimits,
     /// By origin; a list, since there are few and hashing a name costs more than comparing some.
-    idle: RefCell<Vec<(Origin, Vec<Idle>)>>,
+    idle: RefCell<Vec<(Arc<Origin>, Vec<Idle>)>>,
     shared: RefCell<HashMap<Origin, http2::SendRequest<RequestBody>>>,
+    /// Timers of exchanges that have ended, still armed.
+    timers: RefCell<Vec<IdleTimer>>,
 }
 
 #[derive(Debug)]
@@ -92,20 +96,21 @@ struct Idle {
 #[derive(Debug)]
 pub struct Lease {
     pool: Rc<Pool>,
-    origin: Origin,
+    origin: Arc<Origin>,
     sender: http1::SendRequest<RequestBody>,
 }
 
 impl Lease {
     /// Returns the connection to the pool.
-    pub fn give_back(self) {
+    pub fn give_back(self, timer: IdleTimer) {
         let Self { pool, origin, sender } = self;
+        pool.park(timer);
         if sender.is_closed() {
             return;
         }
         let mut idle = pool.idle.borrow_mut();
         let new = Idle { sender, since: Instant::now() };
-        match idle.iter_mut().find(|(known, _)| *known == origin) {
+        match idle.iter_mut().find(|(known, _)| is_same(known, &origin)) {
             Some((_, list)) if list.len() < pool.limits.idle_per_origin_max => list.push(new),
             Some(_) => {}
             None => idle.push((origin, vec![new])),
@@ -117,14 +122,30 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(connector: Connector, limits: PoolLimits) -> Rc<Self> {
-        Rc::new(Self { connector, limits, idle: RefCell::default(), shared: RefCell::default() })
+        Rc::new(Self { connector, limits, idle: RefCell::default(), shared: RefCell::default(), timers: RefCell::default() })
+    }
+
+    /// A timer for the head of a reply and later for its body.
+    pub fn timer(&self, timeouts: &RouteTimeouts) -> IdleTimer {
+        let tick = timeouts.idle.min(timeouts.response_head);
+        match self.timers.borrow_mut().pop() {
+            Some(timer) => timer.taken_over(timeouts.response_head, tick),
+            None => IdleTimer::start(timeouts.response_head, tick),
+        }
+    }
+
+    fn park(&self, timer: IdleTimer) {
+        let mut timers = self.timers.borrow_mut();
+        if timers.len() < self.limits.idle_per_origin_max {
+            timers.push(timer);
+        }
     }
 
     /// Sends `request` to `origin` and waits for the head of the reply. The lease is absent for
     /// HTTP/2, where connections are shared.
     pub async fn send(
         self: &Rc<Self>,
-        origin: &Origin,
+        origin: &Arc<Origin>,
         request: http::Request<RequestBody>,
         connect_timeout: Duration,
     ) -> Result<(http::Response<Incoming>, Option<Lease>), SendError> {
@@ -134,7 +155,7 @@ impl Pool {
                 match send_shared(sender, origin, request).await {
                     Ok(response) => return Ok((response, None)),
                     Err(Unsent::Retry(back)) => {
-                        self.shared.borrow_mut().remove(origin);
+                        self.shared.borrow_mut().remove(origin.as_ref());
                         request = *back;
                         continue;
                     }
@@ -168,15 +189,15 @@ impl Pool {
         self.shared.borrow_mut().retain(|_, sender| !sender.is_closed());
     }
 
-    fn lease(self: &Rc<Self>, origin: &Origin, sender: http1::SendRequest<RequestBody>) -> Lease {
-        Lease { pool: Rc::clone(self), origin: origin.clone(), sender }
+    fn lease(self: &Rc<Self>, origin: &Arc<Origin>, sender: http1::SendRequest<RequestBody>) -> Lease {
+        Lease { pool: Rc::clone(self), origin: Arc::clone(origin), sender }
     }
 
     /// The youngest idle connection that can take a request now. One whose last request is still being
     /// sent (its reply came early) stays where it is: nobody waits for another's upload.
-    fn take_idle(&self, origin: &Origin) -> Option<http1::SendRequest<RequestBody>> {
+    fn take_idle(&self, origin: &Arc<Origin>) -> Option<http1::SendRequest<RequestBody>> {
         let mut idle = self.idle.borrow_mut();
-        let (_, list) = idle.iter_mut().find(|(known, _)| known == origin)?;
+        let (_, list) = idle.iter_mut().find(|(known, _)| is_same(known, origin))?;
         let mut at = list.len();
         while let Some(next) = at.checked_sub(1) {
             at = next;
@@ -200,7 +221,7 @@ impl Pool {
 
     async fn send_on_new(
         self: &Rc<Self>,
-        origin: &Origin,
+        origin: &Arc<Origin>,
         request: http::Request<RequestBody>,
         connect_timeout: Duration,
     ) -> Result<(http::Response<Incoming>, Option<Lease>), SendError> {
@@ -222,7 +243,7 @@ impl Pool {
                     tracing::debug!(%error, "upstream connection ended");
                 }
             });
-            self.shared.borrow_mut().insert(origin.clone(), sender.clone());
+            self.shared.borrow_mut().insert(Origin::clone(origin), sender.clone());
             return match send_shared(sender, origin, request).await {
                 Ok(response) => Ok((response, None)),
                 Err(Unsent::Retry(_)) => Err(SendError::Connect(ConnectError::ClosedAtOnce)),
@@ -240,6 +261,11 @@ impl Pool {
         let response = sent.map_err(|error| SendError::Broken(error.into_error()))?;
         Ok((response, Some(self.lease(origin, sender))))
     }
+}
+
+/// Requests of one route share their origin, so that its address nearly always tells.
+fn is_same(known: &Arc<Origin>, wanted: &Arc<Origin>) -> bool {
+    Arc::ptr_eq(known, wanted) || known == wanted
 }
 
 /// In HTTP/1.1 an origin is asked for a path; only proxies are asked for URLs (RFC 9112 §3.2.1).

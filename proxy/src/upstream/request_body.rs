@@ -125,8 +125,9 @@ impl RequestBody {
             Some(Some(rest)) => SizeHint::with_exact(held_len + rest + extra),
             Some(None) => SizeHint::default(),
         };
-        let mut body =
-            Self { ready: VecDeque::new(), scratch: Vec::new(), rest, rewrite, progress, size, limit };
+        let (ready, held) = if rewrite.is_some() { (Vec::new(), held) } else { (held, Vec::new()) };
+        let ready = VecDeque::from(ready);
+        let mut body = Self { ready, scratch: Vec::new(), rest, rewrite, progress, size, limit };
         for piece in held {
             body.push(piece);
         }

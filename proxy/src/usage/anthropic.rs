@@ -144,10 +144,10 @@ impl Shape for Messages {
         let counts = &self.merged.counts;
         Gathered {
             id: self.id.label(),
-            model: self.model.label(),
-            tier: counts.tier.label(),
-            inference_geo: counts.geo.label(),
-            speed: counts.speed.label(),
+            model: self.model.name(),
+            tier: counts.tier.name(),
+            inference_geo: counts.geo.name(),
+            speed: counts.speed.name(),
             usage,
             is_final: !context.stream || self.closed || (self.stopped && !self.merged.placeholder),
             by_model: read.by_model,
@@ -417,7 +417,7 @@ impl Merged {
             anomalies.insert(Anomaly::IterationsAdded);
             for pass in counts.iterations.iter().filter(|pass| !pass.is_main()) {
                 let usage = pass.usage(anomalies);
-                add(&mut served, &mut others, pass.model.label(), usage);
+                add(&mut served, &mut others, pass.model.name(), usage);
             }
         }
         let mut usage = served;

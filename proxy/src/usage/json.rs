@@ -13,14 +13,15 @@
 //! Not here: what the values mean (`openai`, `anthropic`, `request`).
 
 use memchr::{memchr2, memchr3};
+use std::borrow::Cow;
 
 /// Longest raw value that is reported; a longer one is announced as too long.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 
 const DEPTH_MAX: usize = 10;
 const KEY_BYTES_MAX: usize = 48;
-/// Bytes looked at one by one before a vectorised search is worth its start-up cost.
-const NEAR: usize = 24;
+/// Words looked at before a vectorised search is worth its start-up cost.
+const NEAR_WORDS: usize = 4;
 
 /// A place in a document: what is wanted there and below.
 #[derive(Debug)]
@@ -137,9 +138,9 @@ enum Phase {
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     node: &'static Node,
-    object: bool,
-    items: u64,
     seen: u64,
+    items: u32,
+    object: bool,
 }
 
 static UNWANTED: Node = Node::NONE;
@@ -149,7 +150,7 @@ static UNWANTED: Node = Node::NONE;
 pub struct Checkpoint {
     length: usize,
     target: &'static Node,
-    items: u64,
+    items: u32,
     seen: u64,
 }
 
@@ -406,7 +407,7 @@ impl Scanner {
         if let Some(frame) = self.frames.get(self.depth)
             && frame.node.marks
         {
-            sink.close(frame.node.id, self.base.saturating_add(at as u64), frame.items);
+            sink.close(frame.node.id, self.base.saturating_add(at as u64), u64::from(frame.items));
         }
         self.value_ended();
     }
@@ -442,7 +443,7 @@ impl Scanner {
     fn begin_key<S: Sink>(&mut self, bytes: &[u8], at: usize, sink: &mut S) -> usize {
         self.key_len = 0;
         self.key_escaped = false;
-        if let Text::Ends { at: end, escapes: false } = text_end(bytes, at, false) {
+        if let Some(end) = closing_quote(bytes, at) {
             self.name(bytes.get(at..end).unwrap_or_default(), sink);
             if bytes.get(end + 1) == Some(&b':') {
                 self.phase = Phase::Value;
@@ -521,15 +522,15 @@ impl Scanner {
     }
 
     fn text<S: Sink>(&mut self, bytes: &[u8], at: usize, from: usize, sink: &mut S) -> usize {
+        if !self.escaped
+            && let Some(end) = closing_quote(bytes, at)
+        {
+            return self.end_text(bytes, end, from, sink);
+        }
         match text_end(bytes, at, self.escaped) {
             Text::Ends { at: end, .. } => {
                 self.escaped = false;
-                self.end_value(bytes, from, end + 1, sink);
-                if bytes.get(end + 1) == Some(&b',') {
-                    self.after_value(b',', end + 1, sink);
-                    return end + 2;
-                }
-                end + 1
+                self.end_text(bytes, end, from, sink)
             }
             Text::Open { escaped, .. } => {
                 self.escaped = escaped;
@@ -538,23 +539,34 @@ impl Scanner {
         }
     }
 
+    fn end_text<S: Sink>(&mut self, bytes: &[u8], end: usize, from: usize, sink: &mut S) -> usize {
+        self.end_value(bytes, from, end + 1, sink);
+        if bytes.get(end + 1) == Some(&b',') {
+            self.after_value(b',', end + 1, sink);
+            return end + 2;
+        }
+        end + 1
+    }
+
     fn literal<S: Sink>(&mut self, bytes: &[u8], mut at: usize, from: usize, sink: &mut S) -> usize {
         while let Some(byte) = bytes.get(at).copied() {
-            if !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')) {
-                if !(is_space(byte) || matches!(byte, b',' | b'}' | b']')) {
+            match LITERALS.get(usize::from(byte)) {
+                Some(InLiteral::Inside) => at += 1,
+                Some(InLiteral::Ends) => {
+                    self.end_value(bytes, from, at, sink);
+                    if byte == b',' {
+                        self.after_value(b',', at, sink);
+                        return at + 1;
+                    }
+                    return at;
+                }
+                Some(InLiteral::Bad) | None => {
                     self.capturing = false;
                     self.buffer.clear();
                     self.phase = Phase::Bad;
                     return at;
                 }
-                self.end_value(bytes, from, at, sink);
-                if byte == b',' {
-                    self.after_value(b',', at, sink);
-                    return at + 1;
-                }
-                return at;
             }
-            at += 1;
         }
         at
     }
@@ -591,6 +603,12 @@ impl Scanner {
 
     /// Steps over a string of an unwanted container; `None` when the slice ends inside it.
     fn skip_text(&mut self, bytes: &[u8], at: usize) -> Option<usize> {
+        if !self.escaped
+            && let Some(end) = closing_quote(bytes, at)
+        {
+            self.phase = Phase::Skip;
+            return Some(end + 1);
+        }
         match text_end(bytes, at, self.escaped) {
             Text::Ends { at, .. } => {
                 self.escaped = false;
@@ -644,6 +662,38 @@ impl Scanner {
     }
 }
 
+/// What a byte is to a number or literal.
+#[derive(Clone, Copy)]
+enum InLiteral {
+    Inside,
+    Ends,
+    Bad,
+}
+
+static LITERALS: [InLiteral; 256] = {
+    let mut table = [InLiteral::Bad; 256];
+    let mut byte = 0_u8;
+    loop {
+        // A constant index into a constant table: the compiler checks it.
+        #[expect(clippy::indexing_slicing, reason = "evaluated while compiling")]
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.') {
+            table[byte as usize] = InLiteral::Inside;
+        } else if is_space(byte) || matches!(byte, b',' | b'}' | b']') {
+            table[byte as usize] = InLiteral::Ends;
+        }
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
+
+/// The end of a string's text, where no escape comes before it.
+#[inline]
+fn closing_quote(bytes: &[u8], at: usize) -> Option<usize> {
+    quote_or_backslash(bytes, at).filter(|found| bytes.get(*found) == Some(&b'"'))
+}
+
 /// Where the text of a string ends.
 enum Text {
     /// At the closing quote at `at`.
@@ -684,33 +734,50 @@ const fn equal_bytes(word: u64, pattern: u64) -> u64 {
     different.wrapping_sub(ONES) & !different & HIGHS
 }
 
-/// Eight bytes at a time for short strings, then a vectorised search.
-fn quote_or_backslash(bytes: &[u8], mut at: usize) -> Option<usize> {
-    const QUOTES: u64 = ONES.wrapping_mul(b'"' as u64);
-    const BACKSLASHES: u64 = ONES.wrapping_mul(b'\\' as u64);
-    for _ in 0..4 {
-        let Some(Ok(word)) = bytes.get(at..at + 8).map(<[u8; 8]>::try_from) else { break };
-        let word = u64::from_le_bytes(word);
-        let found = equal_bytes(word, QUOTES) | equal_bytes(word, BACKSLASHES);
+/// The first byte from `at` on that `equal` marks in a word, or that `far` finds further on: eight
+/// bytes at a time at first, then a vectorised search.
+#[inline]
+fn find_near(
+    bytes: &[u8],
+    mut at: usize,
+    equal: impl Fn(u64) -> u64,
+    far: impl Fn(&[u8]) -> Option<usize>,
+) -> Option<usize> {
+    let rest = bytes.get(at..)?;
+    let (words, _) = rest.as_chunks::<8>();
+    for word in words.iter().take(NEAR_WORDS) {
+        let found = equal(u64::from_le_bytes(*word));
         if found != 0 {
             return Some(at + (found.trailing_zeros() / 8) as usize);
         }
         at += 8;
     }
-    let rest = bytes.get(at..)?;
-    memchr2(b'"', b'\\', rest).map(|found| at + found)
+    far(bytes.get(at..)?).map(|found| at + found)
+}
+
+const fn repeated(byte: u8) -> u64 {
+    ONES.wrapping_mul(byte as u64)
+}
+
+fn quote_or_backslash(bytes: &[u8], at: usize) -> Option<usize> {
+    const QUOTES: u64 = repeated(b'"');
+    const BACKSLASHES: u64 = repeated(b'\\');
+    find_near(
+        bytes,
+        at,
+        |word| equal_bytes(word, QUOTES) | equal_bytes(word, BACKSLASHES),
+        |rest| memchr2(b'"', b'\\', rest),
+    )
 }
 
 fn skip_next(bytes: &[u8], at: usize, open: u8, close: u8) -> Option<usize> {
-    let rest = bytes.get(at..)?;
-    let near = rest.iter().take(NEAR).position(|b| *b == b'"' || *b == open || *b == close);
-    match near {
-        Some(found) => Some(at + found),
-        None => {
-            let far = rest.get(NEAR..)?;
-            memchr3(b'"', open, close, far).map(|found| at + NEAR + found)
-        }
-    }
+    let (quotes, opens, closes) = (repeated(b'"'), repeated(open), repeated(close));
+    find_near(
+        bytes,
+        at,
+        |word| equal_bytes(word, quotes) | equal_bytes(word, opens) | equal_bytes(word, closes),
+        |rest| memchr3(b'"', open, close, rest),
+    )
 }
 
 const fn is_space(byte: u8) -> bool {
@@ -722,20 +789,24 @@ fn unescape_key(key: &[u8]) -> Vec<u8> {
     quoted.push(b'"');
     quoted.extend_from_slice(key);
     quoted.push(b'"');
-    text_of(&quoted).map(String::into_bytes).unwrap_or_default()
+    text_of(&quoted).map(|text| text.into_owned().into_bytes()).unwrap_or_default()
 }
 
 /// The text of a raw JSON string; `None` for anything else and for an empty string. Text that is
 /// no valid JSON string is taken as it stands, as far as it is UTF-8.
-pub fn text_of(raw: &[u8]) -> Option<String> {
+pub fn text_of(raw: &[u8]) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if inner.is_empty() {
         return None;
     }
-    if let Ok(text) = serde_json::from_slice::<String>(raw) {
-        return Some(text);
+    let plain = inner.iter().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7E) & (*byte != b'\\'));
+    if plain && let Ok(text) = std::str::from_utf8(inner) {
+        return Some(Cow::Borrowed(text));
     }
-    Some(String::from_utf8_lossy(inner).into_owned())
+    if let Ok(text) = serde_json::from_slice::<String>(raw) {
+        return Some(Cow::Owned(text));
+    }
+    Some(String::from_utf8_lossy(inner))
 }
 
 /// Whether a raw value says something: not `null`, `false`, `""`, `{}` or `[]`.

@@ -98,7 +98,8 @@ pub struct Reading {
     pub usage_source: UsageSource,
     /// Parts per model, when the provider gives them.
     pub by_model: Vec<ModelUsage>,
-    /// The provider's usage object as sent; several as a JSON array. Valid JSON, at most 8 KiB.
+    /// The provider's usage object as sent; several as a JSON array. At most 8 KiB; a careless
+    /// provider's may be no valid JSON.
     pub usage_raw: Option<Arc<str>>,
     /// What the provider says it charged.
     pub provider_cost: Option<ProviderCost>,
@@ -158,9 +159,9 @@ pub struct ReplyMeter {
 enum Body {
     /// Not read at all.
     Ignored,
-    Chat(Box<Reader<Chat>>),
-    Responses(Box<Reader<Responses>>),
-    Messages(Box<Reader<Messages>>),
+    Chat(Reader<Chat>),
+    Responses(Reader<Responses>),
+    Messages(Reader<Messages>),
 }
 
 impl ReplyMeter {
@@ -172,12 +173,12 @@ impl ReplyMeter {
         let body = match context.api {
             Api::Unmetered | Api::CountTokens | Api::ChatStoreGet => Body::Ignored,
             Api::OpenAiChat | Api::LegacyCompletions | Api::Embeddings | Api::Moderation => {
-                Body::Chat(Box::new(Reader::new(framing)))
+                Body::Chat(Reader::new(framing))
             }
             Api::Responses | Api::ResponsesCompact | Api::ResponsesGet => {
-                Body::Responses(Box::new(Reader::new(framing)))
+                Body::Responses(Reader::new(framing))
             }
-            Api::Messages => Body::Messages(Box::new(Reader::new(framing))),
+            Api::Messages => Body::Messages(Reader::new(framing)),
         };
         let decoder = Decoder::new(text(&CONTENT_ENCODING).unwrap_or_default());
         let header = |name: Option<&str>| name.and_then(|name| context.headers.get(name));
@@ -344,7 +345,7 @@ impl Body {
     }
 }
 
-/// The usage objects as one valid JSON text, if it is short enough.
+/// The usage objects as one text, if it is short enough. What reads it judges whether it is JSON.
 fn raw_text(objects: &[Vec<u8>]) -> Option<Arc<str>> {
     let joined;
     let text = match objects {
@@ -355,7 +356,7 @@ fn raw_text(objects: &[Vec<u8>]) -> Option<Arc<str>> {
             joined.as_slice()
         }
     };
-    if text.len() > RAW_BYTES_MAX || serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err() {
+    if text.len() > RAW_BYTES_MAX {
         return None;
     }
     std::str::from_utf8(text).ok().map(Arc::from)

@@ -12,7 +12,21 @@ const NOISE: &[&str] = &["latest", "preview", "gguf", "0"];
 /// Whether `served` is `requested` or a dated or otherwise longer name of it.
 #[must_use]
 pub fn is_same_model(requested: &str, served: &str) -> bool {
-    requested == served || words(requested) == words(served)
+    requested == served || is_dated(requested, served) || words(requested) == words(served)
+}
+
+/// Whether `served` is `requested` and a date: what nearly every provider answers.
+fn is_dated(requested: &str, served: &str) -> bool {
+    let Some(date) = served.strip_prefix(requested).and_then(|rest| rest.strip_prefix('-')) else {
+        return false;
+    };
+    let digits = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
+    match date.as_bytes() {
+        [year @ .., b'-', m1, m2, b'-', d1, d2] => {
+            year.len() == 4 && digits(year) && digits(&[*m1, *m2, *d1, *d2])
+        }
+        date => date.len() == 8 && digits(date),
+    }
 }
 
 fn words(name: &str) -> Vec<String> {

@@ -114,6 +114,9 @@ fn power_of_ten(exponent: u32) -> Option<i128> {
 
 /// The count in `raw`; absent when it is `null` or not to be believed, which is then noted.
 pub fn count(raw: &[u8], anomalies: &mut Anomalies) -> Option<u64> {
+    if let Some(count) = plain_count(raw) {
+        return Some(count);
+    }
     if raw == b"null" || raw.is_empty() {
         return None;
     }
@@ -128,6 +131,16 @@ pub fn count(raw: &[u8], anomalies: &mut Anomalies) -> Option<u64> {
             None
         }
     }
+}
+
+/// A count as it nearly always comes: up to eight digits.
+fn plain_count(raw: &[u8]) -> Option<u64> {
+    if raw.is_empty() || raw.len() > 8 {
+        return None;
+    }
+    raw.iter().try_fold(0_u64, |count, byte| {
+        byte.is_ascii_digit().then(|| count * 10 + u64::from(byte.wrapping_sub(b'0')))
+    })
 }
 
 /// An amount of US dollars given in units of `10^-decimals` dollars, to the pico-dollar.

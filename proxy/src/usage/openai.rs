@@ -235,8 +235,8 @@ impl Shape for Chat {
         let raw = if self.usage.is_empty() { Vec::new() } else { vec![self.usage.take()] };
         Gathered {
             id: self.id.label().filter(|_| context.kind != Kind::Embedding),
-            model: self.model.label(),
-            tier: self.tier.label().or(read.tier),
+            model: self.model.name(),
+            tier: self.tier.name().or(read.tier),
             inference_geo: None,
             speed: None,
             usage,
@@ -402,8 +402,8 @@ impl Shape for Responses {
         let raw = if self.usage.is_empty() { Vec::new() } else { vec![self.usage.take()] };
         Gathered {
             id: self.id.label(),
-            model: self.model.label(),
-            tier: self.tier.label().or(read.tier),
+            model: self.model.name(),
+            tier: self.tier.name().or(read.tier),
             inference_geo: None,
             speed: None,
             usage,
@@ -611,7 +611,7 @@ fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> R
     ReadUsage {
         usage,
         charge: fields.charge(context.flavour.charge),
-        tier: fields.tier.label(),
+        tier: fields.tier.name(),
         searches: fields
             .get(field::SEARCHES)
             .or_else(|| fields.get(field::SEARCH_CALLS).filter(|calls| *calls > 0)),
@@ -720,7 +720,7 @@ impl Sink for Parts<'_> {
     }
 
     fn close(&mut self, _id: u8, _at: u64, _items: u64) {
-        let model = self.model.label();
+        let model = self.model.name();
         self.model.clear();
         let usage = std::mem::take(&mut self.usage);
         if let Some(part) = self.parts.iter_mut().find(|part| part.model == model) {

@@ -155,10 +155,10 @@ impl RequestScan {
     pub fn facts(&self) -> RequestFacts {
         let Self { scanner, found, capped, .. } = self;
         RequestFacts {
-            model: found.model.label(),
+            model: found.model.name(),
             stream: found.stream,
             include_usage: found.include_usage,
-            service_tier: found.tier.label(),
+            service_tier: found.tier.name(),
             max_output: found.max_completion.or(found.max_output).or(found.max_tokens),
             background: found.background,
             choices: found.choices,

@@ -12,6 +12,8 @@ use bursar_domain::event::{Anomalies, ModelUsage, Outcome};
 use bursar_domain::ids::Label;
 use bursar_domain::money::Money;
 use bursar_domain::usage::Usage;
+use smallvec::SmallVec;
+use std::cell::RefCell;
 
 /// Longest raw text that is held for a label; a longer one names nothing.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
@@ -106,7 +108,7 @@ pub(super) struct Gathered {
 
 /// A raw JSON value that may come many times and is nearly always the same.
 #[derive(Debug, Default)]
-pub(super) struct Held(Vec<u8>);
+pub(super) struct Held(SmallVec<[u8; 48]>);
 
 impl Held {
     /// Takes a JSON string that is not empty; the last one stays.
@@ -125,7 +127,7 @@ impl Held {
 
     /// Takes any value.
     pub(super) fn raw(&mut self, raw: &[u8]) {
-        if self.0 != raw {
+        if self.0.as_slice() != raw {
             self.0.clear();
             self.0.extend_from_slice(raw);
         }
@@ -147,7 +149,33 @@ impl Held {
         text_of(&self.0).and_then(|text| Label::lossy(&text))
     }
 
-    pub(super) fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.0)
+    /// The label of a text that comes again and again, such as a model's name.
+    pub(super) fn name(&self) -> Option<Label> {
+        text_of(&self.0).and_then(|text| known_name(&text))
     }
+
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0).into_vec()
+    }
+}
+
+/// Names that are remembered per thread.
+const NAMES: usize = 64;
+
+thread_local! {
+    static KNOWN_NAMES: RefCell<[Option<Label>; NAMES]> = const { RefCell::new([const { None }; NAMES]) };
+}
+
+/// The label of `text`: the same one as last time, where it is still remembered.
+fn known_name(text: &str) -> Option<Label> {
+    let place =
+        text.bytes().fold(text.len(), |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    KNOWN_NAMES.with_borrow_mut(|names| {
+        let slot = names.get_mut(place % NAMES)?;
+        if let Some(label) = slot.as_ref().filter(|label| label.as_str() == text) {
+            return Some(label.clone());
+        }
+        *slot = Label::lossy(text);
+        slot.clone()
+    })
 }
