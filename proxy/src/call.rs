@@ -18,8 +18,8 @@ pub struct Call {
     pub started_at: Timestamp,
     /// Method, headers and so on, as the client sent them.
     pub head: http::request::Parts,
-    /// The body, still on its way.
-    pub body: Incoming,
+    /// The body, still on its way, until the meter takes it.
+    pub body: Option<Incoming>,
     /// The route.
     pub route: Arc<Route>,
     /// Where it goes.

@@ -181,7 +181,7 @@ impl Exchange {
         let reading = self
             .meter
             .take()
-            .and_then(|meter| catch_unwind(AssertUnwindSafe(|| meter.finish(ending, &facts))).ok())
+            .and_then(|mut meter| catch_unwind(AssertUnwindSafe(|| meter.finish(ending, &facts))).ok())
             .unwrap_or_else(|| unread(ending, self.status));
         let mut anomalies = self.anomalies;
         anomalies.extend(reading.anomalies);

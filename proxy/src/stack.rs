@@ -46,7 +46,7 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
         // The last moment at which nothing has been spent.
         .layer(step(move |call| admit::admit(&for_admit, call)))
         // Innermost: from here on the request reaches the upstream and leaves a record.
-        .service(service_fn(move |call: Call| -> LocalFuture<_> {
+        .service(service_fn(move |call: Box<Call>| -> LocalFuture<_> {
             // Boxed here, so that the layers above pass a pointer and not the whole exchange.
             Box::pin(meter::meter(Arc::clone(&app), Rc::clone(&pool), call))
         }));
@@ -72,7 +72,7 @@ fn check(app: &App, request: Request) -> Result<Request, Failure> {
     }
 }
 
-fn identified(app: &App, cache: &RefCell<IdentityCache>, mut call: Call) -> Result<Call, Failure> {
+fn identified(app: &App, cache: &RefCell<IdentityCache>, mut call: Box<Call>) -> Result<Box<Call>, Failure> {
     match cache.borrow_mut().identify(&call.head.headers, &app.config.identity) {
         Ok((identity, trace, anomalies)) => {
             call.identity = Some(identity);

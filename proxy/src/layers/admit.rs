@@ -8,7 +8,7 @@ use crate::config::FailMode;
 use crate::failure::{Failure, FailureKind};
 
 /// Lets `call` pass unless usage could not be recorded and the configuration says to fail closed.
-pub fn admit(app: &App, call: Call) -> Result<Call, Failure> {
+pub fn admit(app: &App, call: Box<Call>) -> Result<Box<Call>, Failure> {
     if app.config.ledger.fail == FailMode::Closed
         && let Some(reason) = app.ledger_shortage()
     {

@@ -7,18 +7,20 @@
 //! Not here: connections (`upstream`), the body of the reply (`reply`).
 
 use crate::config::{Auth, CREDENTIAL_HEADERS, Route};
-use crate::layers::identify::{BAGGAGE, OWN_PREFIX};
 use crate::idle_timer::IdleTimer;
-use crate::upstream::{Lease, Origin, Pool, RequestBody, SendError};
+use crate::layers::identify::{BAGGAGE, OWN_PREFIX};
+use crate::upstream::{Lease, Origin, Pool, RequestBody, RequestProgress, SendError};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use pin_project_lite::pin_project;
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A request ready to be sent.
@@ -50,37 +52,61 @@ pub enum ForwardError {
 /// The head of a reply, with the connection it came on and the timer that goes on for its body.
 pub type Answer = (http::Response<Incoming>, Option<Lease>, IdleTimer);
 
-/// Sends `outgoing` by `pool` and waits for the head of the reply.
-pub async fn forward(pool: Rc<Pool>, route: &Route, outgoing: Outgoing) -> Result<Answer, ForwardError> {
+/// Sends `outgoing` by `pool` and waits for the head of the reply. What can be done at once is done
+/// before the future is made, which keeps it small.
+pub fn forward<'a>(
+    pool: &'a Rc<Pool>,
+    route: &'a Route,
+    outgoing: Outgoing,
+) -> impl Future<Output = Result<Answer, ForwardError>> + use<'a> {
     let Outgoing { origin, host, target, mut head, body } = outgoing;
     prepare_headers(&mut head.headers, route, host);
     head.uri = http::Uri::from(target);
     head.extensions = http::Extensions::new();
     let progress = Rc::clone(body.progress());
-    let mut passed = progress.borrow().bytes();
-    let request = http::Request::from_parts(head, body);
-    let mut timer = pool.timer(&route.timeouts);
-    let mut answer = pin!(pool.send(&origin, request, route.timeouts.connect));
-    let result = poll_fn(|cx| {
-        if let Poll::Ready(result) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Some(result));
-        }
-        // The upstream owes its answer from the end of the request: a long upload is no silence.
-        let now = progress.borrow().bytes();
-        if std::mem::replace(&mut passed, now) != now {
-            timer.progress();
-        }
-        timer.poll_expired(cx).map_or(Poll::Pending, |_| Poll::Ready(None))
-    })
-    .await;
-    match result {
-        None => Err(ForwardError::TimedOut(route.timeouts.response_head)),
-        Some(result) => {
+    let answer = pool.send(origin, http::Request::from_parts(head, body), route.timeouts.connect);
+    let passed = progress.borrow().bytes();
+    InTime { answer, timer: Some(pool.timer(&route.timeouts)), progress, passed, route }
+}
+
+pin_project! {
+    /// An answer that must come in time. Written out, since an `async fn` would hold it twice.
+    struct InTime<'a, F> {
+        #[pin]
+        answer: F,
+        timer: Option<IdleTimer>,
+        progress: Rc<RefCell<RequestProgress>>,
+        passed: u64,
+        route: &'a Route,
+    }
+}
+
+impl<F> Future for InTime<'_, F>
+where
+    F: Future<Output = Result<(http::Response<Incoming>, Option<Lease>), SendError>>,
+{
+    type Output = Result<Answer, ForwardError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // Taken with the answer, after which nobody polls again.
+        let Some(timer) = this.timer.as_mut() else { return Poll::Pending };
+        if let Poll::Ready(result) = this.answer.poll(cx) {
             let (response, lease) = result?;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(SendError::Switched.into());
+                return Poll::Ready(Err(SendError::Switched.into()));
             }
-            Ok((response, lease, timer.with_limit(route.timeouts.idle)))
+            let idle = this.timer.take().map(|timer| timer.with_limit(this.route.timeouts.idle));
+            return idle.map_or(Poll::Pending, |idle| Poll::Ready(Ok((response, lease, idle))));
+        }
+        // The upstream owes its answer from the end of the request: a long upload is no silence.
+        let now = this.progress.borrow().bytes();
+        if std::mem::replace(this.passed, now) != now {
+            timer.progress();
+        }
+        match timer.poll_expired(cx) {
+            None => Poll::Pending,
+            Some(_) => Poll::Ready(Err(ForwardError::TimedOut(this.route.timeouts.response_head))),
         }
     }
 }

@@ -36,7 +36,7 @@ const HOLD_BYTES: usize = 64 * 1024;
 const COST_REPLY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Takes `call` through its whole exchange up to the head of the reply.
-pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response, Failure> {
+pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result<Response, Failure> {
     let limit = app.guard_limits.body_bytes_max;
     let reads = call.api != Api::Unmetered;
     let encoding = call.head.headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
@@ -45,13 +45,15 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
     let mut exchange = Exchange::new(&app, &call, Rc::clone(&progress));
     let fail = Failing { dialect: call.route.dialect, id: call.id };
 
-    let Call { id, mut head, body, route, origin, host, target, api, .. } = call;
-    let (mut held, rest) = if reads {
-        let idle = (head.version == http::Version::HTTP_2).then_some(app.config.server.timeouts.body_idle);
-        hold(body, &progress, limit, idle).await.map_err(|fault| fail.body(fault, limit))?
-    } else {
-        (Vec::new(), Some(body).filter(|body| !body.is_end_stream()))
+    let (mut held, rest) = match call.body.take() {
+        Some(body) if reads => {
+            let is_http2 = call.head.version == http::Version::HTTP_2;
+            let idle = is_http2.then_some(app.config.server.timeouts.body_idle);
+            hold(body, &progress, limit, idle).await.map_err(|fault| fail.body(fault, limit))?
+        }
+        body => (Vec::new(), body.filter(|body| !body.is_end_stream())),
     };
+    let Call { id, mut head, route, origin, host, target, api, .. } = *call;
     let wanted = route.include_usage && api.has_include_usage();
     let rewrite = if wanted && !head.headers.contains_key(header::CONTENT_ENCODING) {
         rewrite(&mut held, rest.is_none(), progress.borrow().is_stream())
@@ -70,8 +72,17 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, call: Call) -> Result<Response
     let body = RequestBody::new(held, rest, streaming, Rc::clone(&progress), limit);
     let outgoing = Outgoing { origin, host, target, head, body };
     exchange.sent();
-    match forward::forward(pool, &route, outgoing).await {
-        Ok(answer) => Ok(relay(exchange, answer, may_inject, route.response_headers, id).await),
+    match forward::forward(&pool, &route, outgoing).await {
+        Ok(answer) => {
+            let (mut head, mut relay) = relay(exchange, answer, may_inject, route.response_headers, id);
+            if route.response_headers.cost
+                && !is_stream(&head.headers)
+                && let Some(figures) = relay.read_whole(COST_REPLY_BYTES_MAX).await
+            {
+                tell_figures(&mut head.headers, &figures);
+            }
+            Ok(http::Response::from_parts(head, ReplyBody::Relay(relay)))
+        }
         Err(error) => {
             let fault = progress.borrow().broken;
             // A request that its client did not finish is no failure of the upstream.
@@ -199,14 +210,14 @@ fn rewrite(held: &mut Vec<Bytes>, whole: bool, stream: bool) -> Rewrite {
     }
 }
 
-/// The reply for the client: the upstream's, with the meter in its body.
-async fn relay(
+/// The reply for the client: the upstream's head, and its body with the meter in it.
+fn relay(
     mut exchange: Exchange,
     answer: Answer,
     may_inject: bool,
     reply_headers: ResponseHeaders,
     id: RequestId,
-) -> Response {
+) -> (http::response::Parts, Box<Relay>) {
     let (response, mut lease, idle) = answer;
     let (mut head, body) = response.into_parts();
     if head.headers.contains_key(header::TRANSFER_ENCODING)
@@ -229,14 +240,7 @@ async fn relay(
     {
         head.headers.insert("x-bursar-request-id", value);
     }
-    let mut relay = Relay::new(body, exchange, lease, hide, idle);
-    if reply_headers.cost
-        && !is_stream(&head.headers)
-        && let Some(figures) = relay.read_whole(COST_REPLY_BYTES_MAX).await
-    {
-        tell_figures(&mut head.headers, &figures);
-    }
-    http::Response::from_parts(head, ReplyBody::Relay(Box::new(relay)))
+    (head, Box::new(Relay::new(body, exchange, lease, hide, idle)))
 }
 
 /// The filter for a stream that was asked for usage on the client's behalf.

@@ -46,7 +46,12 @@ const CACHE_MAX: usize = 256;
 const CACHE_PATH_MAX: usize = 256;
 
 /// Gives `request` its route.
-pub fn route(app: &App, cache: &mut RouteCache, id: RequestId, request: Request) -> Result<Call, Failure> {
+pub fn route(
+    app: &App,
+    cache: &mut RouteCache,
+    id: RequestId,
+    request: Request,
+) -> Result<Box<Call>, Failure> {
     let started_at = app.now();
     let (head, body) = request.into_parts();
     let path = head.uri.path();
@@ -66,11 +71,11 @@ pub fn route(app: &App, cache: &mut RouteCache, id: RequestId, request: Request)
         }
     };
     let Resolved { route, origin, host, target, region, api, model } = resolved;
-    Ok(Call {
+    Ok(Box::new(Call {
         id,
         started_at,
         head,
-        body,
+        body: Some(body),
         route,
         origin,
         host,
@@ -81,7 +86,7 @@ pub fn route(app: &App, cache: &mut RouteCache, id: RequestId, request: Request)
         identity: None,
         trace: None,
         anomalies: Anomalies::default(),
-    })
+    }))
 }
 
 fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Resolved, Failure> {

@@ -14,16 +14,21 @@ pub use connect::{ConnectError, Connector, OpenMemory, TlsSetup, TlsSetupError, 
 pub use request_body::{BodyFault, RequestBody, RequestProgress};
 
 use crate::config::{Protocol, RouteTimeouts};
+use crate::http::LocalFuture;
 use crate::idle_timer::IdleTimer;
 use crate::tasks;
 use http::uri::{Authority, Scheme, Uri};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioTimer;
+use pin_project_lite::pin_project;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -118,11 +123,59 @@ impl Lease {
     }
 }
 
+/// The head of a reply with its body to come, and the connection, where nobody else uses it.
+pub type Sent = (http::Response<Incoming>, Option<Lease>);
+
+pin_project! {
+    /// A request under way. Written out, since an `async fn` would hold its parts twice.
+    struct Sending<F> {
+        // On the connection that was idle.
+        #[pin]
+        first: Option<F>,
+        lease: Option<Lease>,
+        // On any other.
+        slow: Option<LocalFuture<Result<Sent, SendError>>>,
+        pool: Rc<Pool>,
+        origin: Arc<Origin>,
+        connect_timeout: Duration,
+    }
+}
+
+type TrySent = Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>>;
+
+impl<F: Future<Output = TrySent>> Future for Sending<F> {
+    type Output = Result<Sent, SendError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(first) = this.first.as_mut().as_pin_mut() {
+            match std::task::ready!(first.poll(cx)) {
+                Ok(response) => return Poll::Ready(Ok((response, this.lease.take()))),
+                Err(mut error) => {
+                    let Some(back) = error.take_message() else {
+                        return Poll::Ready(Err(SendError::Broken(error.into_error())));
+                    };
+                    *this.lease = None;
+                    *this.slow = Some(Rc::clone(this.pool).boxed(this.origin, back, *this.connect_timeout));
+                }
+            }
+            this.first.set(None);
+        }
+        this.slow.as_mut().map_or(Poll::Pending, |slow| slow.as_mut().poll(cx))
+    }
+}
+
 impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(connector: Connector, limits: PoolLimits) -> Rc<Self> {
-        Rc::new(Self { connector, limits, idle: RefCell::default(), shared: RefCell::default(), timers: RefCell::default() })
+        Rc::new(Self {
+            connector,
+            limits,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            timers: RefCell::default(),
+        })
     }
 
     /// A timer for the head of a reply and later for its body.
@@ -143,16 +196,50 @@ impl Pool {
 
     /// Sends `request` to `origin` and waits for the head of the reply. The lease is absent for
     /// HTTP/2, where connections are shared.
-    pub async fn send(
+    ///
+    /// On an idle connection it is under way when this returns; whatever takes longer is boxed, so
+    /// that not every request carries room for it.
+    pub fn send(
         self: &Rc<Self>,
+        origin: Arc<Origin>,
+        request: http::Request<RequestBody>,
+        connect_timeout: Duration,
+    ) -> impl Future<Output = Result<Sent, SendError>> + use<> {
+        let idle = if self.shared.borrow().is_empty() { self.take_idle(&origin) } else { None };
+        let mut sending =
+            Sending { first: None, lease: None, slow: None, pool: Rc::clone(self), origin, connect_timeout };
+        match idle {
+            Some(mut sender) => {
+                sending.first = Some(sender.try_send_request(for_http1(request)));
+                sending.lease = Some(self.lease(&sending.origin, sender));
+            }
+            None => {
+                sending.slow = Some(sending.pool.clone().boxed(&sending.origin, request, connect_timeout))
+            }
+        }
+        sending
+    }
+
+    fn boxed(
+        self: Rc<Self>,
         origin: &Arc<Origin>,
         request: http::Request<RequestBody>,
         connect_timeout: Duration,
-    ) -> Result<(http::Response<Incoming>, Option<Lease>), SendError> {
+    ) -> LocalFuture<Result<Sent, SendError>> {
+        Box::pin(self.send_slowly(Arc::clone(origin), request, connect_timeout))
+    }
+
+    /// Tries every connection that is there, then a new one.
+    async fn send_slowly(
+        self: Rc<Self>,
+        origin: Arc<Origin>,
+        request: http::Request<RequestBody>,
+        connect_timeout: Duration,
+    ) -> Result<Sent, SendError> {
         let mut request = request;
         loop {
-            if let Some(sender) = self.shared_connection(origin) {
-                match send_shared(sender, origin, request).await {
+            if let Some(sender) = self.shared_connection(&origin) {
+                match send_shared(sender, &origin, request).await {
                     Ok(response) => return Ok((response, None)),
                     Err(Unsent::Retry(back)) => {
                         self.shared.borrow_mut().remove(origin.as_ref());
@@ -162,20 +249,16 @@ impl Pool {
                     Err(Unsent::Final(error)) => return Err(SendError::Broken(error)),
                 }
             }
-            let Some(mut sender) = self.take_idle(origin) else { break };
-            if sender.ready().await.is_err() {
-                continue;
-            }
+            let Some(mut sender) = self.take_idle(&origin) else { break };
             match sender.try_send_request(for_http1(request)).await {
-                Ok(response) => return Ok((response, Some(self.lease(origin, sender)))),
+                Ok(response) => return Ok((response, Some(self.lease(&origin, sender)))),
                 Err(mut error) => match error.take_message() {
                     Some(back) => request = back,
                     None => return Err(SendError::Broken(error.into_error())),
                 },
             }
         }
-        // Boxed: a handshake's state is large and rarely needed, and every request would carry room for it.
-        Box::pin(self.send_on_new(origin, request, connect_timeout)).await
+        self.send_on_new(&origin, request, connect_timeout).await
     }
 
     /// Drops connections that have been idle for too long.
@@ -224,7 +307,7 @@ impl Pool {
         origin: &Arc<Origin>,
         request: http::Request<RequestBody>,
         connect_timeout: Duration,
-    ) -> Result<(http::Response<Incoming>, Option<Lease>), SendError> {
+    ) -> Result<Sent, SendError> {
         let (io, is_http2) = self.connector.connect(origin, connect_timeout).await?;
         let io = hyper_util::rt::TokioIo::new(io);
         if is_http2 {

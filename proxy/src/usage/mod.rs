@@ -180,7 +180,7 @@ impl ReplyMeter {
             }
             Api::Messages => Body::Messages(Reader::new(framing)),
         };
-        let decoder = Decoder::new(text(&CONTENT_ENCODING).unwrap_or_default());
+        let decoder = text(&CONTENT_ENCODING).map_or(Ok(None), Decoder::new);
         let header = |name: Option<&str>| name.and_then(|name| context.headers.get(name));
         Self {
             flavour: context.flavour,
@@ -211,9 +211,9 @@ impl ReplyMeter {
         }
     }
 
-    /// The reading, when the body has ended.
+    /// The reading, when the body has ended. Once only.
     #[must_use]
-    pub fn finish(mut self, ending: Ending, request: &RequestFacts) -> Reading {
+    pub fn finish(&mut self, ending: Ending, request: &RequestFacts) -> Reading {
         let kind = match self.api {
             Api::Embeddings | Api::Moderation => Kind::Embedding,
             Api::Responses | Api::ResponsesCompact | Api::ResponsesGet => Kind::Response,
@@ -227,8 +227,7 @@ impl ReplyMeter {
             closed: false,
             cached_header: cached_header.as_deref(),
         };
-        let body = std::mem::replace(&mut self.body, Body::Ignored);
-        let read = match body {
+        let read = match &mut self.body {
             Body::Ignored => None,
             Body::Chat(reader) => Some(reader.finish(&mut context)),
             Body::Responses(reader) => Some(reader.finish(&mut context)),
@@ -238,7 +237,7 @@ impl ReplyMeter {
         self.conclude(gathered, document, ending, request)
     }
 
-    fn unread(self, ending: Ending) -> Reading {
+    fn unread(&self, ending: Ending) -> Reading {
         let outcome = match ending {
             _ if self.status >= 400 => Outcome::Error,
             Ending::Complete => Outcome::Ok,
@@ -249,7 +248,7 @@ impl ReplyMeter {
     }
 
     fn conclude(
-        self,
+        &mut self,
         found: Gathered,
         document: Document,
         ending: Ending,
@@ -286,7 +285,7 @@ impl ReplyMeter {
             usage_raw: raw_text(&found.raw),
             provider_cost: found.charge.map(|amount| ProviderCost { amount }),
             model_served: found.model,
-            tier: found.tier.or(self.tier_header),
+            tier: found.tier.or_else(|| self.tier_header.take()),
             inference_geo: found.inference_geo,
             speed: found.speed,
             meter_id: found.id.filter(|_| metering != Metering::Never),
@@ -481,7 +480,7 @@ impl<S: Shape + Default> Reader<S> {
         }
     }
 
-    fn finish(mut self, context: &mut Context<'_>) -> (Gathered, Document) {
+    fn finish(&mut self, context: &mut Context<'_>) -> (Gathered, Document) {
         let stream = self.framing == Framing::Events;
         if stream {
             self.sse.finish(&mut self.events);

@@ -117,7 +117,7 @@ impl RequestScan {
     /// A reader for a body with this `content-encoding`.
     #[must_use]
     pub fn new(content_encoding: Option<&str>) -> Self {
-        let decoder = Decoder::new(content_encoding.unwrap_or_default());
+        let decoder = content_encoding.map_or(Ok(None), Decoder::new);
         let capped = decoder.is_err();
         let decoder = decoder.ok().flatten();
         Self { scanner: Scanner::new(&REQUEST), found: Found::default(), decoder, capped }
