@@ -32,6 +32,10 @@ pub enum Api {
     Moderation,
     /// Anthropic messages.
     Messages,
+    /// OpenAI's realtime sessions over WebSocket, and those made like them (Azure, xAI).
+    Realtime,
+    /// Gemini's and Vertex's live sessions over WebSocket.
+    Live,
     /// Counting tokens without a generation; free.
     CountTokens,
     /// A call that is passed through and not metered.
@@ -52,6 +56,8 @@ impl Api {
             Self::Embeddings => "embeddings",
             Self::Moderation => "moderation",
             Self::Messages => "messages",
+            // One name: the provider tells the shape.
+            Self::Realtime | Self::Live => "realtime",
             Self::CountTokens => "count-tokens",
             Self::Unmetered => "unmetered",
         }
@@ -60,7 +66,7 @@ impl Api {
     /// The name as a label; shared, since every record has one.
     #[must_use]
     pub fn label(self) -> Label {
-        static LABELS: [OnceLock<Label>; 11] = [const { OnceLock::new() }; 11];
+        static LABELS: [OnceLock<Label>; 13] = [const { OnceLock::new() }; 13];
         let make = || Label::fixed(self.name());
         LABELS.get(self as usize).map_or_else(make, |label| label.get_or_init(make).clone())
     }
@@ -69,6 +75,12 @@ impl Api {
     #[must_use]
     pub const fn is_metered(self) -> bool {
         !matches!(self, Self::ChatStoreGet | Self::Moderation | Self::CountTokens | Self::Unmetered)
+    }
+
+    /// Whether it is spoken over WebSocket.
+    #[must_use]
+    pub const fn is_session(self) -> bool {
+        matches!(self, Self::Realtime | Self::Live)
     }
 
     /// Whether `stream_options.include_usage` exists in this API.
@@ -109,11 +121,18 @@ fn api_of_decoded(method: &Method, path: &str) -> Api {
         [_, _, "responses", _] if get => Api::ResponsesGet,
         [_, "responses", _, "cancel"] if post => Api::ResponsesGet,
         [_, "responses", _, "input_items"] if get => Api::ResponsesGet,
+        [_, _, _, "realtime"] if get => Api::Realtime,
+        [_, _, _, method] if get && is_live(method) => Api::Live,
         [_, "threads", _, "messages"] => Api::Unmetered,
         [_, _, _, "messages"] if post => Api::Messages,
         [_, _, "messages", "count_tokens"] if post => Api::CountTokens,
         _ => Api::Unmetered,
     }
+}
+
+/// Gemini's method name comes behind its service's, Vertex's alone; short-lived tokens have their own.
+fn is_live(method: &str) -> bool {
+    matches!(method.rsplit('.').next(), Some("BidiGenerateContent" | "BidiGenerateContentConstrained"))
 }
 
 /// The last four segments of a path, the last one last; empty where there are fewer.
@@ -130,6 +149,23 @@ pub fn model_in_path(path: &str) -> Option<String> {
     let (_, rest) = without_query(path).split_once("/deployments/")?;
     let name = rest.split('/').find(|segment| !segment.is_empty())?;
     Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
+}
+
+/// The model that a query names: a realtime session's `model`, or Azure's `deployment`.
+#[must_use]
+pub fn model_in_query(query: &str) -> Option<String> {
+    let (_, value) = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, value)| matches!(*name, "model" | "deployment") && !value.is_empty())?;
+    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+}
+
+/// The model that a request's target names.
+#[must_use]
+pub fn model_in_target(api: Api, target: &http::uri::PathAndQuery) -> Option<String> {
+    let in_query = || target.query().filter(|_| api.is_session()).and_then(model_in_query);
+    model_in_path(target.path()).or_else(in_query)
 }
 
 fn without_query(path: &str) -> &str {
@@ -178,6 +214,41 @@ mod tests {
         check(&Method::POST, "/v1/responses/input_tokens", Api::CountTokens);
         check(&Method::POST, "/v1/messages/count_tokens", Api::CountTokens);
         check(&Method::POST, "/v1/moderations", Api::Moderation);
+    }
+
+    #[test]
+    fn sessions_are_known_by_their_paths() {
+        for path in [
+            "/v1/realtime?model=gpt-realtime",
+            "/openai/realtime?api-version=1&deployment=voice",
+            "/openai/v1/realtime",
+            "/voice-live/realtime",
+        ] {
+            check(&Method::GET, path, Api::Realtime);
+        }
+        for path in [
+            "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?key=k",
+            "/ws/google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContentConstrained",
+            "/ws/google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent",
+        ] {
+            check(&Method::GET, path, Api::Live);
+        }
+        check(&Method::POST, "/v1/realtime/sessions", Api::Unmetered);
+        check(&Method::POST, "/v1/realtime", Api::Unmetered);
+        check(&Method::GET, "/v1/realtime/calls", Api::Unmetered);
+    }
+
+    #[test]
+    fn a_query_names_the_model_of_a_session() {
+        for (query, model) in [
+            ("model=gpt-realtime", Some("gpt-realtime")),
+            ("api-version=2&deployment=my%20voice", Some("my voice")),
+            ("intent=transcription", None),
+            ("model=&x", None),
+            ("", None),
+        ] {
+            assert_eq!(model_in_query(query).as_deref(), model, "{query}");
+        }
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct Flavour {
     /// Whether the requested name is the caller's own (a deployment or a file), so that another name
     /// in the reply means nothing.
     pub own_model_names: bool,
+    /// Whether transcribing the input of a realtime session costs nothing beside its responses.
+    pub free_transcription: bool,
     /// A response header with the cached input tokens, where the body may lack them.
     pub cached_header: Option<&'static str>,
     /// A response header with the service tier, where the body may lack it.
@@ -81,6 +83,7 @@ const PLAIN: Flavour = Flavour {
     end: End::Done,
     asks_for_usage: false,
     own_model_names: false,
+    free_transcription: false,
     cached_header: None,
     tier_header: None,
 };
@@ -114,7 +117,13 @@ static FLAVOURS: &[Flavour] = &[
     Flavour { provider: "snowflake", ..PLAIN },
     Flavour { provider: "together", ..PLAIN },
     Flavour { provider: "venice", ..PLAIN },
-    Flavour { provider: "xai", reasoning: Reasoning::Beside, charge: Charge::Ticks, ..PLAIN },
+    Flavour {
+        provider: "xai",
+        reasoning: Reasoning::Beside,
+        charge: Charge::Ticks,
+        free_transcription: true,
+        ..PLAIN
+    },
     Flavour { provider: "zai", ..PLAIN },
 ];
 

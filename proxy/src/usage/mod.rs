@@ -9,6 +9,8 @@
 //! | `request`, `include`, `hide` | facts of a request; asking for usage, and hiding the answer |
 //! | `openai`, `anthropic`, `shape` | the reply shapes and what their numbers mean |
 //! | `totals`, `number`, `model_name` | disjoint classes; exact numbers; sameness of model names |
+//! | `session`, `realtime`, `bidi` | the parts of a WebSocket session, and its two shapes |
+//! | `websocket` | framing messages |
 //! | `json`, `sse`, `decode` | walking JSON, framing events, undoing content encodings |
 //!
 //! Invariants
@@ -27,18 +29,23 @@ pub mod json;
 pub mod model_name;
 pub mod number;
 pub mod request;
+pub mod session;
 pub mod sse;
 pub mod totals;
+pub mod websocket;
 
 mod anthropic;
+mod bidi;
 mod openai;
+mod realtime;
 mod shape;
 
-pub use api::{Api, api_of, model_in_path};
+pub use api::{Api, api_of, model_in_path, model_in_target};
 pub use flavour::{Flavour, flavour_of};
 pub use hide::HideUsage;
 pub use include::IncludeUsage;
 pub use request::{RequestFacts, RequestScan};
+pub use session::{Part, SessionMeter};
 
 use anthropic::Messages;
 use bursar_domain::event::{Anomalies, Anomaly, Metering, ModelUsage, Outcome, ProviderCost};
@@ -172,6 +179,8 @@ impl ReplyMeter {
         let framing = Framing::of(text(&CONTENT_TYPE), context.stream_requested);
         let body = match context.api {
             Api::Unmetered | Api::CountTokens | Api::ChatStoreGet => Body::Ignored,
+            // The refusal of a session; one that began is read by a `SessionMeter`.
+            Api::Realtime | Api::Live => Body::Ignored,
             Api::OpenAiChat | Api::LegacyCompletions | Api::Embeddings | Api::Moderation => {
                 Body::Chat(Reader::new(framing))
             }

@@ -676,6 +676,8 @@ fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> 
         audio,
         image: fields.get(field::IMAGE),
         video: fields.get(field::VIDEO),
+        cached_audio: None,
+        cached_image: None,
         output,
         reasoning,
         output_audio: fields.get(field::OUTPUT_AUDIO),

@@ -30,6 +30,10 @@ pub struct Reported {
     pub image: Option<u64>,
     /// Of the input, video.
     pub video: Option<u64>,
+    /// Of what was read from a cache, audio, where the provider tells it.
+    pub cached_audio: Option<u64>,
+    /// Of what was read from a cache, images, where the provider tells it.
+    pub cached_image: Option<u64>,
     /// All output.
     pub output: Option<u64>,
     /// Of it, reasoning.
@@ -60,7 +64,7 @@ impl Rest {
 }
 
 fn input(reported: &Reported, usage: &mut Usage, anomalies: &mut Anomalies) {
-    let Reported { input, cached, audio, image, video, .. } = *reported;
+    let Reported { input, cached, audio, image, video, cached_audio, cached_image, .. } = *reported;
     let total = input.unwrap_or(u64::MAX);
     let mut rest = Rest(total);
     let cached_read = cached.map(|cached| {
@@ -71,20 +75,27 @@ fn input(reported: &Reported, usage: &mut Usage, anomalies: &mut Anomalies) {
     });
     writes(reported, cached_read.unwrap_or(0), &mut rest, usage);
 
-    // Modalities may lie in the cached part: what does not fit beside it is inside it.
+    // Modalities may lie in the cached part. Where nobody tells how much of them does, what does not
+    // fit beside it is inside it.
     let mut cached_text = Rest(cached_read.unwrap_or(0));
-    for (count, fresh_class, cached_class) in [
-        (video, TokenClass::InputVideo, None),
-        (image, TokenClass::InputImage, Some(TokenClass::CachedImage)),
-        (audio, TokenClass::InputAudio, Some(TokenClass::CachedAudio)),
+    for (count, told, fresh_class, cached_class) in [
+        (video, None, TokenClass::InputVideo, None),
+        (image, cached_image, TokenClass::InputImage, Some(TokenClass::CachedImage)),
+        (audio, cached_audio, TokenClass::InputAudio, Some(TokenClass::CachedAudio)),
     ] {
-        let Some(count) = count else { continue };
-        let fresh = rest.take(count);
+        let told = told.filter(|_| cached_read.is_some());
+        let Some(count) = count.or(told) else { continue };
+        let told = told.map(|told| cached_text.take(told.min(count)));
+        let fresh = rest.take(count.saturating_sub(told.unwrap_or(0)));
         usage.set(fresh_class, fresh);
         let overlap = count.saturating_sub(fresh);
-        let cached = if cached_class.is_some() { cached_text.take(overlap) } else { 0 };
+        let cached = match (told, cached_class) {
+            (Some(told), _) => told,
+            (None, Some(_)) => cached_text.take(overlap),
+            (None, None) => 0,
+        };
         if let Some(class) = cached_class
-            && cached > 0
+            && (cached > 0 || told.is_some())
         {
             usage.set(class, cached);
         }
@@ -253,6 +264,38 @@ mod tests {
     }
 
     #[test]
+    fn cached_modalities_are_told_apart_where_the_provider_tells() {
+        let reported = Reported {
+            cached: Some(64),
+            audio: Some(60),
+            image: Some(8),
+            cached_audio: Some(50),
+            cached_image: Some(0),
+            ..of(160, 1)
+        };
+        let classes = [
+            (C::InputFresh, 78),
+            (C::InputAudio, 10),
+            (C::InputImage, 8),
+            (C::CachedRead, 14),
+            (C::CachedAudio, 50),
+            (C::CachedImage, 0),
+            (C::OutputText, 1),
+        ];
+        check(reported, &classes, &[]);
+        // More of it cached than there was: the rest is not invented.
+        let reported = Reported { cached: Some(4), audio: Some(3), cached_audio: Some(9), ..of(10, 0) };
+        let classes = [
+            (C::InputFresh, 6),
+            (C::InputAudio, 0),
+            (C::CachedRead, 1),
+            (C::CachedAudio, 3),
+            (C::OutputText, 0),
+        ];
+        check(reported, &classes, &[]);
+    }
+
+    #[test]
     fn audio_that_does_not_fit_beside_the_reasoning_is_reasoning_audio() {
         let reported = Reported { reasoning: Some(3), output_audio: Some(4), ..of(1, 4) };
         let classes = [
@@ -286,12 +329,13 @@ mod tests {
         #[test]
         fn the_classes_always_sum_to_the_reported_totals(
             input in 0_u64..200, output in 0_u64..200,
-            c in prop::array::uniform10(counts()),
+            c in prop::array::uniform12(counts()),
         ) {
-            let [cached, written, written_5m, written_1h, audio, image, video, reasoning, out_a, out_i] = c;
+            let [cached, written, written_5m, written_1h, audio, image, video, reasoning, out_a, out_i, c_a, c_i] = c;
             let reported = Reported {
                 cached, written, written_5m, written_1h, audio, image, video, reasoning,
-                output_audio: out_a, output_image: out_i, ..of(input, output)
+                output_audio: out_a, output_image: out_i, cached_audio: c_a, cached_image: c_i,
+                ..of(input, output)
             };
             let usage = disjoint(&reported, &mut Anomalies::default());
             prop_assert_eq!(usage.input_total(), Some(input));
