@@ -32,7 +32,7 @@ pub struct Call {
     pub region: Option<Label>,
     /// Which API of the provider that is.
     pub api: Api,
-    /// The model, where the path names it.
+    /// The model, where the path or the query names it.
     pub model: Option<Label>,
     /// Who it is for, once that is known.
     pub identity: Option<Arc<Identity>>,

@@ -99,6 +99,11 @@ impl Exchange {
         self.state = State::Sent;
     }
 
+    /// The upstream has switched protocols: the records are those of the session that begins.
+    pub fn leave_to_session(&mut self) {
+        self.state = State::Settled;
+    }
+
     /// The head of the reply is here: choose how to read the rest.
     pub fn head(&mut self, status: u16, headers: &http::HeaderMap) {
         self.status = Some(status);
@@ -140,7 +145,7 @@ impl Exchange {
         }
         self.state = State::Settled;
         let record = self.record(ending);
-        self.hand_over(record)
+        hand_over(&self.app, record)
     }
 
     /// Writes the record of a reply that is here whole and tells its figures.
@@ -158,20 +163,7 @@ impl Exchange {
             // Whether any other counts, and so has a cost of its own, the ledger decides.
             record.cost = Some(cost);
         }
-        (self.hand_over(record), figures)
-    }
-
-    fn hand_over(&self, record: UsageRecord) -> Option<Receipt> {
-        self.app.metrics.settled(&record);
-        let waits = self.app.config.ledger.durability == Durability::Sync;
-        let wait = if waits { Wait::Acknowledged } else { Wait::No };
-        match self.app.ledger.append(self.app.ledger.boxed(record), wait) {
-            Ok(receipt) => waits.then_some(receipt),
-            Err(refused) => {
-                self.app.metrics.record_lost(&refused.to_string());
-                None
-            }
-        }
+        (hand_over(&self.app, record), figures)
     }
 
     fn record(&mut self, ending: Ending) -> UsageRecord {
@@ -226,6 +218,20 @@ impl Exchange {
     }
 }
 
+/// Gives a record to the ledger and counts it. The receipt is only there in `sync` durability.
+pub(crate) fn hand_over(app: &App, record: UsageRecord) -> Option<Receipt> {
+    app.metrics.settled(&record);
+    let waits = app.config.ledger.durability == Durability::Sync;
+    let wait = if waits { Wait::Acknowledged } else { Wait::No };
+    match app.ledger.append(app.ledger.boxed(record), wait) {
+        Ok(receipt) => waits.then_some(receipt),
+        Err(refused) => {
+            app.metrics.record_lost(&refused.to_string());
+            None
+        }
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.settle(Ending::ClientAbort);
@@ -245,7 +251,7 @@ fn unread(ending: Ending, status: Option<u16>) -> Reading {
 }
 
 /// The upstream's own id of the request, by the header names of the providers.
-fn upstream_request_id(headers: &http::HeaderMap) -> Option<Label> {
+pub(crate) fn upstream_request_id(headers: &http::HeaderMap) -> Option<Label> {
     static NAMES: [HeaderName; 5] = [
         HeaderName::from_static("x-request-id"),
         HeaderName::from_static("request-id"),

@@ -33,8 +33,13 @@ pub enum FailureKind {
         path: String,
     },
     /// The request asks to leave HTTP.
-    #[error("upgrading a connection (WebSocket) is not supported by this version of bursar")]
+    #[error(
+        "no WebSocket is served here: realtime sessions are, on paths such as /openai/v1/realtime; other upgrades of a connection are not supported"
+    )]
     Upgrade,
+    /// The request for a WebSocket is none.
+    #[error(transparent)]
+    Handshake(#[from] Handshake),
     /// The request's identity is missing or malformed.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -62,6 +67,19 @@ pub enum FailureKind {
         /// The configured time.
         timeout: Duration,
     },
+}
+
+/// What is wrong with a client's WebSocket handshake (RFC 6455 §4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Handshake {
+    /// Not every header that it needs is there.
+    #[error(
+        "malformed WebSocket handshake: send GET in HTTP/1.1 with `Connection: Upgrade`, `Upgrade: websocket` and one Sec-WebSocket-Key of 16 bytes"
+    )]
+    Malformed,
+    /// Another version of the protocol.
+    #[error("unsupported WebSocket version: send `Sec-WebSocket-Version: 13`")]
+    Version,
 }
 
 /// An error with all its causes on one line.

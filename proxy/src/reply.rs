@@ -10,6 +10,7 @@
 use crate::exchange::{Exchange, Figures};
 use crate::http::{BoxError, Frame};
 use crate::idle_timer::IdleTimer;
+use crate::tunnel::Tunnel;
 use crate::upstream::Lease;
 use crate::usage::{Ending, HideUsage};
 use bursar_ledger::Receipt;
@@ -30,6 +31,8 @@ pub enum ReplyBody {
     Full(Option<Bytes>),
     /// The upstream's reply.
     Relay(Box<Relay>),
+    /// No body: what follows the head is no HTTP.
+    Tunnel(Box<Tunnel>),
 }
 
 impl ReplyBody {
@@ -296,12 +299,14 @@ impl Body for ReplyBody {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Relay(relay) => relay.poll_inner(cx),
+            Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.is_none(),
+            Self::Tunnel(_) => true,
             Self::Relay(relay) => match relay.end {
                 End::Done => relay.ready.is_empty() && relay.trailers.is_none(),
                 End::Over => true,
@@ -314,6 +319,7 @@ impl Body for ReplyBody {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Relay(relay) => relay.size,
+            Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

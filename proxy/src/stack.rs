@@ -10,7 +10,7 @@ use crate::http::{LocalFuture, Request, Response};
 use crate::ids::IdSource;
 use crate::layers::identify::IdentityCache;
 use crate::layers::route::RouteCache;
-use crate::layers::{admit, meter, respond, route};
+use crate::layers::{admit, meter, respond, route, upgrade};
 use crate::upstream::Pool;
 use futures_util::future::{Either, Ready, ready};
 use http_body::Body;
@@ -30,6 +30,7 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
     let (app, pool, ids) = (Arc::clone(app), Rc::clone(pool), Rc::clone(ids));
     let (for_check, for_route, for_identify, for_admit) =
         (app.clone(), app.clone(), app.clone(), app.clone());
+    let for_ids = Rc::clone(&ids);
     let paths = Rc::new(RefCell::new(RouteCache::default()));
     let identities = Rc::new(RefCell::new(IdentityCache::default()));
     let service = ServiceBuilder::new()
@@ -39,7 +40,10 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
         .layer(step(move |request| check(&for_check, request)))
         // The route fixes provider, upstream and error shape; identity and rules depend on it.
         .layer(step(move |request| {
-            route::route(&for_route, &mut paths.borrow_mut(), ids.next(for_route.now()), request)
+            let id = for_ids.next(for_route.now());
+            let call = route::route(&for_route, &mut paths.borrow_mut(), id, request)?;
+            // Only some APIs may leave HTTP.
+            upgrade::check(call)
         }))
         // Who pays must be known before anything is decided.
         .layer(step(move |call| identified(&for_identify, &identities, call)))
@@ -48,6 +52,9 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
         // Innermost: from here on the request reaches the upstream and leaves a record.
         .service(service_fn(move |call: Box<Call>| -> LocalFuture<_> {
             // Boxed here, so that the layers above pass a pointer and not the whole exchange.
+            if upgrade::is_asked(&call) {
+                return Box::pin(upgrade::upgrade(Arc::clone(&app), Rc::clone(&pool), Rc::clone(&ids), call));
+            }
             Box::pin(meter::meter(Arc::clone(&app), Rc::clone(&pool), call))
         }));
     let service = RefCell::new(service);
@@ -56,18 +63,22 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
 
 /// Refuses what the byte guard rejected, and what HTTP/2 let through.
 fn check(app: &App, request: Request) -> Result<Request, Failure> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let presence = if body.is_end_stream() { BodyPresence::Empty } else { BodyPresence::Present };
     let verdict = match guard::rejection_of(&head.method, &head.uri, head.version) {
         Some(rejection) => Err(FailureKind::Rejected(rejection)),
         None => match guard::check_request(&head, presence, &app.guard_limits) {
-            Ok(checked) if checked.upgrade == Upgrade::WebSocket => Err(FailureKind::Upgrade),
-            Ok(_) => Ok(()),
+            Ok(checked) => Ok(checked.upgrade),
             Err(rejection) => Err(FailureKind::Rejected(rejection)),
         },
     };
     match verdict {
-        Ok(()) => Ok(Request::from_parts(head, body)),
+        Ok(upgrade) => {
+            if upgrade == Upgrade::WebSocket {
+                head.extensions.insert(upgrade);
+            }
+            Ok(Request::from_parts(head, body))
+        }
         Err(kind) => Err(Failure { kind, dialect: route::guess_dialect(head.uri.path()), request: None }),
     }
 }

@@ -11,9 +11,11 @@ use crate::app::App;
 use crate::guard::{self, ConnState, Deadlines, GuardedIo, Limits, Overdue, Phase, Protocol, Ticker};
 use crate::http::{BoxError, Frame, Request, Response};
 use crate::ids::IdSource;
+use crate::layers::respond;
 use crate::reply::ReplyBody;
 use crate::stack::{self, Stack};
 use crate::tasks;
+use crate::tunnel::Tunnel;
 use crate::upstream::{Connector, Pool, PoolLimits};
 use bytes::Bytes;
 use http_body::{Body, SizeHint};
@@ -82,6 +84,15 @@ struct Connection {
     /// Sweeps since it was asked to end for idling.
     asked_to_end: Cell<u8>,
     waker: RefCell<Option<Waker>>,
+    /// What the connection becomes when its HTTP has ended.
+    tunnel: RefCell<Option<Switched>>,
+}
+
+/// A connection that has left HTTP; for the guard its exchange is not over.
+#[derive(Debug)]
+struct Switched {
+    tunnel: Box<Tunnel>,
+    _serving: Option<guard::Exchange>,
 }
 
 /// So many sweeps (two seconds) an idle connection has to end when asked; HTTP/2 waits for an answer.
@@ -93,6 +104,20 @@ impl Connection {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// Keeps the tunnel of `response` until its head has been sent.
+    fn switch(&self, response: Response, serving: Option<guard::Exchange>) -> http::Response<ServedBody> {
+        let (head, body) = response.into_parts();
+        let ReplyBody::Tunnel(tunnel) = body else {
+            return http::Response::from_parts(head, ServedBody { body, _serving: serving });
+        };
+        if !self.state.become_tunnel() {
+            let response = respond::too_early();
+            return response.map(|body| ServedBody { body, _serving: serving });
+        }
+        self.tunnel.replace(Some(Switched { tunnel, _serving: serving }));
+        http::Response::from_parts(head, ServedBody { body: ReplyBody::Full(None), _serving: None })
     }
 
     fn register(&self, cx: &Context<'_>) {
@@ -220,7 +245,7 @@ impl Worker {
     /// Serves one client connection until it ends.
     pub async fn connection<IO>(self: Rc<Self>, io: IO)
     where
-        IO: AsyncRead + AsyncWrite + Unpin + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let open = self.app.metrics.connections.inc();
         let guard = Registered { worker: Rc::clone(&self), number: self.register() };
@@ -252,6 +277,7 @@ impl Worker {
             stop: Cell::new(self.stop.get()),
             asked_to_end: Cell::new(0),
             waker: RefCell::default(),
+            tunnel: RefCell::default(),
         };
         self.connections.borrow_mut().insert(number, Rc::new(connection));
         number
@@ -259,7 +285,7 @@ impl Worker {
 
     async fn serve<IO>(&self, io: IO, connection: &Rc<Connection>)
     where
-        IO: AsyncRead + AsyncWrite + Unpin + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let state = Arc::clone(&connection.state);
         let detected = GuardedIo::detect(io, self.limits, state).await;
@@ -271,11 +297,12 @@ impl Worker {
                 return;
             }
         };
-        let service = Serve { stack: self.stack.clone(), state: Arc::clone(&connection.state) };
+        let service = Serve { stack: self.stack.clone(), connection: Rc::clone(connection) };
         let ended = match protocol {
             Protocol::Http1 => {
                 let http = http1_builder(self.limits).serve_connection(TokioIo::new(io), service);
-                run(pin!(http), connection, http1::Connection::graceful_shutdown).await
+                let http = http.with_upgrades();
+                run(pin!(http), connection, http1::UpgradeableConnection::graceful_shutdown).await
             }
             Protocol::Http2 => {
                 let http = http2_builder(&self.app).serve_connection(TokioIo::new(io), service);
@@ -284,6 +311,10 @@ impl Worker {
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a client connection ended early");
+        }
+        let switched = connection.tunnel.take();
+        if let Some(Switched { tunnel, _serving }) = switched {
+            tunnel.run().await;
         }
     }
 }
@@ -353,7 +384,7 @@ impl Drop for Registered {
 /// The stack as hyper calls it, with the connection's state.
 struct Serve {
     stack: Stack,
-    state: Arc<ConnState>,
+    connection: Rc<Connection>,
 }
 
 impl hyper::service::Service<Request> for Serve {
@@ -362,14 +393,16 @@ impl hyper::service::Service<Request> for Serve {
     type Future = Served;
 
     fn call(&self, request: Request) -> Served {
-        let serving = self.state.exchange();
-        Served { reply: (self.stack)(request), serving: Some(serving) }
+        let serving = self.connection.state.exchange();
+        let connection = Rc::clone(&self.connection);
+        Served { reply: (self.stack)(request), connection, serving: Some(serving) }
     }
 }
 
 /// A reply being made.
 struct Served {
     reply: crate::http::LocalFuture<Result<Response, Infallible>>,
+    connection: Rc<Connection>,
     serving: Option<guard::Exchange>,
 }
 
@@ -380,7 +413,10 @@ impl Future for Served {
         let this = &mut *self;
         this.reply.as_mut().poll(cx).map(|reply| {
             let serving = this.serving.take();
-            reply.map(|response| response.map(|body| ServedBody { body, _serving: serving }))
+            reply.map(|response| match response.body() {
+                ReplyBody::Tunnel(_) => this.connection.switch(response, serving),
+                _ => response.map(|body| ServedBody { body, _serving: serving }),
+            })
         })
     }
 }

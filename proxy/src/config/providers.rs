@@ -169,6 +169,7 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
     bare("/v1/embeddings", OPENAI, "openai"),
     bare("/v1/moderations", OPENAI, "openai"),
     bare("/v1/audio", OPENAI, "openai"),
+    bare("/v1/realtime", OPENAI, "openai"),
     bare("/v1/images", OPENAI, "openai"),
     bare("/v1/models", OPENAI, "openai"),
     bare("/v1/files", OPENAI, "openai"),

@@ -111,7 +111,8 @@ where
     }
 }
 
-fn prepare_headers(headers: &mut HeaderMap, route: &Route, host: HeaderValue) {
+/// Makes a client's headers those of our own request to `host`.
+pub(crate) fn prepare_headers(headers: &mut HeaderMap, route: &Route, host: HeaderValue) {
     strip_hop_by_hop(headers);
     strip_own(headers);
     strip_own_baggage(headers);

@@ -211,7 +211,7 @@ fn rewrite(held: &mut Vec<Bytes>, whole: bool, stream: bool) -> Rewrite {
 }
 
 /// The reply for the client: the upstream's head, and its body with the meter in it.
-fn relay(
+pub(super) fn relay(
     mut exchange: Exchange,
     answer: Answer,
     may_inject: bool,
@@ -235,12 +235,17 @@ fn relay(
     if hide.is_some() {
         head.headers.remove(header::CONTENT_LENGTH);
     }
-    if reply_headers.request_id
+    tell_request_id(&mut head.headers, reply_headers, id);
+    (head, Box::new(Relay::new(body, exchange, lease, hide, idle)))
+}
+
+/// Adds the request's id to the head of its reply, where the route says so.
+pub(super) fn tell_request_id(headers: &mut http::HeaderMap, wanted: ResponseHeaders, id: RequestId) {
+    if wanted.request_id
         && let Ok(value) = HeaderValue::from_bytes(&id.to_ascii())
     {
-        head.headers.insert("x-bursar-request-id", value);
+        headers.insert("x-bursar-request-id", value);
     }
-    (head, Box::new(Relay::new(body, exchange, lease, hide, idle)))
 }
 
 /// The filter for a stream that was asked for usage on the client's behalf.

@@ -6,3 +6,4 @@ pub mod identify;
 pub mod meter;
 pub mod respond;
 pub mod route;
+pub mod upgrade;

@@ -7,7 +7,7 @@
 //! Not here: errors of the upstream itself, which pass unchanged.
 
 use crate::config::Dialect;
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, Handshake};
 use crate::http::Response;
 use crate::reply::ReplyBody;
 use crate::upstream::{ConnectError, SendError};
@@ -26,6 +26,10 @@ pub fn respond(failure: &Failure) -> Response {
     if let Some(id) = failure.request.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
         headers.insert("x-bursar-request-id", id);
     }
+    if status == StatusCode::UPGRADE_REQUIRED {
+        // RFC 6455 §4.2.2.
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
     if closes(&failure.kind) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -35,12 +39,26 @@ pub fn respond(failure: &Failure) -> Response {
     response
 }
 
+/// The reply to a client that sent something behind its handshake before that was answered, and
+/// nothing that may follow one.
+#[must_use]
+pub fn too_early() -> Response {
+    respond(&Failure {
+        kind: FailureKind::Handshake(Handshake::Malformed),
+        dialect: Dialect::OpenAi,
+        request: None,
+    })
+}
+
 fn status_of(kind: &FailureKind) -> StatusCode {
     match kind {
         FailureKind::Rejected(rejection) => rejection.status(),
         FailureKind::NoRoute { .. } => StatusCode::NOT_FOUND,
         FailureKind::Upgrade => StatusCode::NOT_IMPLEMENTED,
-        FailureKind::Identity(_) | FailureKind::BodyBroken => StatusCode::BAD_REQUEST,
+        FailureKind::Identity(_) | FailureKind::BodyBroken | FailureKind::Handshake(Handshake::Malformed) => {
+            StatusCode::BAD_REQUEST
+        }
+        FailureKind::Handshake(Handshake::Version) => StatusCode::UPGRADE_REQUIRED,
         FailureKind::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         FailureKind::LedgerClosed { .. } => StatusCode::SERVICE_UNAVAILABLE,
         FailureKind::UpstreamTimeout { .. }
@@ -59,6 +77,7 @@ fn closes(kind: &FailureKind) -> bool {
             | FailureKind::BodyBroken
             | FailureKind::BodyTooLarge { .. }
             | FailureKind::Upgrade
+            | FailureKind::Handshake(_)
     )
 }
 
@@ -85,6 +104,7 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::Rejected(_) => "request_rejected",
         FailureKind::NoRoute { .. } => "no_route",
         FailureKind::Upgrade => "upgrade_not_supported",
+        FailureKind::Handshake(_) => "bad_handshake",
         FailureKind::Identity(_) => "identity_required",
         FailureKind::BodyTooLarge { .. } => "body_too_large",
         FailureKind::BodyBroken => "body_broken",

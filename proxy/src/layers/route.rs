@@ -108,7 +108,7 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
     let api = match matched.route.dialect {
         // Providers whose own APIs are not metered yet may offer OpenAI's beside them.
         Dialect::PassThrough => match usage::api_of(&head.method, target.path()) {
-            Api::OpenAiChat => Api::OpenAiChat,
+            api @ (Api::OpenAiChat | Api::Realtime | Api::Live) => api,
             _ => Api::Unmetered,
         },
         Dialect::OpenAi | Dialect::Anthropic => usage::api_of(&head.method, target.path()),
@@ -119,7 +119,7 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
         protocol: matched.route.protocol,
     };
     let region = matched.region().and_then(Label::lossy);
-    let model = usage::model_in_path(target.path()).as_deref().and_then(Label::lossy);
+    let model = usage::model_in_target(api, &target).as_deref().and_then(Label::lossy);
     let Ok(host) = HeaderValue::from_str(origin.authority.as_str()) else {
         let kind = FailureKind::NoRoute { path: path.chars().take(80).collect() };
         return Err(Failure { kind, dialect: matched.route.dialect, request: Some(id) });

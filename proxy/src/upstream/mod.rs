@@ -74,7 +74,7 @@ pub enum SendError {
     /// The connection broke before the reply's head was complete.
     #[error("the upstream closed the connection or sent no valid HTTP reply")]
     Broken(#[source] hyper::Error),
-    /// It answered 101, although upgrades are never asked for.
+    /// It switched protocols unasked, or to another one than was asked for.
     #[error("the upstream switched protocols, which nobody asked for")]
     Switched,
 }
@@ -259,6 +259,28 @@ impl Pool {
             }
         }
         self.send_on_new(&origin, request, connect_timeout).await
+    }
+
+    /// Sends `request`, which asks to switch protocols, on a connection of its own that never comes to
+    /// the pool, and waits for the head of the reply.
+    pub async fn switch(
+        &self,
+        origin: &Origin,
+        request: http::Request<RequestBody>,
+        connect_timeout: Duration,
+    ) -> Result<http::Response<Incoming>, SendError> {
+        // HTTP/2 has other means to switch, which providers do not offer.
+        let origin = Origin { protocol: Protocol::Http1, ..origin.clone() };
+        let (io, _) = self.connector.connect(&origin, connect_timeout).await?;
+        let io = hyper_util::rt::TokioIo::new(io);
+        let (mut sender, connection) =
+            http1::Builder::new().handshake(io).await.map_err(SendError::Broken)?;
+        tasks::start(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        });
+        sender.send_request(for_http1(request)).await.map_err(SendError::Broken)
     }
 
     /// Drops connections that have been idle for too long.
