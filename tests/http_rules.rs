@@ -198,8 +198,8 @@ fn head_and_options_pass() {
 }
 
 #[test]
-fn a_websocket_is_refused_with_501_in_each_providers_shape() {
-    for (path, is_anthropic) in [("/openai/v1/realtime?model=gpt-realtime", false), (MESSAGES_PATH, true)] {
+fn a_websocket_where_none_is_served_is_refused_with_501_in_each_providers_shape() {
+    for (path, is_anthropic) in [("/openai/v1/responses", false), (MESSAGES_PATH, true)] {
         run("", |system| async move {
             let mut client = system.client();
             let headers = [

@@ -19,6 +19,7 @@ mod http_versions;
 mod identity;
 mod ledger_modes;
 mod metering;
+mod realtime;
 mod streaming;
 mod tidy;
 mod timeouts;

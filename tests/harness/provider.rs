@@ -19,6 +19,8 @@ pub enum Step {
     Wait(Duration),
     /// Waits until the test says so.
     Until(Rc<Notify>),
+    /// Reads, behind the request, up to these bytes.
+    Hear(Vec<u8>),
     /// Closes the connection, whatever was promised.
     Close,
     /// Never says anything again, but keeps the connection open until the sidecar closes it.
@@ -255,6 +257,10 @@ impl Connection {
                 Step::Send(bytes) => self.send(bytes).await?,
                 Step::Wait(time) => tokio::time::sleep(*time).await,
                 Step::Until(signal) => signal.notified().await,
+                Step::Hear(bytes) => match self.until(bytes).await? {
+                    Some(end) => drop(self.buffer.drain(..end)),
+                    None => return Ok(false),
+                },
                 Step::Close => return Ok(false),
                 Step::Stall => {
                     let mut rest = [0_u8; 1024];

@@ -27,6 +27,7 @@ routes:
   - { prefix: /costly, upstream: 'http://provider.test', provider: openai, response_headers: { cost: true } }
   - { prefix: /secure, upstream: 'https://provider.test', provider: openai }
   - { prefix: /h2, upstream: 'http://h2.test', provider: openai, protocol: http2 }
+  - { prefix: /gemini, upstream: 'http://provider.test', provider: gemini }
   - { prefix: /other, upstream: 'http://provider.test', provider: voyage }
 ";
 
