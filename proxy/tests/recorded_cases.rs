@@ -6,9 +6,11 @@
 //! Not here: passing the bodies through the proxy.
 
 use bursar::usage::{
-    Api, Ending, Reading, ReplyContext, ReplyMeter, RequestScan, api_of, flavour_of, model_in_path,
+    Api, Ending, Part, Reading, ReplyContext, ReplyMeter, RequestScan, SessionMeter, api_of, flavour_of,
+    model_in_path,
 };
 use bursar_domain::ids::Label;
+use bursar_domain::time::Timestamp;
 use bursar_domain::usage::{Quantity, TokenClass, Usage};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
@@ -240,5 +242,98 @@ fn cut_streams_give_what_was_known_and_are_marked() {
 #[test]
 fn authored_exchanges_are_read_as_the_corpus_says() {
     let failures = check("authored", "normalized", Ending::Complete, &[]);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+// === sessions ===
+
+/// `text` as one message, masked with nothing where a client sends it.
+fn message(is_client: bool, text: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x81, if is_client { 0xff } else { 0x7f }];
+    bytes.extend((text.len() as u64).to_be_bytes());
+    bytes.extend(if is_client { &[0; 4][..] } else { &[] });
+    bytes.extend(text);
+    bytes
+}
+
+fn session_parts(case: &Case, chunk: usize) -> Option<Vec<Part>> {
+    let api = api_of(&Method::GET, &case.path);
+    let request: Value = serde_json::from_slice(case.request_body.as_deref()?).ok()?;
+    let mut meter = SessionMeter::new(api, flavour_of(&case.provider), None);
+    for sent in request.get("sent_frames")?.as_array()? {
+        meter.from_client(&message(true, sent.to_string().as_bytes()));
+    }
+    let lines = case.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let stream: Vec<u8> = lines.flat_map(|line| message(false, line)).collect();
+    let mut parts = Vec::new();
+    for piece in stream.chunks(chunk) {
+        meter.from_server(piece, Timestamp::from_micros(1));
+        parts.extend(std::iter::from_fn(|| meter.next_part()));
+    }
+    parts.extend(meter.finish(Ending::Complete));
+    Some(parts)
+}
+
+/// The responses of a session: what has a beginning. Transcriptions have none.
+fn responses(parts: &[Part]) -> impl Iterator<Item = &Part> {
+    parts.iter().filter(|part| part.started_at.is_some())
+}
+
+fn wrong_session(case: &Case, parts: &[Part]) -> Vec<String> {
+    let Some(last) = responses(parts).last() else { return vec!["no response".to_owned()] };
+    let mut whole = last.reading.clone();
+    whole.usage = Usage::unknown();
+    responses(parts).for_each(|part| whole.usage.add(&part.reading.usage));
+    let mut wrong = wrong(case, &whole, "normalized");
+    let seconds = case.expected.pointer("/normalized/audio_seconds").and_then(Value::as_u64);
+    let read = whole.usage.quantity(Quantity::AudioMillis).map(|millis| millis / 1_000);
+    if seconds != read {
+        wrong.push(format!("audio_seconds: wanted {seconds:?}, got {read:?}"));
+    }
+    let lines = case.expected.get("lines").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let read: Vec<_> = responses(parts)
+        .map(|part| (part.reading.usage.input_total(), part.reading.usage.output_total()))
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let count = |key: &str| line.get("normalized").and_then(|n| n.get(key)).and_then(Value::as_u64);
+            (count("input_tokens"), count("output_tokens"))
+        })
+        .collect();
+    if read != told {
+        wrong.push(format!("responses: wanted {told:?}, got {read:?}"));
+    }
+    let heard = case.expected.pointer("/server_tool_items/input_transcriptions").and_then(Value::as_u64);
+    if heard.unwrap_or(0) != (parts.len() - read.len()) as u64 {
+        wrong.push(format!("transcriptions: wanted {heard:?}"));
+    }
+    wrong
+}
+
+#[test]
+fn recorded_sessions_are_read_as_the_corpus_says() {
+    let Some(folder) = corpus("recorded") else {
+        println!("SKIPPED: no recorded corpus beside the repository (sessions)");
+        return;
+    };
+    let is_session = |case: &Case| case.expected.get("framing").and_then(Value::as_str) == Some("ws-frames");
+    let sessions: Vec<Case> = cases(&folder).into_iter().filter(is_session).collect();
+    assert!(!sessions.is_empty(), "the corpus has sessions");
+    let mut failures = Vec::new();
+    for case in &sessions {
+        let Some(parts) = session_parts(case, usize::MAX) else {
+            failures.push(format!("{}: not readable", case.name));
+            continue;
+        };
+        let mut problems = wrong_session(case, &parts);
+        for chunk in [1, 2, 17, 700] {
+            if session_parts(case, chunk).as_ref() != Some(&parts) {
+                problems.push(format!("another reading in pieces of {chunk}"));
+            }
+        }
+        failures.extend(problems.iter().map(|problem| format!("{}: {problem}", case.name)));
+    }
+    println!("sessions: {} read", sessions.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

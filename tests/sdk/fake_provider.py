@@ -18,6 +18,9 @@ All content is invented. The reply depends on the path and on the model's name:
     fake-gzip              gzip, plain and streamed, if accept-encoding allows it
     anything else          a normal reply, served under the name that was asked for
 
+GET /v1/realtime?model=… with an upgrade is a realtime session: each `response.create` gives a response,
+and a client's close ends it. Its log entry has `parts`, one per response.
+
 "tools" in the body gives a tool call; "response_format" of type json_schema gives JSON; "n" gives
 that many choices. Chat and legacy streams carry usage only if stream_options.include_usage is true.
 
@@ -43,6 +46,7 @@ import json
 import os
 import struct
 import sys
+import urllib.parse
 import zlib
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -435,6 +439,87 @@ async def embeddings(x):
     await x.json(200, {"object": "list", "data": data, "model": x.served, "usage": usage})
 
 
+# --- realtime: WebSocket (RFC 6455) by hand, as far as one client needs it ---
+
+
+async def read_frame(reader):
+    """(opcode, payload) of one short, whole frame of a client."""
+    first, second = await reader.readexactly(2)
+    length = second & 0x7F
+    if length == 126:
+        length = int.from_bytes(await reader.readexactly(2), "big")
+    if not second & 0x80 or not first & 0x80 or length == 127:
+        raise ValueError("a frame that this provider does not read")
+    mask = await reader.readexactly(4)
+    payload = await reader.readexactly(length)
+    return first & 0x0F, bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+def frame(opcode, payload):
+    length = bytes([len(payload)]) if len(payload) < 126 else b"\x7e" + len(payload).to_bytes(2, "big")
+    return bytes([0x80 | opcode]) + length + payload
+
+
+async def realtime(x):
+    model = urllib.parse.parse_qs(x.query).get("model", [""])[0]
+    accept = hashlib.sha1((x.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode())
+    accept = base64.b64encode(accept.digest()).decode()
+    x.entry["stream"], x.entry["model_served"], x.entry["parts"] = True, model, []
+    x.head(101, [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", accept)])
+
+    async def say(event):
+        x.writer.write(frame(1, json.dumps(event).encode()))
+        await x.flush()
+
+    await say({"type": "session.created", "session": {"type": "realtime", "id": x.token("sess_"), "model": model}})
+    while True:
+        opcode, payload = await read_frame(x.reader)
+        if opcode == 8:
+            x.writer.write(frame(8, payload))
+            await x.flush()
+            x.entry["ended"], x.keep_alive = "closed", False
+            return
+        if opcode == 1 and json.loads(payload).get("type") == "response.create":
+            await realtime_response(x, say)
+
+
+async def realtime_response(x, say):
+    """One response, which bills the whole conversation again."""
+    parts = x.entry["parts"]
+    name = x.token(f"resp_{len(parts)}_")
+    response = {"object": "realtime.response", "id": name, "status": "in_progress", "output": [], "usage": None}
+    await say({"type": "response.created", "response": response})
+    for word in x.words():
+        await say({"type": "response.output_text.delta", "response_id": name, "delta": word})
+    cached, texts, sounds = 64 * len(parts), 70 + 80 * len(parts), 30
+    usage = {
+        "total_tokens": texts + sounds + 25,
+        "input_tokens": texts + sounds,
+        "output_tokens": 25,
+        "input_token_details": {
+            "text_tokens": texts,
+            "audio_tokens": sounds,
+            "cached_tokens": cached,
+            "cached_tokens_details": {"text_tokens": cached, "audio_tokens": 0},
+        },
+        "output_token_details": {"text_tokens": 5, "audio_tokens": 20},
+    }
+    parts.append(
+        {
+            "meter_id": name,
+            "usage_sent": True,
+            "usage": {
+                "input_tokens": texts + sounds,
+                "input_cached_read": cached,
+                "input_audio": sounds,
+                "output_tokens": 25,
+                "output_audio": 20,
+            },
+        }
+    )
+    await say({"type": "response.done", "response": response | {"status": "completed", "usage": usage}})
+
+
 async def models(x):
     if x.anthropic:
         model = {"type": "model", "id": "fake-claude-1", "display_name": "Fake", "created_at": "2026-01-01T00:00:00Z"}
@@ -570,6 +655,7 @@ HANDLERS = {
     ("POST", "/v1/responses"): responses,
     ("POST", "/v1/embeddings"): embeddings,
     ("GET", "/v1/models"): models,
+    ("GET", "/v1/realtime"): realtime,
     ("POST", "/v1/messages"): messages,
     ("POST", "/v1/messages/count_tokens"): count_tokens,
 }

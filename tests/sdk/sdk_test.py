@@ -578,6 +578,43 @@ async def openai_responses_stream_helper_async(case):
     check_text(final.output_text)
 
 
+def check_realtime(case, events, connection):
+    done = [event for event in events if event.type == "response.done"]
+    equal([event.response.usage.input_tokens for event in done], [100, 180], "input tokens seen by the SDK")
+    case.see(connection._connection.response.headers)
+    # A session that the client did not name is named by its handshake.
+    case.session = case.bursar_ids[0] if case.bursar_ids else None
+    case.requests = 2
+
+
+@scenario
+def openai_realtime(case):
+    events = []
+    with case.openai().realtime.connect(model="fake-realtime", extra_headers=case.headers()) as connection:
+        for _ in range(2):
+            connection.response.create()
+            for event in connection:
+                events.append(event)
+                if event.type == "response.done":
+                    break
+        check_realtime(case, events, connection)
+
+
+@scenario
+async def openai_realtime_async(case):
+    events = []
+    async with case.async_openai() as client:
+        manager = client.realtime.connect(model="fake-realtime", extra_headers=case.headers())
+        async with manager as connection:
+            for _ in range(2):
+                await connection.response.create()
+                async for event in connection:
+                    events.append(event)
+                    if event.type == "response.done":
+                        break
+            check_realtime(case, events, connection)
+
+
 @scenario
 def openai_legacy_completion(case):
     reply = case.openai().completions.create(model="fake-instruct-1", prompt=PROMPT)
@@ -1045,18 +1082,23 @@ def read_records(text):
 
 
 def pair(log, records):
-    """([(entry, record)], mistakes): by the request id that the provider sent, by case for those without."""
+    """([(entry, record)], mistakes): by the request id that the provider sent, by case for those without.
+
+    A realtime session has an entry and a record per response.
+    """
+    log = [entry | part for entry in log for part in entry.get("parts") or [{}]]
     by_id, rest = defaultdict(list), defaultdict(list)
     for record in records:
         upstream_id = record.get("upstream_request_id")
         if upstream_id:
-            by_id[upstream_id].append(record)
+            part = record.get("meter_id") if record.get("api") == "realtime" else None
+            by_id[(upstream_id, part)].append(record)
         else:
             rest[(record.get("tags") or {}).get("case")].append(record)
     pairs, wrong = [], []
     for entry in log:
         if entry["request_id"]:
-            found = by_id.pop(entry["request_id"], [])
+            found = by_id.pop((entry["request_id"], entry.get("meter_id")), [])
         else:
             waiting = rest[entry["case"]]
             found = [waiting.pop(0)] if waiting else []
@@ -1117,7 +1159,7 @@ def check_usage(entry, record, outcome):
         # The client left before any reply: whether the provider charges the prompt is not known.
         check(source in ("tokenizer", "estimate", "absent"), "usage_source without a reply:", source)
         return
-    if entry["status"] != 200 or entry["usage"] is None:
+    if entry["status"] not in (101, 200) or entry["usage"] is None:
         equal(record.get("metering"), "never", "metering")
         return
     if entry["usage_sent"]:
