@@ -107,15 +107,15 @@ impl Session {
     }
 
     /// Bytes from the client pass.
-    pub(crate) fn from_client(&mut self, bytes: &[u8]) {
+    pub(crate) fn client_says(&mut self, bytes: &[u8]) {
         self.bytes_in = self.bytes_in.saturating_add(bytes.len() as u64);
-        self.read(|meter, _| meter.from_client(bytes));
+        self.read(|meter, _| meter.client_says(bytes));
     }
 
     /// Bytes from the upstream are about to pass. Receipts are only there in `sync` durability.
-    pub(crate) fn from_server(&mut self, bytes: &[u8]) -> Vec<Receipt> {
+    pub(crate) fn server_says(&mut self, bytes: &[u8]) -> Vec<Receipt> {
         self.bytes_out = self.bytes_out.saturating_add(bytes.len() as u64);
-        self.read(|meter, now| meter.from_server(bytes, now));
+        self.read(|meter, now| meter.server_says(bytes, now));
         while let Some(part) = self.meter.as_mut().and_then(|meter| meter.next_part()) {
             self.settle(part);
         }

@@ -72,11 +72,11 @@ impl Tunnel {
         let (session, stirred) = (RefCell::new(session), Cell::new(false));
         let ending = {
             let up = pass(from_client, to_upstream, &stirred, |bytes| {
-                session.borrow_mut().from_client(bytes);
+                session.borrow_mut().client_says(bytes);
                 Vec::new()
             });
             let down =
-                pass(from_upstream, to_client, &stirred, |bytes| session.borrow_mut().from_server(bytes));
+                pass(from_upstream, to_client, &stirred, |bytes| session.borrow_mut().server_says(bytes));
             Both { up: pin!(up), down: pin!(down), session: &session, ended: None, over: None }
                 .run(IdleTimer::start(idle, idle), &stirred)
                 .await

@@ -261,13 +261,13 @@ fn session_parts(case: &Case, chunk: usize) -> Option<Vec<Part>> {
     let request: Value = serde_json::from_slice(case.request_body.as_deref()?).ok()?;
     let mut meter = SessionMeter::new(api, flavour_of(&case.provider), None);
     for sent in request.get("sent_frames")?.as_array()? {
-        meter.from_client(&message(true, sent.to_string().as_bytes()));
+        meter.client_says(&message(true, sent.to_string().as_bytes()));
     }
     let lines = case.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let stream: Vec<u8> = lines.flat_map(|line| message(false, line)).collect();
     let mut parts = Vec::new();
     for piece in stream.chunks(chunk) {
-        meter.from_server(piece, Timestamp::from_micros(1));
+        meter.server_says(piece, Timestamp::from_micros(1));
         parts.extend(std::iter::from_fn(|| meter.next_part()));
     }
     parts.extend(meter.finish(Ending::Complete));

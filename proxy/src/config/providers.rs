@@ -128,6 +128,7 @@ const fn bare(prefix: &'static str, upstream: &'static str, provider: &'static s
     BuiltIn { prefix, upstream, provider, region: None, strip: Strip::Nothing }
 }
 
+const GEMINI: &str = "https://generativelanguage.googleapis.com";
 const OPENAI: &str = "https://api.openai.com";
 const ANTHROPIC: &str = "https://api.anthropic.com";
 
@@ -137,7 +138,7 @@ const ANTHROPIC: &str = "https://api.anthropic.com";
 pub(super) const BUILT_IN: &[BuiltIn] = &[
     below("/openai", OPENAI, "openai"),
     below("/anthropic", ANTHROPIC, "anthropic"),
-    below("/gemini", "https://generativelanguage.googleapis.com", "gemini"),
+    below("/gemini", GEMINI, "gemini"),
     below("/azure/{resource}", "https://{}.openai.azure.com", "azure"),
     below("/bedrock/{region}", "https://bedrock-runtime.{}.amazonaws.com", "bedrock"),
     below("/vertex/{region}", "https://{}-aiplatform.googleapis.com", "vertex"),
@@ -171,6 +172,7 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
     bare("/v1/audio", OPENAI, "openai"),
     bare("/v1/realtime", OPENAI, "openai"),
     bare("/v1/images", OPENAI, "openai"),
+    bare("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", GEMINI, "gemini"),
     bare("/v1/models", OPENAI, "openai"),
     bare("/v1/files", OPENAI, "openai"),
     bare("/v1/batches", OPENAI, "openai"),

@@ -324,7 +324,7 @@ settings! {
         .doc("Longest wait for the head of a reply.");
     ROUTE_TIMEOUTS_IDLE: Option<Duration> = Setting::new("routes[].timeouts.idle", PATIENCE, || None)
         .default_words("`upstream.idle`")
-        .doc("Longest pause within a reply.");
+        .doc("Longest pause within a reply, or within a WebSocket session, where neither side sends anything.");
     ROUTE_RESPONSE_HEADERS_REQUEST_ID: Option<bool> = Setting::new("routes[].response_headers.request_id", (), || None)
         .default_words("`response_headers.request_id`")
         .doc("Whether replies carry `x-bursar-request-id`.");
@@ -400,7 +400,7 @@ settings! {
         .doc("Longest wait for the head of a reply, from the end of the request.")
         .because("A long answer that is not streamed takes minutes; SDKs give up after ten.");
     UPSTREAM_IDLE: Duration = Setting::new("upstream.idle", PATIENCE, || Duration::from_secs(300))
-        .doc("Longest pause within a reply.")
+        .doc("Longest pause within a reply, or within a WebSocket session, where neither side sends anything.")
         .because("Models that think are silent for minutes.");
     UPSTREAM_POOL_IDLE: Duration = Setting::new("upstream.pool_idle", from_millis(1_000, HOUR), || Duration::from_secs(50))
         .doc("How long an unused connection is kept.")

@@ -66,7 +66,8 @@ impl Api {
     /// The name as a label; shared, since every record has one.
     #[must_use]
     pub fn label(self) -> Label {
-        static LABELS: [OnceLock<Label>; 13] = [const { OnceLock::new() }; 13];
+        const COUNT: usize = Api::Unmetered as usize + 1;
+        static LABELS: [OnceLock<Label>; COUNT] = [const { OnceLock::new() }; COUNT];
         let make = || Label::fixed(self.name());
         LABELS.get(self as usize).map_or_else(make, |label| label.get_or_init(make).clone())
     }

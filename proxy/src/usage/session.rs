@@ -156,13 +156,13 @@ impl SessionMeter {
     }
 
     /// Reads on in what the server sends, at `now`.
-    pub fn from_server(&mut self, bytes: &[u8], now: Timestamp) {
+    pub fn server_says(&mut self, bytes: &[u8], now: Timestamp) {
         self.talk.now = now;
         self.server.feed(bytes, &mut self.talk);
     }
 
     /// Reads on in what the client sends.
-    pub fn from_client(&mut self, bytes: &[u8]) {
+    pub fn client_says(&mut self, bytes: &[u8]) {
         let mut hearing = Hearing { setup: &mut self.setup, talk: &mut self.talk, is_over: false };
         self.client.feed(bytes, &mut hearing);
         if hearing.is_over {

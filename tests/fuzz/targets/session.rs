@@ -25,10 +25,10 @@ fn read(choice: u8, stream: &[u8], size: usize) -> Vec<Part> {
     let mut meter = SessionMeter::new(api, flavour_of(provider), None);
     let mut parts = Vec::new();
     for piece in stream.chunks(size) {
-        meter.from_client(piece);
+        meter.client_says(piece);
     }
     for piece in stream.chunks(size) {
-        meter.from_server(piece, Timestamp::from_micros(1));
+        meter.server_says(piece, Timestamp::from_micros(1));
         parts.extend(std::iter::from_fn(|| meter.next_part()));
     }
     let ending = if choice & 4 == 0 { Ending::UpstreamCut } else { Ending::ClientAbort };

@@ -78,9 +78,9 @@ impl Session {
                 let (piece, after) = rest.split_at(cut(rest.len()).clamp(1, rest.len()));
                 rest = after;
                 if is_client {
-                    meter.from_client(piece);
+                    meter.client_says(piece);
                 } else {
-                    meter.from_server(piece, Timestamp::from_micros(7));
+                    meter.server_says(piece, Timestamp::from_micros(7));
                 }
                 parts.extend(std::iter::from_fn(|| meter.next_part()));
             }

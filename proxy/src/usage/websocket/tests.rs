@@ -85,11 +85,11 @@ fn stops(side: Side, bytes: &[u8], expected: FrameError) {
 #[test]
 fn the_examples_of_the_standard_are_read() {
     // RFC 6455 §5.7.
-    let hello = b"Hello".to_vec();
-    assert_eq!(check(Side::Server, b"\x81\x05Hello").0.messages, [hello.clone()]);
+    let hello = [b"Hello".to_vec()];
+    assert_eq!(check(Side::Server, b"\x81\x05Hello").0.messages, hello);
     let masked = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-    assert_eq!(check(Side::Client, masked).0.messages, [hello.clone()]);
-    assert_eq!(check(Side::Server, b"\x01\x03Hel\x80\x02lo").0.messages, [hello]);
+    assert_eq!(check(Side::Client, masked).0.messages, hello);
+    assert_eq!(check(Side::Server, b"\x01\x03Hel\x80\x02lo").0.messages, hello);
     let binary = [b"\x82\x7e\x01\x00".to_vec(), vec![9; 256]].concat();
     assert_eq!(check(Side::Server, &binary).0.messages, [vec![9; 256]]);
     let long = [b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00".to_vec(), vec![7; 65_536]].concat();
