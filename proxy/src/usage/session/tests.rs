@@ -1,3 +1,5 @@
+//! Sessions: one invented transcript per shape and ending, read in every slicing.
+
 use super::*;
 use crate::usage::flavour_of;
 use bursar_domain::usage::{Quantity as Q, TokenClass as C};

@@ -1,3 +1,5 @@
+//! Frames: the examples of the standard, what is none, and every cut.
+
 use super::*;
 use proptest::prelude::*;
 
