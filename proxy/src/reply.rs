@@ -116,7 +116,7 @@ impl Relay {
 
     fn poll_whole(&mut self, cx: &mut Context<'_>, room: &mut u64) -> Poll<Option<Figures>> {
         loop {
-            match Pin::new(&mut self.inner).poll_frame(cx) {
+            match self.poll_upstream(cx) {
                 Poll::Pending => {
                     let Some(silent_for) = self.silent_for(cx) else { return Poll::Pending };
                     self.fail(silent(silent_for));
@@ -148,6 +148,13 @@ impl Relay {
             let (receipt, figures) = self.exchange.settle_with_figures();
             self.end = receipt.map_or(End::Done, End::Receipt);
             return Poll::Ready(Some(figures));
+        }
+    }
+
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame>>> {
+        match &mut self.lease {
+            Some(lease) => lease.poll_body(&mut self.inner, cx),
+            None => Pin::new(&mut self.inner).poll_frame(cx),
         }
     }
 
@@ -234,7 +241,7 @@ impl Relay {
             if let Some(bytes) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            match Pin::new(&mut self.inner).poll_frame(cx) {
+            match self.poll_upstream(cx) {
                 Poll::Pending => {
                     let Some(silent_for) = self.silent_for(cx) else { return Poll::Pending };
                     self.fail(silent(silent_for));

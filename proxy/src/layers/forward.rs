@@ -92,7 +92,10 @@ where
         // Taken with the answer, after which nobody polls again.
         let Some(timer) = this.timer.as_mut() else { return Poll::Pending };
         if let Poll::Ready(result) = this.answer.poll(cx) {
-            let (response, lease) = result?;
+            let (response, mut lease) = result?;
+            if let Some(lease) = lease.as_mut().filter(|_| !this.progress.borrow().is_sent()) {
+                lease.detach();
+            }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Err(SendError::Switched.into()));
             }

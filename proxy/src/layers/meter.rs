@@ -225,7 +225,9 @@ pub(super) fn relay(
     {
         // The coding wins and the length must go; the connection is not to be trusted (RFC 9112 §6.3).
         head.headers.remove(header::CONTENT_LENGTH);
-        lease = None;
+        if let Some(lease) = &mut lease {
+            lease.distrust();
+        }
     }
     exchange.head(head.status.as_u16(), &head.headers);
     forward::strip_hop_by_hop(&mut head.headers);

@@ -8,6 +8,7 @@
 //! Not here: which origin a request goes to (`config::routes`), timeouts of a reply (`reply`).
 
 mod connect;
+mod line;
 mod request_body;
 
 pub use connect::{ConnectError, Connector, OpenMemory, TlsSetup, TlsSetupError, UpstreamIo};
@@ -17,15 +18,18 @@ use crate::config::{Protocol, RouteTimeouts};
 use crate::http::LocalFuture;
 use crate::idle_timer::IdleTimer;
 use crate::tasks;
+use bytes::Bytes;
 use http::uri::{Authority, Scheme, Uri};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioTimer;
+use line::Line;
 use pin_project_lite::pin_project;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -93,7 +97,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    line: Line,
     since: Instant,
 }
 
@@ -102,19 +106,39 @@ struct Idle {
 pub struct Lease {
     pool: Rc<Pool>,
     origin: Arc<Origin>,
-    sender: http1::SendRequest<RequestBody>,
+    line: Line,
+    is_trusted: bool,
 }
 
 impl Lease {
+    /// The next piece of the reply's body.
+    pub fn poll_body(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<http_body::Frame<Bytes>>>> {
+        self.line.drive(cx, |cx| Pin::new(&mut *body).poll_frame(cx))
+    }
+
+    /// Lets the connection go on by itself while the request is still being sent.
+    pub fn detach(&mut self) {
+        self.line.detach();
+    }
+
+    /// The connection's framing is doubtful: it must not carry another request.
+    pub fn distrust(&mut self) {
+        self.is_trusted = false;
+    }
+
     /// Returns the connection to the pool.
     pub fn give_back(self, timer: IdleTimer) {
-        let Self { pool, origin, sender } = self;
+        let Self { pool, origin, mut line, is_trusted } = self;
         pool.park(timer);
-        if sender.is_closed() {
+        if !is_trusted || !line.is_idle() {
             return;
         }
         let mut idle = pool.idle.borrow_mut();
-        let new = Idle { sender, since: Instant::now() };
+        let new = Idle { line, since: Instant::now() };
         match idle.iter_mut().find(|(known, _)| is_same(known, &origin)) {
             Some((_, list)) if list.len() < pool.limits.idle_per_origin_max => list.push(new),
             Some(_) => {}
@@ -149,7 +173,14 @@ impl<F: Future<Output = TrySent>> Future for Sending<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Some(first) = this.first.as_mut().as_pin_mut() {
-            match std::task::ready!(first.poll(cx)) {
+            let answer = match this.lease.as_mut() {
+                Some(lease) => {
+                    let mut first = first;
+                    lease.line.drive(cx, |cx| first.as_mut().poll(cx))
+                }
+                None => first.poll(cx),
+            };
+            match std::task::ready!(answer) {
                 Ok(response) => return Poll::Ready(Ok((response, this.lease.take()))),
                 Err(mut error) => {
                     let Some(back) = error.take_message() else {
@@ -197,8 +228,7 @@ impl Pool {
     /// Sends `request` to `origin` and waits for the head of the reply. The lease is absent for
     /// HTTP/2, where connections are shared.
     ///
-    /// On an idle connection it is under way when this returns; whatever takes longer is boxed, so
-    /// that not every request carries room for it.
+    /// What takes more than an idle connection is boxed, so that not every request carries room for it.
     pub fn send(
         self: &Rc<Self>,
         origin: Arc<Origin>,
@@ -209,9 +239,9 @@ impl Pool {
         let mut sending =
             Sending { first: None, lease: None, slow: None, pool: Rc::clone(self), origin, connect_timeout };
         match idle {
-            Some(mut sender) => {
-                sending.first = Some(sender.try_send_request(for_http1(request)));
-                sending.lease = Some(self.lease(&sending.origin, sender));
+            Some(mut line) => {
+                sending.first = Some(line.sender.try_send_request(for_http1(request)));
+                sending.lease = Some(self.lease(&sending.origin, line));
             }
             None => {
                 sending.slow = Some(sending.pool.clone().boxed(&sending.origin, request, connect_timeout))
@@ -249,9 +279,9 @@ impl Pool {
                     Err(Unsent::Final(error)) => return Err(SendError::Broken(error)),
                 }
             }
-            let Some(mut sender) = self.take_idle(&origin) else { break };
-            match sender.try_send_request(for_http1(request)).await {
-                Ok(response) => return Ok((response, Some(self.lease(&origin, sender)))),
+            let Some(mut line) = self.take_idle(&origin) else { break };
+            match send_alone(&mut line, request).await {
+                Ok(response) => return Ok((response, Some(self.lease(&origin, line)))),
                 Err(mut error) => match error.take_message() {
                     Some(back) => request = back,
                     None => return Err(SendError::Broken(error.into_error())),
@@ -288,32 +318,21 @@ impl Pool {
         let now = Instant::now();
         let oldest = self.limits.idle_for_max;
         self.idle.borrow_mut().retain_mut(|(_, list)| {
-            list.retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < oldest);
+            list.retain_mut(|idle| now.duration_since(idle.since) < oldest && idle.line.is_idle());
             !list.is_empty()
         });
         self.shared.borrow_mut().retain(|_, sender| !sender.is_closed());
     }
 
-    fn lease(self: &Rc<Self>, origin: &Arc<Origin>, sender: http1::SendRequest<RequestBody>) -> Lease {
-        Lease { pool: Rc::clone(self), origin: Arc::clone(origin), sender }
+    fn lease(self: &Rc<Self>, origin: &Arc<Origin>, line: Line) -> Lease {
+        Lease { pool: Rc::clone(self), origin: Arc::clone(origin), line, is_trusted: true }
     }
 
-    /// The youngest idle connection that can take a request now. One whose last request is still being
-    /// sent (its reply came early) stays where it is: nobody waits for another's upload.
-    fn take_idle(&self, origin: &Arc<Origin>) -> Option<http1::SendRequest<RequestBody>> {
+    /// The youngest idle connection.
+    fn take_idle(&self, origin: &Arc<Origin>) -> Option<Line> {
         let mut idle = self.idle.borrow_mut();
         let (_, list) = idle.iter_mut().find(|(known, _)| is_same(known, origin))?;
-        let mut at = list.len();
-        while let Some(next) = at.checked_sub(1) {
-            at = next;
-            let Some(idle) = list.get(at) else { break };
-            if idle.sender.is_closed() {
-                list.remove(at);
-            } else if idle.sender.is_ready() {
-                return Some(list.remove(at).sender);
-            }
-        }
-        None
+        list.pop().map(|idle| idle.line)
     }
 
     fn shared_connection(&self, origin: &Origin) -> Option<http2::SendRequest<RequestBody>> {
@@ -331,8 +350,8 @@ impl Pool {
         connect_timeout: Duration,
     ) -> Result<Sent, SendError> {
         let (io, is_http2) = self.connector.connect(origin, connect_timeout).await?;
-        let io = hyper_util::rt::TokioIo::new(io);
         if is_http2 {
+            let io = hyper_util::rt::TokioIo::new(io);
             let (sender, connection) = http2::Builder::new(tasks::WorkerExecutor)
                 // A connection that a middlebox dropped in silence must not keep swallowing requests.
                 .timer(TokioTimer::new())
@@ -355,17 +374,17 @@ impl Pool {
                 Err(Unsent::Final(error)) => Err(SendError::Broken(error)),
             };
         }
-        let (mut sender, connection) =
-            http1::Builder::new().handshake(io).await.map_err(SendError::Broken)?;
-        tasks::start(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-        });
-        let sent = sender.try_send_request(for_http1(request)).await;
+        let mut line = Line::over(io).await.map_err(SendError::Broken)?;
+        let sent = send_alone(&mut line, request).await;
         let response = sent.map_err(|error| SendError::Broken(error.into_error()))?;
-        Ok((response, Some(self.lease(origin, sender))))
+        Ok((response, Some(self.lease(origin, line))))
     }
+}
+
+/// Sends `request` on a connection that carries nothing else.
+async fn send_alone(line: &mut Line, request: http::Request<RequestBody>) -> TrySent {
+    let mut answer = pin!(line.sender.try_send_request(for_http1(request)));
+    poll_fn(|cx| line.drive(cx, |cx| answer.as_mut().poll(cx))).await
 }
 
 /// Requests of one route share their origin, so that its address nearly always tells.

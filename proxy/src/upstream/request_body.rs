@@ -25,6 +25,7 @@ use std::task::{Context, Poll, ready};
 pub struct RequestProgress {
     scan: RequestScan,
     reads: bool,
+    sent: bool,
     bytes: u64,
     /// Set when the body broke the limit or the client's framing.
     pub broken: Option<BodyFault>,
@@ -53,7 +54,7 @@ impl RequestProgress {
     /// Nothing has passed yet. Without `reads` the body is only counted.
     #[must_use]
     pub fn new(scan: RequestScan, reads: bool) -> Self {
-        Self { scan, reads, bytes: 0, broken: None }
+        Self { scan, reads, sent: false, bytes: 0, broken: None }
     }
 
     /// Takes note of a piece of the body.
@@ -74,6 +75,12 @@ impl RequestProgress {
     #[must_use]
     pub const fn is_read(&self) -> bool {
         self.reads
+    }
+
+    /// Whether the body is with the upstream, or given up.
+    #[must_use]
+    pub const fn is_sent(&self) -> bool {
+        self.sent
     }
 
     /// Whether a stream was asked for, so far.
@@ -164,6 +171,14 @@ impl RequestBody {
     fn fault(&mut self, fault: BodyFault) {
         self.rest = None;
         self.progress.borrow_mut().broken = Some(fault);
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Ok(mut progress) = self.progress.try_borrow_mut() {
+            progress.sent = true;
+        }
     }
 }
 
