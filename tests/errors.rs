@@ -357,3 +357,20 @@ fn an_early_reply_to_a_body_still_being_sent_reaches_the_client_and_blocks_nobod
         assert_eq!(system.records().await.len(), 2);
     });
 }
+
+#[test]
+fn a_client_that_reads_nothing_yet_can_finish_its_upload() {
+    run("", |system| async move {
+        // More than the sidecar may hold for a client that does not read, less than it takes with all
+        // pipes full, so that the provider goes on to read the upload.
+        let long = vec![b'x'; 220 * 1024];
+        let answer = bursar_tests::provider::reply(200, &[("content-type", "text/plain")], &long);
+        system.provider.script_early([Step::Send(answer)]);
+        let mut client = system.client();
+        client.begin("/other/v1/upload", &[]).await;
+        let upload = [b"100000\r\n".as_slice(), &vec![b'y'; 0x10_0000], b"\r\n0\r\n\r\n"].concat();
+        assert_eq!(client.push(&upload).await, upload.len(), "the upload stands still");
+        let reply = client.reply().await;
+        assert_eq!((reply.status(), reply.body.len()), (200, long.len()));
+    });
+}
