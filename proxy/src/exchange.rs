@@ -113,7 +113,7 @@ impl Exchange {
             api: self.api,
             status,
             headers,
-            stream_requested: self.request.borrow().is_stream(),
+            stream_requested: self.api.is_stream() || self.request.borrow().is_stream(),
         };
         self.meter = Some(Box::new(ReplyMeter::new(&context)));
     }
@@ -168,7 +168,9 @@ impl Exchange {
 
     fn record(&mut self, ending: Ending) -> UsageRecord {
         let request = self.request.borrow();
-        let facts = request.facts();
+        let mut facts = request.facts();
+        facts.stream |= self.api.is_stream();
+        facts.model = self.api.requested_model(facts.model.take(), self.model_in_path.clone());
         let ended_at = self.app.now();
         let reading = self
             .meter
@@ -178,7 +180,8 @@ impl Exchange {
         let mut anomalies = self.anomalies;
         anomalies.extend(reading.anomalies);
         // A body that was read to its end and is no JSON; calls that have none are no news.
-        let has_body = request.bytes() > 0 || !matches!(self.api, Api::ResponsesGet | Api::ChatStoreGet);
+        let has_body = request.bytes() > 0
+            || !matches!(self.api, Api::ResponsesGet | Api::ChatStoreGet | Api::InteractionsGet);
         if facts.malformed && !facts.capped && has_body && request.is_read() && request.broken.is_none() {
             anomalies.insert(Anomaly::MalformedRequest);
         }
@@ -190,7 +193,7 @@ impl Exchange {
             route: self.route.name.clone(),
             provider: self.route.provider.clone(),
             api: self.api.label(),
-            model_requested: facts.model.or_else(|| self.model_in_path.clone()),
+            model_requested: facts.model,
             model_served: reading.model_served,
             // Anthropic's fast mode is a price of its own, whatever the tier says.
             tier: reading.speed.filter(|speed| speed.as_str() == "fast").or(reading.tier),

@@ -108,11 +108,10 @@ fn read(case: &Case, chunk: usize, ending: Ending) -> (Api, Reading) {
     let mut scan = RequestScan::new(None);
     scan.feed(case.request_body.as_deref().unwrap_or_default());
     let mut facts = scan.facts();
-    if facts.model.is_none() {
-        facts.model = model_in_path(&case.path).and_then(|model| Label::lossy(&model));
-    }
+    let path = model_in_path(&case.path).and_then(|model| Label::lossy(&model));
+    facts.model = api.requested_model(facts.model.take(), path);
     // The corpus lacks some requests; the framing then is what the corpus says it was.
-    let stream = facts.stream || case.request_body.is_none();
+    let stream = api.is_stream() || facts.stream || case.request_body.is_none();
     let mut meter = ReplyMeter::new(&ReplyContext {
         flavour: flavour_of(&case.provider),
         api,

@@ -4,8 +4,9 @@
 //! - Every request has an API; what is not known here is `unmetered`.
 //! - Empty segments and percent-encoding do not hide an API.
 //!
-//! Not here: providers' deviations within an API (`flavour`).
+//! Not here: providers' deviations within an API (`flavour`), Google's methods (`google_path`).
 
+use super::google_path;
 use bursar_domain::Label;
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -36,6 +37,16 @@ pub enum Api {
     Realtime,
     /// Gemini's and Vertex's live sessions over WebSocket.
     Live,
+    /// Gemini's generated content.
+    GenerateContent,
+    /// Gemini's generated content as a stream: events, or one array.
+    StreamGenerateContent,
+    /// Gemini's embeddings, and Vertex's predictions that are such.
+    EmbedContent,
+    /// Google's interactions: making one.
+    Interactions,
+    /// Google's interactions: reading (or cancelling) a stored one; its usage counts once per id.
+    InteractionsGet,
     /// Counting tokens without a generation; free.
     CountTokens,
     /// A call that is passed through and not metered.
@@ -53,11 +64,15 @@ impl Api {
             Self::ResponsesGet => "responses-get",
             Self::ChatStoreGet => "chat-store-get",
             Self::LegacyCompletions => "legacy-completions",
-            Self::Embeddings => "embeddings",
+            Self::Embeddings | Self::EmbedContent => "embeddings",
             Self::Moderation => "moderation",
             Self::Messages => "messages",
             // One name: the provider tells the shape.
             Self::Realtime | Self::Live => "realtime",
+            Self::GenerateContent => "generate-content",
+            Self::StreamGenerateContent => "stream-generate-content",
+            Self::Interactions => "interactions",
+            Self::InteractionsGet => "interactions-get",
             Self::CountTokens => "count-tokens",
             Self::Unmetered => "unmetered",
         }
@@ -82,6 +97,22 @@ impl Api {
     #[must_use]
     pub const fn is_session(self) -> bool {
         matches!(self, Self::Realtime | Self::Live)
+    }
+
+    /// Whether this API streams whatever the body asks for.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::StreamGenerateContent)
+    }
+
+    /// The model that is asked for, by the names in the body and in the path. Google's methods act on
+    /// the path's, whatever the body repeats; elsewhere the body's comes first.
+    #[must_use]
+    pub fn requested_model(self, body: Option<Label>, path: Option<Label>) -> Option<Label> {
+        match self {
+            Self::GenerateContent | Self::StreamGenerateContent | Self::EmbedContent => path.or(body),
+            _ => body.or(path),
+        }
     }
 
     /// Whether `stream_options.include_usage` exists in this API.
@@ -127,6 +158,10 @@ fn api_of_decoded(method: &Method, path: &str) -> Api {
         [_, "threads", _, "messages"] => Api::Unmetered,
         [_, _, _, "messages"] if post => Api::Messages,
         [_, _, "messages", "count_tokens"] if post => Api::CountTokens,
+        [_, _, _, "interactions"] if post => Api::Interactions,
+        [_, _, "interactions", _] if get => Api::InteractionsGet,
+        [_, "interactions", _, "cancel"] if post => Api::InteractionsGet,
+        tail if post => google_path::api_of_method(tail).unwrap_or(Api::Unmetered),
         _ => Api::Unmetered,
     }
 }
@@ -144,10 +179,13 @@ fn tail(path: &str) -> [&str; 4] {
     [a, b, c, d]
 }
 
-/// The model that a path names, where the request body has none: Azure's deployments.
+/// The model that a path names: Azure's deployments and what Google's methods are called on.
 #[must_use]
 pub fn model_in_path(path: &str) -> Option<String> {
-    let (_, rest) = without_query(path).split_once("/deployments/")?;
+    let path = without_query(path);
+    let Some((_, rest)) = path.split_once("/deployments/") else {
+        return google_path::model_of(&percent_decode_str(path).decode_utf8_lossy());
+    };
     let name = rest.split('/').find(|segment| !segment.is_empty())?;
     Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
 }

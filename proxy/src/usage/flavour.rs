@@ -106,7 +106,12 @@ static FLAVOURS: &[Flavour] = &[
     Flavour { provider: "deepseek", ..PLAIN },
     Flavour { provider: "doubleword", ..PLAIN },
     Flavour { provider: "fireworks", cached_header: Some("fireworks-cached-prompt-tokens"), ..PLAIN },
-    Flavour { provider: "gemini", reasoning: Reasoning::HiddenInTotal, ..PLAIN },
+    Flavour {
+        provider: "gemini",
+        reasoning: Reasoning::HiddenInTotal,
+        tier_header: Some("x-gemini-service-tier"),
+        ..PLAIN
+    },
     Flavour { provider: "vertex", reasoning: Reasoning::HiddenInTotal, ..PLAIN },
     Flavour { provider: "github-copilot", ..PLAIN },
     Flavour { provider: "groq", ..PLAIN },

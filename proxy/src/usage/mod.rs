@@ -7,11 +7,11 @@
 //! | `api` | which API a method and path call |
 //! | `flavour` | how providers deviate from it |
 //! | `request`, `include`, `hide` | facts of a request; asking for usage, and hiding the answer |
-//! | `openai`, `anthropic`, `shape` | the reply shapes and what their numbers mean |
+//! | `openai`, `anthropic`, `gemini`, `shape` | the reply shapes and what their numbers mean |
 //! | `totals`, `number`, `model_name` | disjoint classes; exact numbers; sameness of model names |
 //! | `session`, `realtime`, `bidi` | the parts of a WebSocket session, and its two shapes |
 //! | `websocket` | framing messages |
-//! | `json`, `sse`, `decode` | walking JSON, framing events, undoing content encodings |
+//! | `json`, `sse`, `elements`, `decode` | walking JSON, framing events, undoing content encodings |
 //!
 //! Invariants
 //! - How a body is cut into frames never changes a reading.
@@ -36,6 +36,9 @@ pub mod websocket;
 
 mod anthropic;
 mod bidi;
+mod elements;
+mod gemini;
+mod google_path;
 mod openai;
 mod realtime;
 mod shape;
@@ -52,6 +55,8 @@ use bursar_domain::event::{Anomalies, Anomaly, Metering, ModelUsage, Outcome, Pr
 use bursar_domain::ids::Label;
 use bursar_domain::usage::{Usage, UsageSource};
 use decode::Decoder;
+use elements::Elements;
+use gemini::{Content, Interactions};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use json::{Checkpoint, Scanner};
@@ -169,6 +174,8 @@ enum Body {
     Chat(Reader<Chat>),
     Responses(Reader<Responses>),
     Messages(Reader<Messages>),
+    Content(Reader<Content>),
+    Interactions(Reader<Interactions>),
 }
 
 impl ReplyMeter {
@@ -188,6 +195,10 @@ impl ReplyMeter {
                 Body::Responses(Reader::new(framing))
             }
             Api::Messages => Body::Messages(Reader::new(framing)),
+            Api::GenerateContent | Api::StreamGenerateContent | Api::EmbedContent => {
+                Body::Content(Reader::new(framing))
+            }
+            Api::Interactions | Api::InteractionsGet => Body::Interactions(Reader::new(framing)),
         };
         let decoder = text(&CONTENT_ENCODING).map_or(Ok(None), Decoder::new);
         let header = |name: Option<&str>| name.and_then(|name| context.headers.get(name));
@@ -224,7 +235,7 @@ impl ReplyMeter {
     #[must_use]
     pub fn finish(&mut self, ending: Ending, request: &RequestFacts) -> Reading {
         let kind = match self.api {
-            Api::Embeddings | Api::Moderation => Kind::Embedding,
+            Api::Embeddings | Api::EmbedContent | Api::Moderation => Kind::Embedding,
             Api::Responses | Api::ResponsesCompact | Api::ResponsesGet => Kind::Response,
             _ => Kind::Completion,
         };
@@ -241,6 +252,8 @@ impl ReplyMeter {
             Body::Chat(reader) => Some(reader.finish(&mut context)),
             Body::Responses(reader) => Some(reader.finish(&mut context)),
             Body::Messages(reader) => Some(reader.finish(&mut context)),
+            Body::Content(reader) => Some(reader.finish(&mut context)),
+            Body::Interactions(reader) => Some(reader.finish(&mut context)),
         };
         let Some((gathered, document)) = read else { return self.unread(ending) };
         self.conclude(gathered, document, ending, request)
@@ -334,9 +347,13 @@ impl ReplyMeter {
         match self.api {
             api if !api.is_metered() => Metering::Never,
             _ if outcome == Outcome::Error && !has_tokens => Metering::Never,
-            Api::ResponsesGet if found.id.is_some() && has_tokens => Metering::OncePerId,
-            Api::ResponsesGet => Metering::Never,
-            Api::Responses if found.background || request.background => Metering::OncePerId,
+            Api::ResponsesGet | Api::InteractionsGet if found.id.is_some() && has_tokens => {
+                Metering::OncePerId
+            }
+            Api::ResponsesGet | Api::InteractionsGet => Metering::Never,
+            Api::Responses | Api::Interactions if found.background || request.background => {
+                Metering::OncePerId
+            }
             _ => Metering::Count,
         }
     }
@@ -349,6 +366,8 @@ impl Body {
             Self::Chat(reader) => reader.feed(bytes),
             Self::Responses(reader) => reader.feed(bytes),
             Self::Messages(reader) => reader.feed(bytes),
+            Self::Content(reader) => reader.feed(bytes),
+            Self::Interactions(reader) => reader.feed(bytes),
         }
     }
 }
@@ -378,6 +397,8 @@ enum Framing {
     Document,
     /// Server-sent events.
     Events,
+    /// One JSON array, whose elements are events.
+    Elements,
     /// Told by the first byte: a brace or bracket opens a document; else what was asked for.
     Untold { stream_requested: bool },
 }
@@ -399,7 +420,7 @@ impl Framing {
 #[derive(Clone, Copy, Debug)]
 struct Document {
     stream: bool,
-    /// Whether the JSON document was complete.
+    /// Whether the JSON document or array was complete.
     is_closed: bool,
     anomalies: Anomalies,
 }
@@ -455,6 +476,10 @@ const DONE: &[u8; 6] = b"[DONE]";
 
 impl<S: Shape + Default> Reader<S> {
     fn new(framing: Framing) -> Self {
+        let framing = match framing {
+            Framing::Document if S::ARRAY.is_some() => Framing::Untold { stream_requested: false },
+            told => told,
+        };
         let root = if framing == Framing::Document { S::PLAIN } else { S::EVENT };
         Self {
             framing,
@@ -473,31 +498,40 @@ impl<S: Shape + Default> Reader<S> {
     fn feed(&mut self, bytes: &[u8]) {
         if let Framing::Untold { stream_requested } = self.framing {
             let Some(first) = bytes.iter().find(|b| !b.is_ascii_whitespace()) else { return };
-            self.framing = match first {
-                b'{' | b'[' => Framing::Document,
-                _ if stream_requested => Framing::Events,
-                _ => Framing::Document,
+            let (framing, root) = match (first, S::ARRAY) {
+                (b'[', Some(array)) => (Framing::Elements, array),
+                (b'{' | b'[', _) => (Framing::Document, S::PLAIN),
+                _ if stream_requested => (Framing::Events, S::EVENT),
+                _ => (Framing::Document, S::PLAIN),
             };
-            if self.framing == Framing::Document {
-                self.events.scanner = Scanner::new(S::PLAIN);
-            }
+            self.framing = framing;
+            self.events.scanner = Scanner::new(root);
         }
-        if self.framing == Framing::Events {
-            self.sse.feed(bytes, &mut self.events);
-        } else {
-            self.events.scanner.feed(bytes, &mut self.events.shape);
+        let EventReader { scanner, shape, .. } = &mut self.events;
+        match self.framing {
+            Framing::Events => self.sse.feed(bytes, &mut self.events),
+            Framing::Elements => scanner.feed(bytes, &mut Elements(shape)),
+            Framing::Document | Framing::Untold { .. } => scanner.feed(bytes, shape),
         }
     }
 
     fn finish(&mut self, context: &mut Context<'_>) -> (Gathered, Document) {
-        let stream = self.framing == Framing::Events;
-        if stream {
+        let (events, elements) = (self.framing == Framing::Events, self.framing == Framing::Elements);
+        if events {
             self.sse.finish(&mut self.events);
         }
-        let is_closed = !stream && self.events.scanner.is_complete();
+        if elements && self.events.scanner.is_malformed() {
+            self.events.anomalies.insert(Anomaly::MalformedReply);
+        }
+        let stream = events || elements;
+        let is_closed = !events && self.events.scanner.is_complete();
         (context.stream, context.closed) = (stream, is_closed);
         let document = Document { stream, is_closed, anomalies: self.events.anomalies };
-        (self.events.shape.gather(context), document)
+        let mut gathered = self.events.shape.gather(context);
+        if elements {
+            gathered.progress = if is_closed { Progress::Closed } else { Progress::Open };
+        }
+        (gathered, document)
     }
 }
 
@@ -533,7 +567,7 @@ impl<S: Shape> Events for EventReader<S> {
         if data == Data::Partial && self.scanner.is_malformed() {
             self.anomalies.insert(Anomaly::MalformedReply);
         }
-        if self.event_bytes > EVENT_BYTES_MAX {
+        if self.event_bytes > S::EVENT_BYTES_MAX {
             self.anomalies.insert(Anomaly::MeteringCapped);
         }
         self.shape.end_event(name, data);

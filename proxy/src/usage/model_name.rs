@@ -6,13 +6,17 @@
 //!
 //! Not here: what a model costs (`policies::price`).
 
+/// Where the requested name is the caller's own, what serves it has another.
+const OWN_COLLECTIONS: &[&str] = &["tunedModels/", "endpoints/"];
+
 /// Words that name no model.
 const NOISE: &[&str] = &["latest", "preview", "gguf", "0"];
 
 /// Whether `served` is `requested` or a dated or otherwise longer name of it.
 #[must_use]
 pub fn is_same_model(requested: &str, served: &str) -> bool {
-    requested == served || is_dated(requested, served) || words(requested) == words(served)
+    let own = OWN_COLLECTIONS.iter().any(|collection| requested.starts_with(collection));
+    own || requested == served || is_dated(requested, served) || words(requested) == words(served)
 }
 
 /// Whether `served` is `requested` and a date: what nearly every provider answers.
@@ -85,6 +89,8 @@ mod tests {
             ("Qwen3-1.7B-Q4_K_M", "/models/Qwen3-1.7B-Q4_K_M.gguf"),
             ("llama3.3-70b", "llama-3.3-70b"),
             ("mistral-small-latest", "mistral-small-latest"),
+            ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5-20250929"),
+            ("endpoints/7", "gemini-2.5-flash"),
         ] {
             assert!(is_same_model(requested, served), "{requested} -> {served}");
         }

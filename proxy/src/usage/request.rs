@@ -52,6 +52,14 @@ mod id {
     pub(super) const CHOICES: u8 = 8;
 }
 
+/// Google's place for the bounds of a generation; its JSON takes either spelling of a name.
+const GENERATION: Node = Node::object(&[
+    ("maxOutputTokens", Node::scalar(id::MAX_OUTPUT)),
+    ("max_output_tokens", Node::scalar(id::MAX_OUTPUT)),
+    ("candidateCount", Node::scalar(id::CHOICES)),
+    ("candidate_count", Node::scalar(id::CHOICES)),
+]);
+
 static REQUEST: Node = Node::object(&[
     ("model", Node::scalar(id::MODEL)),
     ("stream", Node::scalar(id::STREAM)),
@@ -62,6 +70,9 @@ static REQUEST: Node = Node::object(&[
     ("max_output_tokens", Node::scalar(id::MAX_OUTPUT)),
     ("background", Node::scalar(id::BACKGROUND)),
     ("n", Node::scalar(id::CHOICES)),
+    ("generationConfig", GENERATION),
+    ("generation_config", GENERATION),
+    ("serviceTier", Node::scalar(id::TIER)),
 ]);
 
 #[derive(Debug, Default)]
@@ -213,6 +224,19 @@ mod tests {
             &RequestFacts { background: true, max_output: Some(1_000), ..model("a/b") },
         );
         check(r#"{"model":null,"stream":null,"max_tokens":null}"#, &RequestFacts::default());
+        check(
+            r#"{"contents":[],"generationConfig":{"maxOutputTokens":64,"candidateCount":3},"serviceTier":"flex"}"#,
+            &RequestFacts {
+                max_output: Some(64),
+                choices: Some(3),
+                service_tier: Label::new("flex").ok(),
+                ..RequestFacts::default()
+            },
+        );
+        check(
+            r#"{"model":"g","generation_config":{"max_output_tokens":65}}"#,
+            &RequestFacts { max_output: Some(65), ..model("g") },
+        );
     }
 
     #[test]

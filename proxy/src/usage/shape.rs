@@ -4,7 +4,7 @@
 //! - In the steady state of a stream nothing is allocated: a text that comes again is compared, not
 //!   stored again.
 //!
-//! Not here: the shapes (`openai`, `anthropic`).
+//! Not here: the shapes (`openai`, `anthropic`, `gemini`).
 
 use super::flavour::Flavour;
 use super::json::{Node, Sink, is_present, text_of};
@@ -24,6 +24,11 @@ pub(super) trait Shape: Sink {
     const PLAIN: &'static Node;
     /// What is wanted from the data of one event.
     const EVENT: &'static Node;
+    /// What is wanted from a stream that is one array, where there is such: its elements are marked
+    /// as [`super::elements::ELEMENT`].
+    const ARRAY: Option<&'static Node> = None;
+    /// Events larger than this are read like any other but marked.
+    const EVENT_BYTES_MAX: u64 = super::EVENT_BYTES_MAX;
 
     /// The event called `name` is over.
     fn end_event(&mut self, name: &[u8], data: Data);

@@ -60,13 +60,16 @@ impl Exchange {
     fn read<'a>(&self, pieces: impl IntoIterator<Item = &'a [u8]>, ending: Ending) -> Reading {
         let mut scan = RequestScan::new(None);
         scan.feed(self.request.as_bytes());
-        let facts = scan.facts();
+        let mut facts = scan.facts();
+        let api = api_of(&self.method, self.path);
+        let path = model_in_path(self.path).as_deref().and_then(Label::lossy);
+        facts.model = api.requested_model(facts.model.take(), path);
         let mut meter = ReplyMeter::new(&ReplyContext {
             flavour: flavour_of(self.provider),
-            api: api_of(&self.method, self.path),
+            api,
             status: self.status,
             headers: &self.headers,
-            stream_requested: facts.stream,
+            stream_requested: api.is_stream() || facts.stream,
         });
         for piece in pieces {
             meter.feed(piece);
@@ -80,11 +83,17 @@ impl Exchange {
 
     /// The reading, which must be the same in all slicings; and every cut must be told.
     fn reading(&self) -> Reading {
+        let whole = self.sliced();
+        self.cuts(&whole);
+        whole
+    }
+
+    /// The reading, which must be the same in all slicings.
+    fn sliced(&self) -> Reading {
         let whole = self.whole();
         for size in [1, 2, 3, 7, 17] {
             assert_eq!(self.read(self.body.chunks(size), Ending::Complete), whole, "pieces of {size}");
         }
-        self.cuts(&whole);
         whole
     }
 
@@ -147,9 +156,17 @@ fn check(exchange: &Exchange, expected: &[(C, u64)]) -> Reading {
 
 macro_rules! transcript {
     ($provider:expr, $path:expr, $type:expr, $name:literal) => {
-        Exchange::new($provider, $path, $type, include_bytes!(concat!("transcripts/", $name)))
+        Exchange::new(
+            $provider,
+            $path,
+            $type,
+            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/usage/transcripts/", $name)),
+        )
     };
 }
+
+// Below the macro, which it uses.
+mod gemini;
 
 // === OpenAI ===
 
