@@ -1,6 +1,6 @@
 //! A request on its way through the layers: what each layer has found out so far.
 
-use crate::config::Route;
+use crate::config::{Dialect, Route};
 use crate::upstream::Origin;
 use crate::usage::Api;
 use bursar_domain::{Anomalies, Identity, Label, RequestId, Timestamp, TraceId};
@@ -40,4 +40,17 @@ pub struct Call {
     pub trace: Option<TraceId>,
     /// What to look at later.
     pub anomalies: Anomalies,
+}
+
+impl Call {
+    /// The API family whose error shape the client understands: that of the API it calls, where its
+    /// provider offers several.
+    #[must_use]
+    pub fn error_dialect(&self) -> Dialect {
+        match (self.route.dialect, self.api) {
+            (Dialect::Gemini, Api::OpenAiChat | Api::Embeddings) => Dialect::OpenAi,
+            (Dialect::Gemini, Api::Messages) => Dialect::Anthropic,
+            (dialect, _) => dialect,
+        }
+    }
 }

@@ -93,7 +93,7 @@ fn identified(app: &App, cache: &RefCell<IdentityCache>, mut call: Box<Call>) ->
         }
         Err(error) => Err(Failure {
             kind: FailureKind::Identity(error),
-            dialect: call.route.dialect,
+            dialect: call.error_dialect(),
             request: Some(call.id),
         }),
     }

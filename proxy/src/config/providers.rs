@@ -42,6 +42,7 @@ impl KeyHeader {
     pub(super) fn of_dialect(dialect: Dialect) -> Self {
         match dialect {
             Dialect::Anthropic => Self::Own("x-api-key"),
+            Dialect::Gemini => Self::Own("x-goog-api-key"),
             Dialect::OpenAi | Dialect::PassThrough => Self::Bearer,
         }
     }
@@ -74,8 +75,8 @@ pub(super) const PROVIDERS: &[Provider] = &[
     provider("openai", Dialect::OpenAi).asked_for_usage(),
     provider("anthropic", Dialect::Anthropic).with_key("x-api-key"),
     provider("azure", Dialect::OpenAi).asked_for_usage().with_key("api-key"),
-    provider("gemini", Dialect::PassThrough).with_key("x-goog-api-key"),
-    provider("vertex", Dialect::PassThrough),
+    provider("gemini", Dialect::Gemini).with_key("x-goog-api-key"),
+    provider("vertex", Dialect::Gemini),
     provider("bedrock", Dialect::PassThrough),
     provider("mistral", Dialect::OpenAi),
     provider("cohere", Dialect::PassThrough),
@@ -128,9 +129,13 @@ const fn bare(prefix: &'static str, upstream: &'static str, provider: &'static s
     BuiltIn { prefix, upstream, provider, region: None, strip: Strip::Nothing }
 }
 
-const GEMINI: &str = "https://generativelanguage.googleapis.com";
+const fn vertex(prefix: &'static str, upstream: &'static str, location: &'static str) -> BuiltIn {
+    BuiltIn { prefix, upstream, provider: "vertex", region: Some(location), strip: Strip::Prefix }
+}
+
 const OPENAI: &str = "https://api.openai.com";
 const ANTHROPIC: &str = "https://api.anthropic.com";
+const GEMINI: &str = "https://generativelanguage.googleapis.com";
 
 /// Every built-in route. The bare paths are those that SDKs call when only their host was changed;
 /// a path that two providers share (`/v1/models`, `/v1/files`) goes to OpenAI, and a client of the
@@ -142,14 +147,10 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
     below("/azure/{resource}", "https://{}.openai.azure.com", "azure"),
     below("/bedrock/{region}", "https://bedrock-runtime.{}.amazonaws.com", "bedrock"),
     below("/vertex/{region}", "https://{}-aiplatform.googleapis.com", "vertex"),
-    // The global location has no region in its host name.
-    BuiltIn {
-        prefix: "/vertex/global",
-        upstream: "https://aiplatform.googleapis.com",
-        provider: "vertex",
-        region: Some("global"),
-        strip: Strip::Prefix,
-    },
+    // The locations that are no single region have host names of another form.
+    vertex("/vertex/global", "https://aiplatform.googleapis.com", "global"),
+    vertex("/vertex/us", "https://aiplatform.us.rep.googleapis.com", "us"),
+    vertex("/vertex/eu", "https://aiplatform.eu.rep.googleapis.com", "eu"),
     below("/mistral", "https://api.mistral.ai", "mistral"),
     below("/cohere", "https://api.cohere.com", "cohere"),
     below("/deepseek", "https://api.deepseek.com", "deepseek"),
@@ -178,4 +179,6 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
     bare("/v1/batches", OPENAI, "openai"),
     bare("/v1/messages", ANTHROPIC, "anthropic"),
     bare("/v1/complete", ANTHROPIC, "anthropic"),
+    bare("/v1beta", GEMINI, "gemini"),
+    bare("/upload/v1beta", GEMINI, "gemini"),
 ];

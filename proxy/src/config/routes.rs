@@ -35,6 +35,8 @@ pub enum Dialect {
     OpenAi,
     /// Anthropic's API.
     Anthropic,
+    /// Google's APIs: Gemini and Vertex, and what they offer in OpenAI's and Anthropic's form.
+    Gemini,
     /// Forwarded and recorded, but not metered.
     PassThrough,
 }
@@ -170,6 +172,7 @@ impl Dialect {
         match self {
             Self::OpenAi => "openai",
             Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
             Self::PassThrough => "passthrough",
         }
     }

@@ -188,6 +188,7 @@ impl Choice for Dialect {
     const CHOICES: &'static [(&'static str, Self)] = &[
         (Dialect::OpenAi.as_str(), Dialect::OpenAi),
         (Dialect::Anthropic.as_str(), Dialect::Anthropic),
+        (Dialect::Gemini.as_str(), Dialect::Gemini),
         (Dialect::PassThrough.as_str(), Dialect::PassThrough),
     ];
 }

@@ -13,7 +13,7 @@ pub fn admit(app: &App, call: Box<Call>) -> Result<Box<Call>, Failure> {
         && let Some(reason) = app.ledger_shortage()
     {
         let kind = FailureKind::LedgerClosed { reason };
-        return Err(Failure { kind, dialect: call.route.dialect, request: Some(call.id) });
+        return Err(Failure { kind, dialect: call.error_dialect(), request: Some(call.id) });
     }
     Ok(call)
 }

@@ -43,7 +43,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
     let scan = RequestScan::new(encoding);
     let progress = Rc::new(RefCell::new(RequestProgress::new(scan, reads)));
     let mut exchange = Exchange::new(&app, &call, Rc::clone(&progress));
-    let fail = Failing { dialect: call.route.dialect, id: call.id };
+    let fail = Failing { dialect: call.error_dialect(), id: call.id };
 
     let (mut held, rest) = match call.body.take() {
         Some(body) if reads => {

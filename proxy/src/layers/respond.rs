@@ -92,6 +92,19 @@ fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
             "error": { "type": anthropic_type(status), "message": message },
             "request_id": failure.request.map(|id| id.to_string()),
         }),
+        // Google's error model: https://google.aip.dev/193.
+        Dialect::Gemini => serde_json::json!({
+            "error": {
+                "code": status.as_u16(),
+                "message": message,
+                "status": google_status(status),
+                "details": [{
+                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                    "reason": code.to_ascii_uppercase(),
+                    "domain": "bursar",
+                }],
+            },
+        }),
         Dialect::OpenAi | Dialect::PassThrough => serde_json::json!({
             "error": { "message": message, "type": openai_type(status), "param": null, "code": code },
         }),
@@ -129,5 +142,20 @@ fn anthropic_type(status: StatusCode) -> &'static str {
         503 => "overloaded_error",
         500.. => "api_error",
         _ => "invalid_request_error",
+    }
+}
+
+/// The canonical code of a status (`google.rpc.Code`).
+fn google_status(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        408 | 504 => "DEADLINE_EXCEEDED",
+        429 => "RESOURCE_EXHAUSTED",
+        501 => "UNIMPLEMENTED",
+        502 | 503 => "UNAVAILABLE",
+        500.. => "INTERNAL",
+        _ => "INVALID_ARGUMENT",
     }
 }

@@ -111,7 +111,7 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
             api @ (Api::OpenAiChat | Api::Realtime | Api::Live) => api,
             _ => Api::Unmetered,
         },
-        Dialect::OpenAi | Dialect::Anthropic => usage::api_of(&head.method, target.path()),
+        Dialect::OpenAi | Dialect::Anthropic | Dialect::Gemini => usage::api_of(&head.method, target.path()),
     };
     let origin = Origin {
         secure: matched.route.is_tls(),
@@ -138,8 +138,11 @@ fn target_of(matched: &Matched<'_, '_>, uri: &http::Uri) -> Option<PathAndQuery>
 
 /// The error shape for a request that has no route.
 pub fn guess_dialect(path: &str) -> Dialect {
+    let google = ["/gemini", "/vertex", "/v1beta"].iter().any(|prefix| path.starts_with(prefix));
     if path.contains("/messages") || path.starts_with("/anthropic") {
         Dialect::Anthropic
+    } else if google || path.contains("enerateContent") {
+        Dialect::Gemini
     } else {
         Dialect::OpenAi
     }

@@ -75,7 +75,7 @@ fn prefixes_match_whole_segments_in_their_case_only() {
         "/v1/messagesx",
         "/v1/chat",
         "/v1/chat/completionsx",
-        "/v1beta/models",
+        "/v1beta1/models",
         "/azure",
         "/azure/",
         "/bedrock",
@@ -100,6 +100,8 @@ fn a_template_takes_one_strict_segment_into_the_host() {
         ),
         ("/vertex/us-central1", "/vertex/{region}", "https://us-central1-aiplatform.googleapis.com/"),
         ("/vertex/global/v1/projects", "/vertex/global", "https://aiplatform.googleapis.com/v1/projects"),
+        ("/vertex/eu/v1/projects", "/vertex/eu", "https://aiplatform.eu.rep.googleapis.com/v1/projects"),
+        ("/vertex/us/v1/projects", "/vertex/us", "https://aiplatform.us.rep.googleapis.com/v1/projects"),
     ] {
         check(&routes, path, Ok((name, url)));
     }
@@ -127,6 +129,7 @@ fn the_region_comes_from_the_path_or_from_the_route() {
     for (path, want) in [
         ("/bedrock/eu-west-1/x", Some("eu-west-1")),
         ("/vertex/global/x", Some("global")),
+        ("/vertex/eu/x", Some("eu")),
         ("/azure/eu-west-1/x", None),
         ("/eu/x", Some("eu")),
         ("/openai/x", None),
