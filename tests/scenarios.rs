@@ -14,6 +14,7 @@ mod cuts;
 mod deploy_examples;
 mod drain;
 mod errors;
+mod gemini;
 mod http_rules;
 mod http_versions;
 mod identity;

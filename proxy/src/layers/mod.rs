@@ -7,3 +7,5 @@ pub mod meter;
 pub mod respond;
 pub mod route;
 pub mod upgrade;
+
+mod query_keys;

@@ -8,10 +8,11 @@
 
 use crate::app::App;
 use crate::call::Call;
-use crate::config::{Dialect, Matched, NoRoute, Route};
+use crate::config::{Auth, Dialect, Matched, NoRoute, Route};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
 use crate::http::Request;
+use crate::layers::query_keys::without_credentials;
 use crate::upstream::Origin;
 use crate::usage::{self, Api};
 use bursar_domain::{Anomalies, Label, RequestId};
@@ -128,8 +129,14 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
     Ok(Resolved { route: Arc::clone(matched.route), origin, host, target, region, api, model })
 }
 
-/// What to ask the upstream for. A bare route asks for just what the client did.
+/// What to ask the upstream for. A bare route asks for just what the client did; a client's key goes
+/// nowhere beside an injected one.
 fn target_of(matched: &Matched<'_, '_>, uri: &http::Uri) -> Option<PathAndQuery> {
+    if let (Dialect::Gemini, Auth::Inject(_), Some(query)) =
+        (matched.route.dialect, &matched.route.auth, uri.query())
+    {
+        return PathAndQuery::try_from(matched.target(without_credentials(query).as_deref())).ok();
+    }
     if matched.rest.len() == uri.path().len() && matches!(matched.path(), Cow::Borrowed(_)) {
         return uri.path_and_query().cloned();
     }
