@@ -1,10 +1,11 @@
-"""A fake provider for the SDK test: OpenAI's and Anthropic's HTTP APIs, on loopback, stdlib only.
+"""A fake provider for the SDK test: OpenAI's, Anthropic's and Gemini's HTTP APIs, on loopback, stdlib only.
 
-All content is invented. The reply depends on the path and on the model's name:
+All content is invented. The reply depends on the path and on the model's name, which Gemini's paths hold:
 
     gpt-4o-mini            a normal reply, served as gpt-4o-mini-2024-07-18
     claude-haiku-4-5       a normal reply, served as claude-haiku-4-5-20251001
     fake-details           cached and reasoning tokens; served as gpt-4o-mini-2024-07-18
+    fake-gemini-cached     64 cached tokens
     fake-claude-cache      cache reads and writes; served as claude-haiku-4-5-20251001
     fake-error-STATUS      401, 404, 429 (with retry-after), 500 or 529, in the provider's own shape
     fake-flaky             429, then 500, then a normal reply; counted per case
@@ -44,6 +45,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
 import urllib.parse
@@ -53,6 +55,7 @@ HEAD_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 8 * 1024 * 1024
 IDLE_SECONDS = 60
 CREATED = 1_760_000_000
+GOOGLE_CALL = re.compile(r"/v1(?:beta)?/models/([^:]+):(\w+)")
 WORDS = "The lantern keeper of Vell counts seventeen boats before the tide turns grey .".split()
 
 SERVED = {
@@ -81,9 +84,13 @@ class Exchange:
         self.model = str(self.body.get("model", ""))
         self.asked_stream = self.body.get("stream") is True
         self.anthropic = "anthropic-version" in self.headers
+        self.google = "x-goog-api-key" in self.headers
+        call = GOOGLE_CALL.fullmatch(self.path)
+        self.google_method = call[2] if call else None
+        self.model = call[1] if call else self.model
         self.case = self.headers.get("x-test-case", "")
         prompt = json.dumps(
-            [self.path, self.model, self.body.get("messages"), self.body.get("input"), self.body.get("prompt")]
+            [self.path, self.model, *(self.body.get(name) for name in ("messages", "input", "prompt", "contents", "requests"))]
         )
         self.nth = provider.count(self.case, prompt)
         seed = f"{self.case.removesuffix('/direct')}|{prompt}|{self.nth}"
@@ -99,6 +106,7 @@ class Exchange:
             "query": self.query,
             "headers": headers,
             "body": parse_json(raw),
+            "model": self.model,
             "body_sha256": hashlib.sha256(raw).hexdigest(),
             "status": None,
             "request_id": None,
@@ -124,10 +132,14 @@ class Exchange:
 
     def head(self, status, headers):
         request_id = f"req_fake_{self.entry['n']:05d}"
+        if self.google:
+            # Google names no request.
+            request_id, own = None, [("server-timing", "gfet4t7; dur=7"), ("x-gemini-service-tier", "standard")]
+        elif self.anthropic:
+            own = [("request-id", request_id)]
+        else:
+            own = [("x-request-id", request_id), ("openai-processing-ms", "7")]
         self.entry["status"], self.entry["request_id"] = status, request_id
-        own = [("request-id" if self.anthropic else "x-request-id", request_id)]
-        if not self.anthropic:
-            own.append(("openai-processing-ms", "7"))
         lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Fake')}"]
         lines += [f"{name}: {value}" for name, value in headers + own]
         if not self.keep_alive:
@@ -145,7 +157,7 @@ class Exchange:
     async def json(self, status, value, headers=()):
         """A whole JSON reply."""
         if status == 200:
-            self.entry["model_served"] = value.get("model")
+            self.entry["model_served"] = value.get("model") or value.get("modelVersion")
             self.entry["usage_sent"] = self.entry["usage"] is not None
         payload = json.dumps(value).encode()
         headers = [("content-type", "application/json"), *headers]
@@ -181,7 +193,7 @@ class Exchange:
         """One server-sent event, one HTTP chunk."""
         text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
         payload = (f"event: {name}\n" if name else "") + f"data: {text}\n\n"
-        payload = payload.encode()
+        payload = (payload.replace("\n", "\r\n") if self.google else payload).encode()
         if self.packer:
             payload = self.packer.compress(payload) + self.packer.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
         await self.chunk(payload)
@@ -613,6 +625,131 @@ async def count_tokens(x):
     await x.json(200, {"input_tokens": x.counts()[0]})
 
 
+# === Gemini ===
+
+
+def gemini_usage(x):
+    """The provider's usage object; notes the same figures in the log in a record's names."""
+    prompt, candidates = x.counts()
+    cached = 64 if x.model == "fake-gemini-cached" else 0
+    thoughts = 17
+    x.entry["usage"] = {"input_tokens": prompt, "output_tokens": candidates + thoughts, "output_reasoning": thoughts}
+    value = {
+        "promptTokenCount": prompt,
+        "candidatesTokenCount": candidates,
+        "totalTokenCount": prompt + candidates + thoughts,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": prompt}],
+        "thoughtsTokenCount": thoughts,
+        "serviceTier": "standard",
+    }
+    if cached:
+        x.entry["usage"]["input_cached_read"] = cached
+        value["cachedContentTokenCount"] = cached
+    return value
+
+
+def gemini_chunk(x, parts, usage, reason=None):
+    candidate = {"content": {"parts": parts, "role": "model"}, "index": 0}
+    if reason:
+        candidate["finishReason"] = reason
+    return {
+        "candidates": [candidate],
+        "usageMetadata": usage,
+        "modelVersion": x.served,
+        "responseId": x.token("fake-", 20),
+    }
+
+
+def gemini_parts(x):
+    """The parts of a reply, one for each chunk of a stream."""
+    if x.body.get("tools"):
+        name = x.body["tools"][0]["functionDeclarations"][0]["name"]
+        return [{"functionCall": {"name": name, "args": {"city": "Vell"}}}]
+    return [{"text": word} for word in x.words()]
+
+
+async def generate_content(x):
+    await x.json(200, gemini_chunk(x, gemini_parts(x), gemini_usage(x), "STOP"))
+
+
+async def stream_generate_content(x):
+    usage = gemini_usage(x)
+    # Every chunk counts, but the prompt is estimated too long at first and candidates come last.
+    early = usage["promptTokenCount"] + 30
+    estimate = {"promptTokenCount": early, "totalTokenCount": early, "serviceTier": "standard"}
+    await x.start_stream()
+    for part in gemini_parts(x):
+        await x.event(gemini_chunk(x, [part], estimate))
+    x.entry["usage_sent"] = True
+    await x.last_event(gemini_chunk(x, [{"text": ""}], usage, "STOP"))
+
+
+async def embed_contents(x):
+    tokens_in, _ = x.counts()
+    x.entry["usage"] = {"input_tokens": tokens_in, "output_tokens": 0}
+    embeddings = [{"values": [0.5, -0.25, float(index)]} for index, _ in enumerate(x.body.get("requests") or [None])]
+    await x.json(200, {"embeddings": embeddings, "usageMetadata": {"promptTokenCount": tokens_in}})
+
+
+async def gemini_count_tokens(x):
+    tokens = x.counts()[0]
+    await x.json(200, {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]})
+
+
+def interaction(x, usage):
+    step = {"type": "model_output", "content": [{"type": "text", "text": "".join(x.words()).strip()}]}
+    return {
+        "id": x.token("v1_", 24),
+        "object": "interaction",
+        "model": x.served,
+        "status": "completed",
+        "created": "2026-01-01T00:00:00Z",
+        "updated": "2026-01-01T00:00:00Z",
+        "service_tier": "standard",
+        "steps": [step],
+        "usage": usage,
+    }
+
+
+async def interactions(x):
+    prompt, output = x.counts()
+    x.entry["usage"] = {"input_tokens": prompt, "output_tokens": output + 9, "output_reasoning": 9}
+    usage = {
+        "total_tokens": prompt + output + 9,
+        "total_input_tokens": prompt,
+        "total_output_tokens": output,
+        "total_thought_tokens": 9,
+        "total_cached_tokens": 0,
+        "total_tool_use_tokens": 0,
+    }
+    whole = interaction(x, usage)
+    if not x.asked_stream:
+        return await x.json(200, whole)
+    await x.start_stream()
+
+    async def send(kind, **fields):
+        await x.event({**fields, "event_type": kind}, kind)
+
+    early = {name: whole[name] for name in ("id", "object", "model")}
+    await send("interaction.created", interaction=dict(early, status="in_progress"))
+    await send("step.start", index=0, step={"type": "model_output"})
+    for word in x.words():
+        await send("step.delta", index=0, delta={"type": "text", "text": word})
+    await send("step.stop", index=0)
+    last = {name: value for name, value in whole.items() if name != "steps"}
+    await send("interaction.completed", interaction=last)
+    x.entry["usage_sent"] = True
+    await x.last_event("[DONE]", "done")
+
+
+GOOGLE_METHODS = {
+    "generateContent": generate_content,
+    "streamGenerateContent": stream_generate_content,
+    "batchEmbedContents": embed_contents,
+    "countTokens": gemini_count_tokens,
+}
+
+
 # === errors ===
 
 OPENAI_ERRORS = {
@@ -621,6 +758,12 @@ OPENAI_ERRORS = {
     429: ("requests", "rate_limit_exceeded", "Rate limit reached for requests."),
     500: ("server_error", None, "The fake server had an error."),
     529: ("server_error", "overloaded", "The fake engine is overloaded."),
+}
+GOOGLE_ERRORS = {
+    401: ("UNAUTHENTICATED", "API key not valid."),
+    404: ("NOT_FOUND", "The model is not found for API version v1beta."),
+    429: ("RESOURCE_EXHAUSTED", "You exceeded your current quota."),
+    500: ("INTERNAL", "An internal error has occurred."),
 }
 ANTHROPIC_ERRORS = {
     401: ("authentication_error", "invalid x-api-key"),
@@ -636,7 +779,10 @@ async def error(x, status, headers=()):
     headers = list(headers)
     if status == 429 and not headers:
         headers.append(("retry-after", "7"))
-    if x.anthropic:
+    if x.google:
+        kind, text = GOOGLE_ERRORS.get(status, ("INVALID_ARGUMENT", "no such fake path"))
+        value = {"error": {"code": status, "message": text, "status": kind}}
+    elif x.anthropic:
         kind, text = ANTHROPIC_ERRORS.get(status, ("invalid_request_error", "no such fake path"))
         value = {"type": "error", "error": {"type": kind, "message": text}, "request_id": None}
     else:
@@ -658,6 +804,7 @@ HANDLERS = {
     ("GET", "/v1/realtime"): realtime,
     ("POST", "/v1/messages"): messages,
     ("POST", "/v1/messages/count_tokens"): count_tokens,
+    ("POST", "/v1/interactions"): interactions,
 }
 
 
@@ -677,7 +824,7 @@ async def answer(x):
         return await error(x, int(x.model[11:]))
     if x.model == "fake-flaky" and x.nth < 2:
         return await error(x, (429, 500)[x.nth], [("retry-after", "1"), ("retry-after-ms", "20")])
-    handler = HANDLERS.get((x.method, x.path))
+    handler = HANDLERS.get((x.method, x.path)) or GOOGLE_METHODS.get(x.google_method)
     return await (handler(x) if handler else error(x, 404))
 
 

@@ -35,12 +35,17 @@ from decimal import Decimal
 
 # The SDKs read base URLs, keys, proxies and logging from the environment; the test must not.
 for variable in list(os.environ):
-    if variable.upper().startswith(("OPENAI_", "ANTHROPIC_", "OTEL_", "BURSAR_")) or variable.upper().endswith("_PROXY"):
+    if variable.upper().startswith(
+        ("OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_", "OTEL_", "BURSAR_")
+    ) or variable.upper().endswith("_PROXY"):
         del os.environ[variable]
 
 import anthropic  # noqa: E402
 import openai  # noqa: E402
 import pydantic  # noqa: E402
+from google import genai  # noqa: E402
+from google.genai import errors as genai_errors  # noqa: E402
+from google.genai import types as genai_types  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOTAL_SECONDS = 240
@@ -52,6 +57,7 @@ STOP_SECONDS = 20
 # Marked values: they must reach the provider and must not stay anywhere else.
 OPENAI_KEY = "sk-canary-openai-4f1d"
 ANTHROPIC_KEY = "sk-ant-canary-9b27"
+GEMINI_KEY = "AIza-canary-gemini-77c0"
 PROMPT = "canaryprompt: how many boats does the keeper count?"
 ANSWER_CANARY = "lantern keeper"
 
@@ -77,6 +83,15 @@ MESSAGE_TOOL = {
     "name": "weather",
     "description": "Tells the weather.",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+GEMINI_TOOL = {
+    "function_declarations": [
+        {
+            "name": "weather",
+            "description": "Tells the weather.",
+            "parameters_json_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }
+    ]
 }
 TALK = [{"role": "user", "content": PROMPT}]
 
@@ -153,6 +168,7 @@ class Bursar:
             "routes:\n"
             f"  - {{ prefix: /openai, upstream: {upstream}, dialect: openai }}\n"
             f"  - {{ prefix: /anthropic, upstream: {upstream}, dialect: anthropic }}\n"
+            f"  - {{ prefix: /gemini, upstream: {upstream}, dialect: gemini }}\n"
         )
         self.output_path = folder / "bursar.log"
         with open(self.output_path, "wb") as output:
@@ -267,6 +283,12 @@ class Case:
     def async_anthropic(self, retries=0):
         return anthropic.AsyncAnthropic(base_url=self.world.anthropic_url, **self._options(ANTHROPIC_KEY, retries))
 
+    def gemini(self):
+        options = {"headers": self.headers(), "timeout": SDK_SECONDS * 1000, "base_url": self.world.gemini_url}
+        # This SDK's clients close when they are collected, even in the middle of a call.
+        self.client = genai.Client(api_key=GEMINI_KEY, http_options=genai_types.HttpOptions(**options))
+        return self.client
+
     def entries(self):
         return [entry for entry in self.world.provider.log() if entry["case"] == self.name]
 
@@ -311,6 +333,8 @@ class World:
         self.anthropic_prefix = "" if self.direct else "/anthropic"
         self.openai_url = f"http://127.0.0.1:{port}{self.openai_prefix}/v1"
         self.anthropic_url = f"http://127.0.0.1:{port}{self.anthropic_prefix}"
+        self.gemini_prefix = "" if self.direct else "/gemini"
+        self.gemini_url = f"http://127.0.0.1:{port}{self.gemini_prefix}"
         self.cases = []
 
     def case(self, name):
@@ -331,6 +355,13 @@ def check_message_usage(case, usage):
     total = usage.input_tokens + (usage.cache_read_input_tokens or 0) + writes
     equal(total, logged["input_tokens"], "input tokens seen by the SDK")
     equal(usage.output_tokens, logged["output_tokens"], "output tokens seen by the SDK")
+
+
+def check_content_usage(case, usage):
+    logged = case.last_usage()
+    equal(usage.prompt_token_count, logged["input_tokens"], "input tokens seen by the SDK")
+    output = usage.candidates_token_count + usage.thoughts_token_count
+    equal(output, logged["output_tokens"], "output tokens seen by the SDK")
 
 
 def check_injection(case, expected):
@@ -747,7 +778,123 @@ def anthropic_models(case):
     equal([model.id for model in case.anthropic().models.list()], ["fake-claude-1"], "models")
 
 
+# --- Gemini ---
+
+
+@scenario
+def gemini_content_plain(case):
+    reply = case.gemini().models.generate_content(model="fake-gemini-1", contents=PROMPT)
+    case.see(reply.sdk_http_response.headers)
+    check_text(reply.text)
+    check_content_usage(case, reply.usage_metadata)
+
+
+@scenario
+def gemini_content_cached(case):
+    reply = case.gemini().models.generate_content(model="fake-gemini-cached", contents=PROMPT)
+    equal(reply.usage_metadata.cached_content_token_count, 64, "cached tokens")
+
+
+@scenario
+def gemini_content_stream(case):
+    chunks = list(case.gemini().models.generate_content_stream(model="fake-gemini-1", contents=PROMPT))
+    check_text("".join(chunk.text or "" for chunk in chunks))
+    check_content_usage(case, chunks[-1].usage_metadata)
+
+
+@scenario
+async def gemini_content_stream_async(case):
+    stream = await case.gemini().aio.models.generate_content_stream(model="fake-gemini-1", contents=PROMPT)
+    chunks = [chunk async for chunk in stream]
+    check_text("".join(chunk.text or "" for chunk in chunks))
+    check_content_usage(case, chunks[-1].usage_metadata)
+
+
+@scenario
+def gemini_tool_call(case):
+    config = {"tools": [GEMINI_TOOL]}
+    reply = case.gemini().models.generate_content(model="fake-gemini-1", contents=PROMPT, config=config)
+    call = reply.function_calls[0]
+    equal((call.name, call.args), ("weather", {"city": "Vell"}), "function call")
+
+
+@scenario
+def gemini_content_gzip(case):
+    reply = case.gemini().models.generate_content(model="fake-gzip", contents=PROMPT)
+    check_content_usage(case, reply.usage_metadata)
+
+
+@scenario
+def gemini_embeddings(case):
+    reply = case.gemini().models.embed_content(model="fake-embedding-1", contents=[PROMPT, "tide"])
+    equal([item.values[:2] for item in reply.embeddings], [[0.5, -0.25]] * 2, "vectors")
+
+
+@scenario
+def gemini_count_tokens(case):
+    reply = case.gemini().models.count_tokens(model="fake-gemini-1", contents=PROMPT)
+    check(reply.total_tokens >= 100, "tokens:", reply.total_tokens)
+
+
+@scenario
+def gemini_interaction_plain(case):
+    reply = case.gemini().interactions.create(model="fake-gemini-1", input=PROMPT)
+    equal(reply.usage.total_input_tokens, case.last_usage()["input_tokens"], "input tokens seen by the SDK")
+
+
+@scenario
+def gemini_interaction_stream(case):
+    events = list(case.gemini().interactions.create(model="fake-gemini-1", input=PROMPT, stream=True))
+    check("interaction.completed" in [event.event_type for event in events], "events:", events)
+
+
 # --- errors ---
+
+
+def gemini_error(case, status, kind):
+    case.outcomes = ["error"]
+    client = case.gemini()
+    try:
+        client.models.generate_content(model=f"fake-error-{status}", contents=PROMPT)
+    except kind as error:
+        equal(error.code, status, "status")
+        case.see(error.response.headers)
+        return error
+    raise Failed(f"{kind.__name__} was not raised")
+
+
+@scenario
+def gemini_error_404(case):
+    equal(gemini_error(case, 404, genai_errors.ClientError).status, "NOT_FOUND", "error status")
+
+
+@scenario
+def gemini_error_429(case):
+    error = gemini_error(case, 429, genai_errors.ClientError)
+    equal(error.status, "RESOURCE_EXHAUSTED", "error status")
+    equal(error.response.headers.get("retry-after"), "7", "retry-after")
+
+
+@scenario
+def gemini_error_500(case):
+    equal(gemini_error(case, 500, genai_errors.ServerError).status, "INTERNAL", "error status")
+
+
+@scenario
+def gemini_error_of_bursar_itself(case):
+    """A refusal that never reached a provider has Google's shape, so that the SDK can read it."""
+    case.requests = 0
+    if case.world.direct:
+        return
+    client = case.gemini()
+    client._api_client._http_options.base_url = f"http://127.0.0.1:{case.world.port}/gemini/%2e%2e"
+    try:
+        client.models.generate_content(model="fake-gemini-1", contents=PROMPT)
+    except genai_errors.ClientError as error:
+        equal((error.code, error.status), (400, "INVALID_ARGUMENT"), "code and status")
+        check(error.message.startswith("bursar: "), "message:", error.message)
+        return
+    raise Failed("ClientError was not raised")
 
 
 def raises(kind, status, call, case):
@@ -1006,6 +1153,16 @@ SHAPES = {
         "/v1/messages",
         {"model": "claude-haiku-4-5", "max_tokens": 99, "messages": TALK, "stream": True},
     ),
+    "content": (
+        "gemini",
+        "/v1beta/models/fake-gemini-1:generateContent",
+        {"model": "no", "contents": [{"parts": [{"text": PROMPT}]}]},
+    ),
+    "content-stream": (
+        "gemini",
+        "/v1beta/models/fake-gemini-1:streamGenerateContent",
+        {"model": "no", "contents": [{"parts": [{"text": PROMPT}]}]},
+    ),
     "error-529": ("anthropic", "/v1/messages", {"model": "fake-error-529", "max_tokens": 9, "messages": TALK}),
 }
 # Differ between two equal replies, or belong to one connection only.
@@ -1026,13 +1183,22 @@ def messages_are_the_same_bytes_as_without_bursar(case):
     """The same request directly and through: what the provider got and what the client got."""
     case.requests = len(SHAPES)
     case.outcomes = ["error" if name.startswith("error") else "ok" for name in SHAPES]
-    prefixes = {"openai": case.world.openai_prefix, "anthropic": case.world.anthropic_prefix}
+    prefixes = {
+        "openai": case.world.openai_prefix,
+        "anthropic": case.world.anthropic_prefix,
+        "gemini": case.world.gemini_prefix,
+    }
+    keys = {
+        "openai": ("authorization", f"Bearer {OPENAI_KEY}"),
+        "anthropic": ("x-api-key", ANTHROPIC_KEY),
+        "gemini": ("x-goog-api-key", GEMINI_KEY),
+    }
     query = "?beta=true&odd=%2Fa+b"
     for name, (dialect, path, body) in SHAPES.items():
         # Key order and spaces that no serializer would choose: they must arrive as they are.
         raw = json.dumps(body, indent=1).replace('"model":', '"model"  :').encode()
-        key = ("x-api-key", ANTHROPIC_KEY) if dialect == "anthropic" else ("authorization", f"Bearer {OPENAI_KEY}")
-        headers = [("content-type", "application/json"), ("accept-encoding", "gzip"), key, ("x-odd-Name", "a, b;c")]
+        headers = [("content-type", "application/json"), ("accept-encoding", "gzip"), keys[dialect]]
+        headers.append(("x-odd-Name", "a, b;c"))
         if dialect == "anthropic":
             headers.append(("anthropic-version", "2023-06-01"))
         through = [(n, v) for n, v in case.headers().items() if n != "x-test-case"]
@@ -1138,9 +1304,10 @@ def check_record(case, entry, record, outcome):
     for name in ("team", "workload", "customer", "session", "trace_id"):
         equal(record.get(name) or None, getattr(case, name), name)
     equal(record.get("tags") or {}, case.tags, "tags")
-    equal(record.get("route"), "/anthropic" if entry_is_anthropic(entry) else "/openai", "route")
+    route = "/gemini" if entry_is_google(entry) else "/anthropic" if entry_is_anthropic(entry) else "/openai"
+    equal(record.get("route"), route, "route")
     if entry["method"] == "POST":
-        equal(record.get("model_requested"), entry["body"]["model"], "model_requested")
+        equal(record.get("model_requested"), entry["model"], "model_requested")
     if entry["model_served"]:
         equal(record.get("model_served"), entry["model_served"], "model_served")
     if entry["ended"] == "complete":
@@ -1151,6 +1318,10 @@ def check_record(case, entry, record, outcome):
 
 def entry_is_anthropic(entry):
     return "anthropic-version" in dict(entry["headers"])
+
+
+def entry_is_google(entry):
+    return "x-goog-api-key" in dict(entry["headers"])
 
 
 def check_usage(entry, record, outcome):
@@ -1218,8 +1389,9 @@ def check_forwarding(log):
         own = [name for name in headers if name.startswith("x-bursar-")]
         check(not own, f"{entry['case']}: the provider got {own}")
         # Anthropic's SDK sends its key as a bearer token since 2.x, as x-api-key before; both are legal.
-        key = ANTHROPIC_KEY if entry_is_anthropic(entry) else OPENAI_KEY
-        got = headers.get("authorization", "").removeprefix("Bearer ") or headers.get("x-api-key")
+        key = GEMINI_KEY if entry_is_google(entry) else ANTHROPIC_KEY if entry_is_anthropic(entry) else OPENAI_KEY
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        got = bearer or headers.get("x-api-key") or headers.get("x-goog-api-key")
         equal(got, key, f"{entry['case']}: credential at the provider")
     names = {name for entry in log for name, _ in entry["headers"]}
     if any(entry["case"].startswith("messages-are-the-same") for entry in log):
@@ -1280,7 +1452,7 @@ def check_privacy(folder):
     check(files, "bursar wrote no file at all")
     for path in files:
         content = path.read_bytes()
-        for secret in (OPENAI_KEY, ANTHROPIC_KEY, "canaryprompt", ANSWER_CANARY):
+        for secret in (OPENAI_KEY, ANTHROPIC_KEY, GEMINI_KEY, "canaryprompt", ANSWER_CANARY):
             check(secret.encode() not in content, f"{secret!r} is in {path.relative_to(folder)}")
 
 
@@ -1423,7 +1595,8 @@ def main():
     timer = threading.Timer(TOTAL_SECONDS, watchdog)
     timer.daemon = True
     timer.start()
-    print(f"openai {openai.__version__}, anthropic {anthropic.__version__}, python {sys.version.split()[0]}")
+    sdks = f"openai {openai.__version__}, anthropic {anthropic.__version__}, google-genai {genai.__version__}"
+    print(f"{sdks}, python {sys.version.split()[0]}")
     tally = Tally()
     try:
         run(options, tally)
