@@ -81,8 +81,9 @@ fn closes(kind: &FailureKind) -> bool {
     )
 }
 
-/// OpenAI: `{"error":{message,type,param,code}}`; Anthropic: `{"type":"error","error":{type,message}}`
-/// (both by the providers' published error formats).
+/// OpenAI: `{"error":{message,type,param,code}}`; Anthropic: `{"type":"error","error":{type,message}}`;
+/// Google: `{"error":{code,message,status,details}}` (by the providers' published error formats;
+/// Google's is <https://google.aip.dev/193>).
 fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
     let message = format!("bursar: {}", failure.kind);
     let code = code_of(&failure.kind);
@@ -92,7 +93,6 @@ fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
             "error": { "type": anthropic_type(status), "message": message },
             "request_id": failure.request.map(|id| id.to_string()),
         }),
-        // Google's error model: https://google.aip.dev/193.
         Dialect::Gemini => serde_json::json!({
             "error": {
                 "code": status.as_u16(),

@@ -168,6 +168,7 @@ pub struct ReplyMeter {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each exchange, which is boxed as a whole")]
 enum Body {
     /// Not read at all.
     Ignored,

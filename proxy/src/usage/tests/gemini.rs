@@ -327,6 +327,8 @@ fn an_interaction_in_the_background_counts_once_per_id() {
         .reading();
     assert_eq!((queued.outcome, queued.metering), (Outcome::Queued, Metering::OncePerId));
     assert_eq!(text(queued.meter_id.as_ref()), Some("v1_made_up"));
+    let streamed = transcript!("gemini", INTERACTIONS, SSE, "gemini-interaction.sse");
+    assert_eq!(streamed.cut_after("status_update").metering, Metering::Count);
     let get = |exchange: Exchange| exchange.method(Method::GET).reading();
     let poll = get(transcript!("gemini", INTERACTION, JSON, "gemini-interaction-queued.json"));
     assert_eq!((poll.outcome, poll.metering), (Outcome::Queued, Metering::Never));
