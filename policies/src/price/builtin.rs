@@ -1,178 +1,364 @@
-//! The built-in book: public prices of OpenAI and Anthropic, compiled in as text.
+//! The built-in book: public prices, compiled in as text and read model by model when asked for.
 //!
 //! Invariants
-//! - `prices/builtin.csv` is written by `prices/generate.py` and never by hand.
-//! - Nothing is parsed before somebody asks for the book.
+//! - `prices/builtin.prices` is written by `prices/generate.py` and never by hand.
+//! - Nothing is read before somebody asks for the book; then only where each model's rows begin. The
+//!   names in the index are parts of the text itself.
+//! - A name belongs to one model of its provider.
 //!
 //! Not here: which source a price was taken from and why (`prices/generate.py`).
 
+use super::BookError;
 use super::row::{
-    EVERY_TIER, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term, parse_instant,
+    EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term, parse_instant,
 };
-use super::{BookError, Names};
-use bursar_domain::{Currency, Rate};
-use std::collections::HashSet;
-use std::sync::Arc;
+use bursar_domain::{Currency, Rate, Timestamp};
+use std::sync::{Arc, OnceLock};
 
-const TEXT: &str = include_str!("../../prices/builtin.csv");
+const TEXT: &str = include_str!("../../prices/builtin.prices");
 
 /// What is wrong with a line of a price file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// Not one of `model`, `uplift`, `price`, or not the number of fields that kind has.
-    #[error("neither `model` with 4 fields, nor `uplift` or `price` with 13")]
+    /// None of the kinds of line, or one where it may not be.
+    #[error("neither `source`, `@provider`, `=model` nor the prices of a model")]
     Shape,
     /// The item is no token class, quantity or `request`.
     #[error("unknown item {0:?}")]
     Item(String),
-    /// A number, price, currency or date cannot be read.
+    /// A number, price or date cannot be read.
     #[error("cannot read {field} {value:?}")]
     Value {
-        /// Which column.
+        /// What it should be.
         field: &'static str,
         /// What it says.
         value: String,
     },
+    /// Two models of one provider have one name.
+    #[error("the name {0:?} is taken by another model of the provider")]
+    Twin(String),
 }
 
-/// The rows and names of the built-in book.
-pub(super) fn read() -> Result<(Vec<PriceRow>, Names), BookError> {
-    read_text(TEXT)
+/// Where everything is in the text.
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    providers: Vec<Provider>,
+    models: Vec<Model>,
+    sources: Vec<Arc<str>>,
 }
 
-fn read_text(text: &str) -> Result<(Vec<PriceRow>, Names), BookError> {
-    let mut reader = Reader::default();
-    for (number, line) in (1_usize..).zip(text.lines()) {
-        if !line.is_empty() && !line.starts_with('#') {
-            reader.line(line).map_err(|source| BookError::Line { line: number, source })?;
-        }
-    }
-    Ok((reader.rows, reader.names))
+/// A provider's names.
+#[derive(Debug)]
+struct Provider {
+    name: &'static str,
+    /// Sorted, each with its model's number.
+    names: Vec<(&'static str, u32)>,
+    /// Beginnings of names, longest first.
+    beginnings: Vec<(&'static str, u32)>,
 }
 
-#[derive(Default)]
-struct Reader {
-    rows: Vec<PriceRow>,
-    names: Names,
-    texts: HashSet<Arc<str>>,
+/// A model and the lines about it, the first without its `=`.
+#[derive(Debug)]
+struct Model {
+    provider: u32,
+    lines: &'static str,
+    /// Number of the first line in the file, for errors.
+    line: u32,
 }
 
-impl Reader {
-    fn line(&mut self, line: &str) -> Result<(), LineError> {
-        let mut fields = line.split(',');
-        let kind = fields.next().unwrap_or("");
-        let fields: Vec<&str> = fields.collect();
-        match (kind, &*fields) {
-            ("model", [provider, model, names]) => {
-                for name in names.split(' ').filter(|name| !name.is_empty()) {
-                    let key = (self.share(provider), Arc::from(name));
-                    let model = self.share(model);
-                    self.names.insert(key, model);
-                }
-                Ok(())
+/// The index of the compiled-in text, made once.
+pub(super) fn catalogue() -> Result<&'static Catalogue, BookError> {
+    static CATALOGUE: OnceLock<Result<Catalogue, BookError>> = OnceLock::new();
+    CATALOGUE.get_or_init(|| Catalogue::new(TEXT)).as_ref().map_err(Clone::clone)
+}
+
+impl Catalogue {
+    fn new(text: &'static str) -> Result<Self, BookError> {
+        let mut made = Self::default();
+        let mut rest = text;
+        let mut number = 0_usize;
+        while !rest.is_empty() {
+            let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+            number = number.saturating_add(1);
+            let mut lines = 1;
+            let mut next = after;
+            if let Some(model) = line.strip_prefix('=') {
+                let block;
+                (block, lines, next) = model_lines(rest, after);
+                made.model(block, model, number)?;
+            } else {
+                made.head(line).map_err(|source| BookError::Line { line: number, source })?;
             }
-            (
-                "uplift" | "price",
-                [id, provider, model, region, tier, item, above, value, per, currency, from, source],
-            ) => {
-                let term =
-                    if kind == "uplift" { uplift(value)? } else { price(item, above, value, per, currency)? };
-                let tier = if kind == "uplift" { EVERY_TIER } else { tier };
-                let row = PriceRow {
-                    id: Arc::from(*id),
-                    provider: self.share(provider),
-                    model: self.share(model),
-                    region: (!region.is_empty()).then(|| self.share(region)),
-                    tier: self.share(tier),
-                    term,
-                    kind: PriceKind::List,
-                    origin: Origin::Builtin,
-                    from: instant(from)?,
-                    until: None,
-                    source: self.share(source),
-                };
-                self.rows.push(row);
-                Ok(())
-            }
-            _ => Err(LineError::Shape),
+            number = number.saturating_add(lines).saturating_sub(1);
+            rest = next;
         }
+        for provider in &mut made.providers {
+            provider.names.sort_unstable();
+            provider.names.shrink_to_fit();
+            provider.beginnings.sort_by_key(|(beginning, _)| (std::cmp::Reverse(beginning.len()), *beginning));
+            let twins = provider.names.iter().zip(provider.names.iter().skip(1)).find(|(a, b)| a.0 == b.0);
+            if let Some(((name, _), _)) = twins {
+                let source = LineError::Twin(format!("{}/{name}", provider.name));
+                return Err(BookError::Line { line: 0, source });
+            }
+        }
+        made.models.shrink_to_fit();
+        Ok(made)
     }
 
-    /// One shared copy of each text.
-    fn share(&mut self, text: &str) -> Arc<str> {
-        if let Some(shared) = self.texts.get(text) {
-            return Arc::clone(shared);
+    /// A line that is neither a model nor about one.
+    fn head(&mut self, line: &'static str) -> Result<(), LineError> {
+        if line.is_empty() || line.starts_with('#') {
+            return Ok(());
         }
-        let shared: Arc<str> = Arc::from(text);
-        self.texts.insert(Arc::clone(&shared));
-        shared
+        if let Some(name) = line.strip_prefix('@') {
+            self.providers.push(Provider { name, names: Vec::new(), beginnings: Vec::new() });
+            return Ok(());
+        }
+        let source = line.strip_prefix("source ").and_then(|rest| rest.split_once(' '));
+        let (number, name) = source.ok_or(LineError::Shape)?;
+        if number.parse() != Ok(self.sources.len()) {
+            return Err(bad("the source's number", number));
+        }
+        self.sources.push(Arc::from(name));
+        Ok(())
     }
+
+    fn model(&mut self, lines: &'static str, names: &'static str, number: usize) -> Result<(), BookError> {
+        let at = |source| BookError::Line { line: number, source };
+        let index = u32::try_from(self.models.len()).map_err(|_| BookError::TooLarge)?;
+        let line = u32::try_from(number).map_err(|_| BookError::TooLarge)?;
+        let place = self.providers.len().checked_sub(1).and_then(|at| u32::try_from(at).ok());
+        let provider = self.providers.last_mut().zip(place);
+        let (provider, place) = provider.ok_or_else(|| at(LineError::Shape))?;
+        for name in names.split(' ') {
+            match name.strip_suffix('*') {
+                Some(beginning) => provider.beginnings.push((beginning, index)),
+                None if name.is_empty() => return Err(at(LineError::Shape)),
+                None => provider.names.push((name, index)),
+            }
+        }
+        self.models.push(Model { provider: place, lines, line });
+        Ok(())
+    }
+
+    fn provider(&self, name: &str) -> Option<&Provider> {
+        let at = self.providers.binary_search_by(|provider| provider.name.cmp(name)).ok()?;
+        self.providers.get(at)
+    }
+
+    /// Whether the book has anything of the provider.
+    pub(super) fn has_provider(&self, name: &str) -> bool {
+        self.provider(name).is_some()
+    }
+
+    /// How many models there are.
+    pub(super) fn len(&self) -> usize {
+        self.models.len()
+    }
+
+    /// The number of the model that is called `name`.
+    pub(super) fn find(&self, provider: &str, name: &str) -> Option<usize> {
+        let names = &self.provider(provider)?.names;
+        let at = names.binary_search_by(|(other, _)| (*other).cmp(name)).ok()?;
+        names.get(at).and_then(|(_, model)| usize::try_from(*model).ok())
+    }
+
+    /// The longest beginning of `name` that stands for a model, and the model's number.
+    pub(super) fn beginning(&self, provider: &str, name: &str) -> Option<(&'static str, usize)> {
+        let beginnings = &self.provider(provider)?.beginnings;
+        let (beginning, model) = beginnings.iter().find(|(beginning, _)| name.starts_with(beginning))?;
+        Some((beginning, usize::try_from(*model).ok()?))
+    }
+
+    /// The provider of a model and the names of the model, its own first.
+    pub(super) fn names(&self, model: usize) -> Option<(&'static str, impl Iterator<Item = &'static str>)> {
+        let model = self.models.get(model)?;
+        let provider = self.providers.get(usize::try_from(model.provider).ok()?)?;
+        Some((provider.name, model.lines.lines().next().unwrap_or("").split(' ')))
+    }
+
+    /// The rows of a model.
+    pub(super) fn rows(&self, number: usize) -> Result<Vec<PriceRow>, BookError> {
+        let (Some(model), Some((provider, mut names))) = (self.models.get(number), self.names(number)) else {
+            return Ok(Vec::new());
+        };
+        let (provider, name) = (Arc::from(provider), Arc::from(names.next().unwrap_or("")));
+        let first = usize::try_from(model.line).unwrap_or(0);
+        let mut rows = Vec::new();
+        for (number, line) in model.lines.lines().enumerate().skip(1) {
+            let group = Group::read(line, &self.sources)
+                .and_then(|group| group.rows(&provider, &name, &mut rows));
+            group.map_err(|source| BookError::Line { line: first.saturating_add(number), source })?;
+        }
+        Ok(rows)
+    }
+}
+
+/// The lines about the model at the beginning of `text`, how many they are, and what follows.
+fn model_lines(text: &'static str, after: &'static str) -> (&'static str, usize, &'static str) {
+    let mut lines = 1_usize;
+    let mut rest = after;
+    while rest.starts_with(|c: char| c.is_ascii_digit()) {
+        rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+        lines = lines.saturating_add(1);
+    }
+    let end = text.len().saturating_sub(rest.len());
+    let block = text.get(1..end).unwrap_or("");
+    (block, lines, rest)
+}
+
+/// What a line of prices says about all of them.
+struct Group<'a> {
+    source: Arc<str>,
+    tier: &'a str,
+    region: Option<Arc<str>>,
+    from: Option<Timestamp>,
+    hours: Option<Hours>,
+    items: std::str::Split<'a, char>,
+}
+
+impl<'a> Group<'a> {
+    /// `number tier[region]@from#hours item=price …`.
+    fn read(line: &'a str, sources: &[Arc<str>]) -> Result<Self, LineError> {
+        let mut words = line.split(' ');
+        let (Some(number), Some(place)) = (words.next(), words.next()) else { return Err(LineError::Shape) };
+        let source = number.parse::<usize>().ok().and_then(|number| sources.get(number));
+        let source = Arc::clone(source.ok_or_else(|| bad("the source's number", number))?);
+        let (place, hours) = match place.split_once('#') {
+            None => (place, None),
+            Some((place, text)) => (place, Some(Hours::parse(text).ok_or_else(|| bad("hours", text))?)),
+        };
+        let (place, from) = match place.split_once('@') {
+            None => (place, None),
+            Some((place, text)) => (place, Some(parse_instant(text).ok_or_else(|| bad("date", text))?)),
+        };
+        let (tier, region) = match place.split_once('[') {
+            None => (place, None),
+            Some((tier, region)) => {
+                (tier, Some(Arc::from(region.strip_suffix(']').ok_or_else(|| bad("region", region))?)))
+            }
+        };
+        Ok(Self { source, tier, region, from, hours, items: words })
+    }
+
+    fn rows(self, provider: &Arc<str>, model: &Arc<str>, rows: &mut Vec<PriceRow>) -> Result<(), LineError> {
+        let tier: Arc<str> = Arc::from(self.tier);
+        for item in self.items {
+            let mut row = PriceRow {
+                id: Arc::clone(model),
+                provider: Arc::clone(provider),
+                model: Arc::clone(model),
+                region: self.region.clone(),
+                tier: Arc::clone(&tier),
+                term: term(item)?,
+                kind: PriceKind::List,
+                origin: Origin::Builtin,
+                from: self.from,
+                until: None,
+                hours: self.hours,
+                source: Arc::clone(&self.source),
+            };
+            if matches!(row.term, Term::Uplift(_)) != (&*row.tier == EVERY_TIER) {
+                return Err(bad("tier", self.tier));
+            }
+            row.id = Arc::from(row.derived_id());
+            rows.push(row);
+        }
+        Ok(())
+    }
+}
+
+/// `item>above=price/per` or `uplift=factor`.
+fn term(text: &str) -> Result<Term, LineError> {
+    let (name, value) = text.split_once('=').ok_or(LineError::Shape)?;
+    if name == "uplift" {
+        return Millionths::parse(value).map(Term::Uplift).ok_or_else(|| bad("factor", value));
+    }
+    let (name, above) = match name.split_once('>') {
+        None => (name, 0),
+        Some((name, above)) => (name, above.parse().map_err(|_| bad("threshold", above))?),
+    };
+    let item = Item::from_name(name).ok_or_else(|| LineError::Item(name.to_owned()))?;
+    let (value, per) = match value.split_once('/') {
+        None => (value, 1),
+        Some((value, per)) => (value, per.parse().map_err(|_| bad("unit", per))?),
+    };
+    let rate = match (item.is_token(), per) {
+        (true, 1) => Rate::per_million(Currency::USD, value),
+        (false, 1..) => Rate::per_unit(Currency::USD, value),
+        _ => return Err(bad("unit", text)),
+    };
+    let rate = rate.map_err(|_| bad("price", value))?;
+    Ok(Term::Price { item, above, price: Price { rate, per } })
 }
 
 fn bad(field: &'static str, value: &str) -> LineError {
     LineError::Value { field, value: value.to_owned() }
 }
 
-fn uplift(value: &str) -> Result<Term, LineError> {
-    Millionths::parse(value).map(Term::Uplift).ok_or_else(|| bad("factor", value))
-}
-
-fn price(item: &str, above: &str, value: &str, per: &str, currency: &str) -> Result<Term, LineError> {
-    let item = Item::from_name(item).ok_or_else(|| LineError::Item(item.to_owned()))?;
-    let currency = Currency::parse(currency).map_err(|_| bad("currency", currency))?;
-    let above = if above.is_empty() { 0 } else { above.parse().map_err(|_| bad("threshold", above))? };
-    let per: u32 = per.parse().map_err(|_| bad("unit", per))?;
-    let price = match (item.is_token(), per) {
-        (true, MILLION) => Rate::per_million(currency, value).map(|rate| Price { rate, per: 1 }),
-        (false, 1..) => Rate::per_unit(currency, value).map(|rate| Price { rate, per }),
-        _ => return Err(bad("unit", &per.to_string())),
-    };
-    let price = price.map_err(|_| bad("price", value))?;
-    Ok(Term::Price { item, above, price })
-}
-
-fn instant(text: &str) -> Result<Option<bursar_domain::Timestamp>, LineError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    parse_instant(text).map(Some).ok_or_else(|| bad("date", text))
-}
+/// Prices of tokens are per this many; the file does not say so in each of them.
+const _: () = assert!(MILLION == 1_000_000);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
-    fn every_line_is_read_and_every_id_is_unique_and_follows_from_the_row() {
-        let (rows, names) = read().unwrap();
-        let lines = TEXT.lines().filter(|line| line.starts_with("price,") || line.starts_with("uplift,"));
-        assert_eq!(rows.len(), lines.count());
-        let ids: HashSet<&str> = rows.iter().map(|row| &*row.id).collect();
-        assert_eq!(ids.len(), rows.len());
-        for row in &rows {
-            assert_eq!(*row.id, *row.derived_id());
-            assert!(!row.source.is_empty());
+    fn every_line_is_read_and_every_id_is_unique() {
+        let catalogue = catalogue().unwrap();
+        let prices = TEXT.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+        let expected: usize = prices.map(|line| line.split(' ').skip(2).count()).sum();
+        let mut ids = HashSet::new();
+        let mut rows = 0;
+        for number in 0..catalogue.len() {
+            for row in catalogue.rows(number).unwrap() {
+                rows += 1;
+                assert!(!row.source.is_empty());
+                assert!(ids.insert(row.id.clone()), "{} twice", row.id);
+            }
         }
-        assert!(names.len() > 100);
+        assert_eq!(rows, expected);
+        assert!(rows > 10_000, "{rows}");
+    }
+
+    #[test]
+    fn every_name_leads_to_its_model() {
+        let catalogue = catalogue().unwrap();
+        for number in 0..catalogue.len() {
+            let (provider, names) = catalogue.names(number).unwrap();
+            for name in names {
+                let found = match name.strip_suffix('*') {
+                    None => catalogue.find(provider, name),
+                    Some(beginning) => catalogue.beginning(provider, &format!("{beginning}x")).map(|(_, n)| n),
+                };
+                assert_eq!(found, Some(number), "{provider}/{name}");
+            }
+        }
+        assert_eq!(catalogue.find("openai", "gpt-4oo"), None);
+        assert_eq!(catalogue.find("nobody", "gpt-4o"), None);
     }
 
     #[test]
     fn lines_that_cannot_be_read_are_named() {
-        let price = |item: &str, above: &str, value: &str, per: &str, currency: &str, from: &str| {
-            let line =
-                format!("# head\nprice,id,p,m,,standard,{item},{above},{value},{per},{currency},{from},s");
-            match read_text(&line) {
-                Err(BookError::Line { line, source }) => format!("{line}: {source}"),
-                other => panic!("{other:?}"),
-            }
+        let check = |line: &str, message: &str| {
+            let text = format!("source 0 s\n@p\n=m n\n0 standard input=1\n{line}\n");
+            let made = Catalogue::new(text.leak()).and_then(|made| made.rows(0));
+            assert_eq!(made.unwrap_err().to_string(), message, "{line}");
         };
-        assert_eq!(price("inputs", "", "1", "1000000", "USD", ""), "2: unknown item \"inputs\"");
-        assert_eq!(price("input", "x", "1", "1000000", "USD", ""), "2: cannot read threshold \"x\"");
-        assert_eq!(price("input", "", "1e-7", "1000000", "USD", ""), "2: cannot read price \"1e-7\"");
-        assert_eq!(price("input", "", "1", "1000", "USD", ""), "2: cannot read unit \"1000\"");
-        assert_eq!(price("request", "", "1", "0", "USD", ""), "2: cannot read unit \"0\"");
-        assert_eq!(price("input", "", "1", "1000000", "usd", ""), "2: cannot read currency \"usd\"");
-        assert_eq!(price("input", "", "1", "1000000", "USD", "soon"), "2: cannot read date \"soon\"");
-        assert!(matches!(read_text("price,id"), Err(BookError::Line { source: LineError::Shape, .. })));
+        check("0 standard inputs=1", "line 5: unknown item \"inputs\"");
+        check("0 standard input>x=1", "line 5: cannot read threshold \"x\"");
+        check("0 standard input=1e-7", "line 5: cannot read price \"1e-7\"");
+        check("0 standard input=1/1000", "line 5: cannot read unit \"input=1/1000\"");
+        check("0 standard request=1/0", "line 5: cannot read unit \"request=1/0\"");
+        check("0 standard@soon input=1", "line 5: cannot read date \"soon\"");
+        check("0 standard#noon input=1", "line 5: cannot read hours \"noon\"");
+        check("0 standard[eu input=1", "line 5: cannot read region \"eu\"");
+        check("9 standard input=1", "line 5: cannot read the source's number \"9\"");
+        check("0 standard uplift=1.1", "line 5: cannot read tier \"standard\"");
+        check("nonsense", "line 5: neither `source`, `@provider`, `=model` nor the prices of a model");
+        check("=o n\n0 standard input=1", "line 0: the name \"p/n\" is taken by another model of the provider");
+        assert!(Catalogue::new("=m\n").is_err(), "a model without a provider");
     }
 }

@@ -10,15 +10,18 @@
 //! - Then a row of the asked tier before the standard tier's. Tokens never take the standard
 //!   tier's price; fees per call do unless the tier has its own, because providers publish one fee
 //!   for all tiers.
-//! - Then a row of the asked region before one without region.
+//! - Then a row of the asked region before one for any named region, and that before one without.
 //! - Then the one with the latest start. Thresholds older than the base price end with it.
+//! - Of two with one start, the one for this part of the day.
 //!
-//! Not here: which table a call means and what it costs (`mod`).
+//! Not here: which rows a model has (`book`), what a call costs (`mod`).
 
-use super::row::{EVERY_TIER, Item, Millionths, Origin, Price, PriceKind, PriceRow, STANDARD, Term};
-use super::{BookError, Names, names};
+use super::BookError;
+use super::row::{
+    ANY_REGION, EVERY_TIER, Hours, Item, Millionths, Origin, Price, PriceKind, PriceRow, STANDARD, Term,
+};
 use bursar_domain::{Currency, Timestamp};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -72,20 +75,38 @@ impl Band {
     }
 }
 
+/// Prices from one minute of every day (UTC) to the next face.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Face {
+    minute: u16,
+    /// By rising threshold, the first from zero; empty where nothing has a price.
+    bands: Box<[Band]>,
+}
+
 /// Prices from one instant to the next period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Period {
     pub(super) from: Timestamp,
     pub(super) currency: Currency,
-    /// By rising threshold, the first from zero; empty where nothing has a price.
-    pub(super) bands: Box<[Band]>,
+    /// By minute of the day, the first from midnight.
+    faces: Box<[Face]>,
 }
 
 impl Period {
-    /// The prices for a request with `input` tokens: above a threshold, not at it.
-    pub(super) fn band(&self, input: u64) -> Option<&Band> {
-        self.bands.iter().rev().find(|band| band.above < input || band.above == 0)
+    /// The prices at a minute of the day; empty where nothing has a price.
+    pub(super) fn bands(&self, minute: u16) -> &[Band] {
+        let number = self.faces.partition_point(|face| face.minute <= minute).checked_sub(1);
+        number.and_then(|number| self.faces.get(number)).map_or(&[], |face| &face.bands)
     }
+
+    fn has_prices(&self) -> bool {
+        self.faces.iter().any(|face| !face.bands.is_empty())
+    }
+}
+
+/// The prices for a request with `input` tokens: above a threshold, not at it.
+pub(super) fn band_for(bands: &[Band], input: u64) -> Option<&Band> {
+    bands.iter().rev().find(|band| band.above < input || band.above == 0)
 }
 
 /// The history of one model on one tier in one region.
@@ -112,85 +133,16 @@ pub(super) struct Table {
     pub(super) variants: Box<[Variant]>,
     /// Whether the provider raises the model's price by region.
     pub(super) regional: bool,
+    /// Ids of the rows.
+    ids: Box<[Arc<str>]>,
 }
 
-/// The models of one provider.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Provider {
-    names: HashMap<Arc<str>, usize>,
-    /// Beginnings of names, longest first.
-    beginnings: Vec<(Arc<str>, usize)>,
-}
-
-impl Provider {
-    /// The table of `model`: by its name, by a pattern, by its name without a date.
-    pub(super) fn table(&self, model: &str) -> Option<usize> {
-        if let Some(table) = self.names.get(model) {
-            return Some(*table);
-        }
-        let pattern = self.beginnings.iter().find(|(beginning, _)| model.starts_with(&**beginning));
-        let stem = || names::without_date(model).and_then(|stem| self.names.get(stem).copied());
-        pattern.map(|(_, table)| *table).or_else(stem)
+impl Table {
+    /// The id of a row.
+    pub(super) fn id(&self, row: RowRef) -> Option<&Arc<str>> {
+        self.ids.get(row.index())
     }
 }
-
-/// All tables of a book.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tables {
-    pub(super) tables: Vec<Table>,
-    pub(super) providers: HashMap<Arc<str>, Provider>,
-}
-
-/// Compiles `rows`; `names` gives other names of models.
-pub(super) fn compile(rows: &[PriceRow], names: &Names) -> Result<Tables, BookError> {
-    let groups = Groups::new(rows, names)?;
-    let mut compiled = Tables::default();
-    let mut numbers: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for (provider, model) in groups.by_model.keys() {
-        let table = groups.sheet(provider, model).table()?;
-        if table.variants.is_empty() {
-            continue;
-        }
-        let number = compiled.tables.len();
-        numbers.insert((*provider, *model), number);
-        compiled.tables.push(table);
-        compiled.name(provider, model, number);
-    }
-    for ((provider, name), model) in names {
-        if numbers.contains_key(&(&**provider, &**name)) {
-            continue;
-        }
-        // An overlay may have given a table of its own to the undated form of this very name.
-        let undated = names::without_date(name).filter(|stem| {
-            names.get(&(Arc::clone(provider), Arc::from(*stem))).is_some_and(|canonical| canonical == model)
-        });
-        let own = undated.and_then(|stem| numbers.get(&(&**provider, stem)));
-        if let Some(number) = own.or_else(|| numbers.get(&(&**provider, &**model))) {
-            compiled.name(provider, name, *number);
-        }
-    }
-    for provider in compiled.providers.values_mut() {
-        provider.beginnings.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    }
-    Ok(compiled)
-}
-
-impl Tables {
-    fn name(&mut self, provider: &str, name: &str, table: usize) {
-        if !self.providers.contains_key(provider) {
-            self.providers.insert(Arc::from(provider), Provider::default());
-        }
-        let Some(provider) = self.providers.get_mut(provider) else { return };
-        match name.strip_suffix('*') {
-            Some(beginning) => provider.beginnings.push((Arc::from(beginning), table)),
-            None => {
-                provider.names.insert(Arc::from(name), table);
-            }
-        }
-    }
-}
-
-// === which rows make up a model ===
 
 /// A row with its weight: a higher layer wins.
 #[derive(Clone, Copy)]
@@ -200,71 +152,50 @@ struct Ranked<'a> {
     row: &'a PriceRow,
 }
 
-struct Groups<'a> {
-    by_model: BTreeMap<(&'a str, &'a str), Vec<Ranked<'a>>>,
-    /// Discounts on patterns, which hold for all models they match.
-    discounts: Vec<Ranked<'a>>,
-    names: &'a Names,
+/// The rows of one model, each with its layer.
+#[derive(Debug, Default)]
+pub(super) struct Sheet {
+    rows: Vec<(u8, PriceRow)>,
 }
 
-impl<'a> Groups<'a> {
-    fn new(rows: &'a [PriceRow], names: &'a Names) -> Result<Self, BookError> {
-        let mut by_model: BTreeMap<(&str, &str), Vec<Ranked<'_>>> = BTreeMap::new();
-        let mut discounts = Vec::new();
-        for (index, row) in rows.iter().enumerate() {
+impl Sheet {
+    /// Adds rows that hold for the model; overlay rows are of the layer `overlay`.
+    pub(super) fn add(&mut self, rows: impl IntoIterator<Item = PriceRow>, overlay: u8) {
+        let layer = |row: &PriceRow| if row.origin == Origin::Overlay { overlay } else { 0 };
+        self.rows.extend(rows.into_iter().map(|row| (layer(&row), row)));
+    }
+
+    /// Whether a row of the built-in book is there.
+    pub(super) fn has_builtin(&self) -> bool {
+        self.rows.iter().any(|(_, row)| row.origin == Origin::Builtin)
+    }
+
+    /// The rows.
+    pub(super) fn into_rows(self) -> Vec<PriceRow> {
+        self.rows.into_iter().map(|(_, row)| row).collect()
+    }
+
+    /// The table of the rows; `None` when no row is a price.
+    pub(super) fn compile(&self) -> Result<Option<Table>, BookError> {
+        let mut ranked = Vec::with_capacity(self.rows.len());
+        for (index, (layer, row)) in self.rows.iter().enumerate() {
             let at = RowRef::new(index).ok_or(BookError::TooLarge)?;
-            let ranked = Ranked { layer: 0, at, row };
-            if matches!(row.term, Term::Discount(_)) && row.model.ends_with('*') {
-                discounts.push(ranked);
-            } else {
-                by_model.entry((&row.provider, &row.model)).or_default().push(ranked);
-            }
+            ranked.push(Ranked { layer: *layer, at, row });
         }
-        Ok(Self { by_model, discounts, names })
-    }
-
-    /// All rows that can hold for `model`.
-    fn sheet(&self, provider: &'a str, model: &'a str) -> Sheet<'a> {
-        let own = self.by_model.get(&(provider, model)).map_or(&[][..], Vec::as_slice);
-        let base = if own.iter().any(|ranked| ranked.row.origin == Origin::Builtin) {
-            None
-        } else {
-            self.base(provider, model)
-        };
-        let layered = |rows: &[Ranked<'a>], overlay: u8| {
-            let layer = move |row: &PriceRow| if row.origin == Origin::Overlay { overlay } else { 0 };
-            rows.iter().map(move |r| Ranked { layer: layer(r.row), ..*r }).collect::<Vec<_>>()
-        };
-        let mut rows = layered(own, 2);
-        rows.extend(layered(base.unwrap_or(&[]), 1));
-        let matching = |ranked: &&Ranked<'a>| {
-            let beginning = ranked.row.model.strip_suffix('*').unwrap_or(&ranked.row.model);
-            &*ranked.row.provider == provider && model.starts_with(beginning)
-        };
-        rows.extend(self.discounts.iter().filter(matching).copied());
-        Sheet { rows }
-    }
-
-    /// The rows of the model that `model` is another name of.
-    fn base(&self, provider: &'a str, model: &'a str) -> Option<&[Ranked<'a>]> {
-        let other_name = |name: &str| self.names.get(&(Arc::from(provider), Arc::from(name)));
-        if let Some(canonical) = other_name(model) {
-            return self.by_model.get(&(provider, &**canonical)).map(Vec::as_slice);
-        }
-        let stem = names::without_date(model)?;
-        let rows = self.by_model.get(&(provider, stem));
-        rows.or_else(|| self.by_model.get(&(provider, &**other_name(stem)?))).map(Vec::as_slice)
+        let ids = self.rows.iter().map(|(_, row)| Arc::clone(&row.id)).collect();
+        let table = RankedSheet { rows: ranked }.table(ids)?;
+        Ok(Some(table).filter(|table| !table.variants.is_empty()))
     }
 }
 
 // === from the rows of a model to its table ===
 
-struct Sheet<'a> {
+struct RankedSheet<'a> {
     rows: Vec<Ranked<'a>>,
 }
 
-impl<'a> Sheet<'a> {
-    fn table(&self) -> Result<Table, BookError> {
+impl<'a> RankedSheet<'a> {
+    fn table(&self, ids: Box<[Arc<str>]>) -> Result<Table, BookError> {
         let prices = || self.rows.iter().map(|ranked| ranked.row).filter(|row| row.price().is_some());
         let tiers: BTreeSet<&str> = prices().map(|row| &*row.tier).collect();
         let regions: BTreeSet<&Arc<str>> = self.rows.iter().filter_map(|r| r.row.region.as_ref()).collect();
@@ -273,19 +204,19 @@ impl<'a> Sheet<'a> {
             for tier in &tiers {
                 let view = View { sheet: self, region: region.as_deref(), tier };
                 let periods = view.periods()?;
-                if periods.iter().any(|period| !period.bands.is_empty()) {
+                if periods.iter().any(Period::has_prices) {
                     variants.push(Variant { region: region.clone(), tier: Arc::from(*tier), periods });
                 }
             }
         }
         let regional = self.rows.iter().any(|ranked| matches!(ranked.row.term, Term::Uplift(_)));
-        Ok(Table { variants: variants.into(), regional })
+        Ok(Table { variants: variants.into(), regional, ids })
     }
 }
 
 /// The rows of a model as one region and tier see them.
 struct View<'s, 'a> {
-    sheet: &'s Sheet<'a>,
+    sheet: &'s RankedSheet<'a>,
     region: Option<&'s str>,
     tier: &'s str,
 }
@@ -317,7 +248,7 @@ impl<'a> View<'_, 'a> {
         let mut periods: Vec<Period> = Vec::new();
         for from in starts {
             let period = self.period(from)?;
-            let same = |last: &Period| last.bands == period.bands;
+            let same = |last: &Period| last.faces == period.faces;
             if !periods.last().is_some_and(same) {
                 periods.push(period);
             }
@@ -328,11 +259,28 @@ impl<'a> View<'_, 'a> {
     fn period(&self, from: Timestamp) -> Result<Period, BookError> {
         let active: Vec<Ranked<'a>> =
             self.sheet.rows.iter().copied().filter(|r| self.sees(r.row, from)).collect();
+        let hours = active.iter().filter_map(|ranked| ranked.row.hours);
+        let minutes: BTreeSet<u16> = hours.flat_map(Hours::edges).chain([0]).collect();
+        let mut faces: Vec<Face> = Vec::new();
+        let mut witness: Option<Chosen<'a>> = None;
+        for minute in minutes {
+            let now = active.iter().copied().filter(|r| r.row.hours.is_none_or(|hours| hours.holds(minute)));
+            let bands = self.bands(&now.collect::<Vec<_>>(), &mut witness)?;
+            if faces.last().is_none_or(|last| last.bands != bands) {
+                faces.push(Face { minute, bands });
+            }
+        }
+        let currency = witness.map_or(Currency::USD, |chosen| chosen.price.rate.currency());
+        Ok(Period { from, currency, faces: faces.into() })
+    }
+
+    /// What the rows say at one time of the day. All of them have the currency of `witness`.
+    fn bands(&self, active: &[Ranked<'a>], witness: &mut Option<Chosen<'a>>) -> Result<Box<[Band]>, BookError> {
         // Fees borrowed from the standard tier alone do not make the tier known at that time.
         let own = active.iter().any(|ranked| ranked.row.price().is_some() && *ranked.row.tier == *self.tier);
-        let picks = if own { self.picks(&active) } else { Vec::new() };
-        let currency = one_currency(&picks)?;
-        let (uplift, discount) = (self.uplift(&active), discount(&active));
+        let picks = if own { self.picks(active) } else { Vec::new() };
+        one_currency(&picks, witness)?;
+        let (uplift, discount) = (self.uplift(active), discount(active));
         let thresholds: BTreeSet<u64> = picks
             .iter()
             .flat_map(|pick| pick.list.iter().chain(&pick.contracted).map(|(above, _)| *above))
@@ -344,18 +292,18 @@ impl<'a> View<'_, 'a> {
             let slots: Result<Vec<Option<Slot>>, BookError> = slots.collect();
             bands.push(Band { above, slots: slots?.into_iter().flatten().collect() });
         }
-        Ok(Period { from, currency, bands: bands.into() })
+        Ok(bands.into())
     }
 
     fn sees(&self, row: &PriceRow, at: Timestamp) -> bool {
         let region = match (&row.region, self.region) {
             (None, _) => true,
-            (Some(theirs), Some(ours)) => **theirs == *ours,
+            (Some(theirs), Some(ours)) => **theirs == *ours || &**theirs == ANY_REGION,
             (Some(_), None) => false,
         };
         let fee = row.price().is_some_and(|(item, _, _)| !item.is_token());
         let tier = *row.tier == *self.tier || &*row.tier == EVERY_TIER || (fee && &*row.tier == STANDARD);
-        region && tier && row.holds(at)
+        region && tier && row.in_window(at)
     }
 
     fn picks(&self, active: &[Ranked<'a>]) -> Vec<Pick<'a>> {
@@ -382,14 +330,17 @@ impl<'a> View<'_, 'a> {
     fn choose(&self, mut rows: Choice<'a>) -> Choice<'a> {
         let rank = |chosen: &Chosen<'a>| {
             let row = chosen.ranked.row;
-            (chosen.ranked.layer, *row.tier == *self.tier, row.region.is_some())
+            let place = row.region.as_deref().map(|region| region != ANY_REGION);
+            (chosen.ranked.layer, *row.tier == *self.tier, place)
         };
         let start = |chosen: &Chosen<'a>| chosen.ranked.row.from.unwrap_or(BEGINNING);
         let best = rows.iter().map(|(_, chosen)| rank(chosen)).max();
         rows.retain(|(_, chosen)| Some(rank(chosen)) == best);
         let base = rows.iter().filter(|(above, _)| *above == 0).map(|(_, chosen)| start(chosen)).max();
         rows.retain(|(_, chosen)| base.is_none_or(|base| start(chosen) >= base));
-        rows.sort_by_key(|(above, chosen)| (*above, std::cmp::Reverse(start(chosen))));
+        // Rows of one start: one for this part of the day before one for all day.
+        let by_clock = |chosen: &Chosen<'a>| (start(chosen), chosen.ranked.row.hours.is_some());
+        rows.sort_by_key(|(above, chosen)| (*above, std::cmp::Reverse(by_clock(chosen))));
         rows.dedup_by_key(|(above, _)| *above);
         rows
     }
@@ -399,7 +350,10 @@ impl<'a> View<'_, 'a> {
             Term::Uplift(factor) if ranked.row.region.is_some() => Some((ranked, factor)),
             _ => None,
         });
-        let latest = factors.max_by_key(|(ranked, _)| (ranked.layer, ranked.row.from));
+        let latest = factors.max_by_key(|(ranked, _)| {
+            let exact = ranked.row.region.as_deref() != Some(ANY_REGION);
+            (ranked.layer, exact, ranked.row.from)
+        });
         latest.map(|(ranked, factor)| (factor, ranked.at))
     }
 }
@@ -417,18 +371,18 @@ fn discount(active: &[Ranked<'_>]) -> Factor {
     best.map(|(ranked, part)| (part.complement(), ranked.at))
 }
 
-/// The one currency of all picks; USD when there are none.
-fn one_currency(picks: &[Pick<'_>]) -> Result<Currency, BookError> {
-    let mut chosen = picks.iter().flat_map(|pick| pick.list.iter().chain(&pick.contracted)).map(|(_, c)| c);
-    let Some(first) = chosen.next() else { return Ok(Currency::USD) };
-    let currency = first.price.rate.currency();
-    match chosen.find(|other| other.price.rate.currency() != currency) {
-        None => Ok(currency),
-        Some(other) => Err(BookError::MixedCurrency {
-            first: Arc::clone(&first.ranked.row.id),
-            second: Arc::clone(&other.ranked.row.id),
-        }),
+/// Sees to it that all picks have the currency of `witness`, the first of them if there is none yet.
+fn one_currency<'a>(picks: &[Pick<'a>], witness: &mut Option<Chosen<'a>>) -> Result<(), BookError> {
+    for (_, chosen) in picks.iter().flat_map(|pick| pick.list.iter().chain(&pick.contracted)) {
+        let first = witness.get_or_insert(*chosen);
+        if first.price.rate.currency() != chosen.price.rate.currency() {
+            return Err(BookError::MixedCurrency {
+                first: Arc::clone(&first.ranked.row.id),
+                second: Arc::clone(&chosen.ranked.row.id),
+            });
+        }
     }
+    Ok(())
 }
 
 /// What an item costs above a threshold; thresholds that it does not know leave its price as it is.

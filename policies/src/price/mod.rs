@@ -7,17 +7,20 @@
 //! - A cost names every row it rests on, and asking again with the same book gives the same cost.
 //!
 //! What prices a call
-//! - The **served** model; the requested one only when nobody said what was served. A name is
-//!   looked up exactly, then by the patterns of the book, then without a date at its end. Nothing
-//!   else is tried: another version is another model. A provider is looked up as it is named.
+//! - The **served** model; the requested one only when nobody said what was served, or where it says
+//!   more about the same model (Bedrock's geographies, OpenRouter's vendors). A name is looked up
+//!   exactly, then by the patterns of the book, then without a date at its end, and then in the same
+//!   order without what the provider puts around a name (`models/…`, an ARN, `@default`) and in
+//!   lower case. Nothing else is tried: another version is another model. A provider is looked up as
+//!   it is named.
 //! - The **served** tier. `default`, `auto`, `standard`, `not_available`, `on_demand` and silence
 //!   are standard; any other tier that the book does not know for the model is unpriced, never
 //!   standard. Fast mode (`speed`) is the tier `fast`.
 //! - The region, where the model has prices or factors by region. A row without region holds
 //!   everywhere; but where a provider raises the model's price by region (a factor), a region that
 //!   is not in the book leaves the cost partly priced at the price without region.
-//! - The rows that hold when the call began. A row without start holds from the beginning of time;
-//!   before the first start there is no price.
+//! - The rows that hold when the call began, by date and by the hour of the day in UTC. A row without
+//!   start holds from the beginning of time; before the first start there is no price.
 //! - Total input, cached included, against context thresholds: at a threshold the base price,
 //!   above it every class of the request at the higher one. A class that the threshold does not
 //!   mention keeps its price.
@@ -31,30 +34,33 @@
 //!   images: fresh images, or cached text where the model has no image price;
 //! - reasoning: output;
 //! - audio input, audio output and image output: no price, the cost is partly priced;
-//! - web searches and rerank units: no price. Seconds, pages and images only count where the book
+//! - web searches: the price of a request that searched, if there is one, else no price;
+//! - rerank units: no price. Seconds, pages and images only count where the book
 //!   prices them; when they are all that is known and the book does not, the call is unpriced.
 //!
 //! Not here: provider-sent costs and which cost bills (`ledger`), hedges and amortisation (`hedge`).
 
+mod book;
 mod builtin;
 mod compile;
 mod names;
 pub mod overlay;
 mod row;
 
+pub use book::{ModelEntry, PriceBook};
 pub use builtin::LineError;
 pub use overlay::{OverlayError, OverlayErrors, OverlayFile, OverlayRow};
-pub use row::{EVERY_TIER, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, STANDARD, Term};
+pub use row::{
+    ANY_REGION, EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, STANDARD,
+    Term, instant_text,
+};
 
 use bursar_domain::money::div_half_even;
 use bursar_domain::{Cost, CostStatus, Currency, ModelUsage, Quantity, Timestamp, TokenClass, Usage};
-use compile::{Band, Period, RowRef, Slot, Table, Tables, Variant};
-use std::collections::BTreeMap;
+use compile::{Band, RowRef, Slot, Table, Variant, band_for};
+use row::minute_of_day;
 use std::fmt;
 use std::sync::Arc;
-
-/// Other names of models: (provider, name) → the model whose rows hold.
-type Names = BTreeMap<(Arc<str>, Arc<str>), Arc<str>>;
 
 /// What a call must tell to be priced.
 #[derive(Clone, Copy, Debug)]
@@ -165,64 +171,7 @@ pub enum BookError {
     TooLarge,
 }
 
-/// A set of price rows, ready to price calls. Cheap to ask, not to build: share one.
-#[derive(Clone, Debug, Default)]
-pub struct PriceBook {
-    /// By id.
-    rows: Vec<PriceRow>,
-    names: Names,
-    tables: Tables,
-}
-
 impl PriceBook {
-    /// The book without a row: everything is unpriced.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self::default()
-    }
-
-    /// The public prices that are compiled in.
-    pub fn builtin() -> Result<Self, BookError> {
-        let (rows, names) = builtin::read()?;
-        Self::new(rows, names)
-    }
-
-    /// A book of `rows`, in any order.
-    pub fn from_rows(rows: Vec<PriceRow>) -> Result<Self, BookError> {
-        Self::new(rows, Names::new())
-    }
-
-    /// This book with the rows of an overlay file, which win.
-    pub fn with_overlay(&self, file: &OverlayFile) -> Result<Self, OverlayErrors> {
-        let mut rows = self.rows.clone();
-        rows.extend(overlay::rows(file)?);
-        Self::new(rows, self.names.clone()).map_err(OverlayErrors::from)
-    }
-
-    fn new(mut rows: Vec<PriceRow>, names: Names) -> Result<Self, BookError> {
-        rows.sort_by(|a, b| a.id.cmp(&b.id));
-        let twins = rows.iter().zip(rows.iter().skip(1)).find(|(a, b)| a.id == b.id);
-        if let Some((twin, _)) = twins {
-            return Err(BookError::DuplicateId(Arc::clone(&twin.id)));
-        }
-        rows.shrink_to_fit();
-        let tables = compile::compile(&rows, &names)?;
-        Ok(Self { rows, names, tables })
-    }
-
-    /// All rows, by id.
-    #[must_use]
-    pub fn rows(&self) -> &[PriceRow] {
-        &self.rows
-    }
-
-    /// The row with this id.
-    #[must_use]
-    pub fn row(&self, id: &str) -> Option<&PriceRow> {
-        let at = self.rows.binary_search_by(|row| (*row.id).cmp(id)).ok()?;
-        self.rows.get(at)
-    }
-
     /// What a call costs.
     #[must_use]
     pub fn price(&self, ask: &Ask<'_>) -> Cost {
@@ -232,14 +181,14 @@ impl PriceBook {
     /// What a call costs, and what keeps the cost from being complete.
     #[must_use]
     pub fn explain(&self, ask: &Ask<'_>) -> (Cost, Option<Gap>) {
-        let mut bill = Bill::new(self);
-        let main = self.tariff(ask, ask.model_served.or(ask.model_requested));
+        let mut bill = Bill::new();
+        let main = self.main_tariff(ask);
         if ask.by_model.is_empty() {
             bill.tokens(&main, ask.usage);
         }
         for part in ask.by_model {
             match &part.model {
-                Some(model) => bill.tokens(&self.tariff(ask, Some(model.as_str())), &part.usage),
+                Some(model) => bill.tokens(&self.tariff(ask, model.as_str()), &part.usage),
                 None => bill.tokens(&main, &part.usage),
             }
         }
@@ -250,13 +199,23 @@ impl PriceBook {
         bill.total()
     }
 
-    /// The prices of `model` at the time, on the tier and in the region of the call.
-    fn tariff(&self, ask: &Ask<'_>, model: Option<&str>) -> Result<Tariff<'_>, Gap> {
-        let model = model.ok_or(Gap::NoModel)?;
-        let provider = self.tables.providers.get(ask.provider).ok_or(Gap::UnknownProvider)?;
-        let table =
-            provider.table(model).and_then(|at| self.tables.tables.get(at)).ok_or(Gap::UnknownModel)?;
-        let tier = names::served_tier(ask.tier, ask.speed).ok_or(Gap::UnknownTier)?;
+    /// The prices of the call's model at the time, on the tier and in the region of the call.
+    fn main_tariff(&self, ask: &Ask<'_>) -> Result<Tariff<'_>, Gap> {
+        let mut gap = Gap::NoModel;
+        for model in names::priced_names(ask.provider, ask.model_served, ask.model_requested) {
+            match self.tariff(ask, model) {
+                Err(Gap::UnknownModel) => gap = Gap::UnknownModel,
+                found => return found,
+            }
+        }
+        Err(gap)
+    }
+
+    fn tariff(&self, ask: &Ask<'_>, model: &str) -> Result<Tariff<'_>, Gap> {
+        let table = self.table(ask.provider, model).ok_or_else(|| {
+            if self.has_provider(ask.provider) { Gap::UnknownModel } else { Gap::UnknownProvider }
+        })?;
+        let tier = names::served_tier(ask.provider, ask.tier, ask.speed).ok_or(Gap::UnknownTier)?;
         table.tariff(tier, names::canonical_region(ask.region), ask.at)
     }
 }
@@ -277,23 +236,39 @@ fn parts_add_up(ask: &Ask<'_>) -> bool {
 /// The prices that hold for one model of one call.
 #[derive(Clone, Copy)]
 struct Tariff<'b> {
-    period: &'b Period,
+    table: &'b Table,
+    currency: Currency,
+    /// By rising threshold; not empty.
+    bands: &'b [Band],
     region_known: bool,
+}
+
+impl<'b> Tariff<'b> {
+    fn band(&self, usage: &Usage) -> Option<&'b Band> {
+        band_for(self.bands, usage.input_total().unwrap_or(0))
+    }
 }
 
 // === impl Table ===
 
 impl Table {
     fn tariff(&self, tier: &str, region: Option<&str>, at: Timestamp) -> Result<Tariff<'_>, Gap> {
-        let region_known = region.is_none() || !self.regional || self.sold_in(region);
+        let named = self.sold_in(region) || self.sold_in(Some(ANY_REGION));
+        let region_known = region.is_none() || !self.regional || named;
+        let any = region.map(|_| ANY_REGION);
         let here = region.and_then(|name| self.variant(Some(name), tier));
+        let here = here.or_else(|| self.variant(Some(any?), tier));
         let variant = here.or_else(|| self.variant(None, tier));
-        let sold = self.sold_in(region) || self.sold_in(None);
+        let sold = self.sold_in(region) || self.sold_in(None) || (any.is_some() && self.sold_in(any));
         let missing = if sold { Gap::UnknownTier } else { Gap::UnknownRegion };
         let periods = &variant.ok_or(missing)?.periods;
         let number = periods.partition_point(|period| period.from <= at).checked_sub(1);
-        let period = number.and_then(|number| periods.get(number)).filter(|period| !period.bands.is_empty());
-        Ok(Tariff { period: period.ok_or(Gap::NoPriceThen)?, region_known })
+        let period = number.and_then(|number| periods.get(number)).ok_or(Gap::NoPriceThen)?;
+        let bands = period.bands(minute_of_day(at));
+        if bands.is_empty() {
+            return Err(Gap::NoPriceThen);
+        }
+        Ok(Tariff { table: self, currency: period.currency, bands, region_known })
     }
 
     fn variant(&self, region: Option<&str>, tier: &str) -> Option<&Variant> {
@@ -363,8 +338,7 @@ const fn unpriceable(quantity: Quantity) -> Unpriceable {
 }
 
 /// A cost being added up.
-struct Bill<'b> {
-    book: &'b PriceBook,
+struct Bill {
     currency: Option<Currency>,
     /// `None` once something used has no public price.
     list: Option<i128>,
@@ -377,10 +351,9 @@ struct Bill<'b> {
     gap: Option<Gap>,
 }
 
-impl<'b> Bill<'b> {
-    const fn new(book: &'b PriceBook) -> Self {
+impl Bill {
+    const fn new() -> Self {
         Self {
-            book,
             currency: None,
             list: Some(0),
             contracted: 0,
@@ -399,18 +372,18 @@ impl<'b> Bill<'b> {
     }
 
     /// Adds the tokens of one model.
-    fn tokens(&mut self, tariff: &Result<Tariff<'b>, Gap>, usage: &Usage) {
+    fn tokens(&mut self, tariff: &Result<Tariff<'_>, Gap>, usage: &Usage) {
         let tariff = match tariff {
             Ok(tariff) => tariff,
             Err(gap) => return self.miss(gap.clone()),
         };
-        if *self.currency.get_or_insert(tariff.period.currency) != tariff.period.currency {
+        if *self.currency.get_or_insert(tariff.currency) != tariff.currency {
             return self.miss(Gap::TwoCurrencies);
         }
         if !tariff.region_known {
             self.miss(Gap::UnknownRegion);
         }
-        let Some(band) = tariff.period.band(usage.input_total().unwrap_or(0)) else { return };
+        let Some(band) = tariff.band(usage) else { return };
         self.sides(band, usage);
         let billed_input = usage.quantity(Quantity::BilledInputTokens);
         let billed_output = usage.quantity(Quantity::BilledOutputTokens);
@@ -418,7 +391,7 @@ impl<'b> Bill<'b> {
             let billed = if is_output(class) { billed_output } else { billed_input };
             if billed.is_none() {
                 self.known = true;
-                self.class(band, class, count);
+                self.class(tariff.table, band, class, count);
             }
         }
         for (class, billed) in
@@ -426,7 +399,7 @@ impl<'b> Bill<'b> {
         {
             if let Some(count) = billed {
                 self.known = true;
-                self.class(band, class, count);
+                self.class(tariff.table, band, class, count);
             }
         }
     }
@@ -446,45 +419,52 @@ impl<'b> Bill<'b> {
         }
     }
 
-    fn class(&mut self, band: &'b Band, class: TokenClass, count: u64) {
+    fn class(&mut self, table: &Table, band: &Band, class: TokenClass, count: u64) {
         if count == 0 {
             return;
         }
         match priced_as(class).iter().find_map(|class| band.slot(Item::Token(*class))) {
-            Some(slot) => self.add(slot, count),
+            Some(slot) => self.add(table, slot, count),
             None => self.miss(Gap::NoPrice(Item::Token(class))),
         }
     }
 
     /// Adds what is charged per call: searches, pages, the request itself.
-    fn fees(&mut self, main: &Result<Tariff<'b>, Gap>, usage: &Usage) {
-        let tariff =
-            main.as_ref().ok().filter(|tariff| Some(tariff.period.currency) == self.currency_or(tariff));
-        let band = tariff.and_then(|tariff| tariff.period.band(usage.input_total().unwrap_or(0)));
-        if let Some(slot) = band.and_then(|band| band.slot(Item::Request)) {
+    fn fees(&mut self, main: &Result<Tariff<'_>, Gap>, usage: &Usage) {
+        let mut tariff = main.as_ref().ok().copied();
+        tariff = tariff.filter(|tariff| *self.currency.get_or_insert(tariff.currency) == tariff.currency);
+        let slot = |item| {
+            let tariff = tariff?;
+            tariff.band(usage)?.slot(item).map(|slot| (tariff.table, slot))
+        };
+        if let Some((table, slot)) = slot(Item::Request) {
             self.known = true;
-            self.add(slot, 1);
+            self.add(table, slot, 1);
         }
         for (quantity, amount) in usage.quantities() {
             let item = Item::Quantity(quantity);
-            match (band.and_then(|band| band.slot(item)), unpriceable(quantity)) {
-                (Some(slot), _) => {
+            let searched = quantity == Quantity::WebSearchRequests;
+            // One price for a request with searches stands for the price of each.
+            let grounded = slot(Item::GroundedRequest).filter(|_| searched && slot(item).is_none());
+            match (slot(item), grounded, unpriceable(quantity)) {
+                (Some((table, slot)), _, _) => {
                     self.known = true;
-                    self.add(slot, amount);
+                    self.add(table, slot, amount);
                 }
-                (None, Unpriceable::Charged) if amount > 0 => self.miss(Gap::NoPrice(item)),
-                (None, Unpriceable::Measure) if amount > 0 && !self.charged => self.miss(Gap::NoPrice(item)),
-                (None, _) => {}
+                (None, Some((table, slot)), _) => {
+                    self.known = true;
+                    self.add(table, slot, amount.min(1));
+                }
+                (None, None, Unpriceable::Charged) if amount > 0 => self.miss(Gap::NoPrice(item)),
+                (None, None, Unpriceable::Measure) if amount > 0 && !self.charged => {
+                    self.miss(Gap::NoPrice(item));
+                }
+                (None, None, _) => {}
             }
         }
     }
 
-    /// The currency of the bill; that of `tariff` when nothing has one yet.
-    fn currency_or(&mut self, tariff: &Tariff<'_>) -> Option<Currency> {
-        Some(*self.currency.get_or_insert(tariff.period.currency))
-    }
-
-    fn add(&mut self, slot: &Slot, count: u64) {
+    fn add(&mut self, table: &Table, slot: &Slot, count: u64) {
         if count == 0 {
             return;
         }
@@ -503,17 +483,17 @@ impl<'b> Bill<'b> {
             }
         }
         for row in [slot.list_row, slot.contracted_row, slot.uplift_row].into_iter().flatten() {
-            self.name(row);
+            self.name(table, row);
         }
     }
 
-    fn name(&mut self, row: RowRef) {
-        let Some(row) = self.book.rows.get(row.index()) else { return };
-        if !self.rows.iter().any(|id| Arc::ptr_eq(id, &row.id)) {
+    fn name(&mut self, table: &Table, row: RowRef) {
+        let Some(id) = table.id(row) else { return };
+        if !self.rows.iter().any(|named| Arc::ptr_eq(named, id)) {
             if self.rows.is_empty() {
                 self.rows.reserve(6);
             }
-            self.rows.push(Arc::clone(&row.id));
+            self.rows.push(Arc::clone(id));
         }
     }
 

@@ -10,13 +10,15 @@
 
 use bursar_domain::money::{div_half_even, format_pico};
 use bursar_domain::{Currency, Quantity, Rate, Timestamp, TokenClass};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 /// The tier that holds when nothing else is said.
 pub const STANDARD: &str = "standard";
 /// As a tier of a discount or uplift: all of them.
 pub const EVERY_TIER: &str = "*";
+/// As a region of a row: any region that is named, unlike no particular one.
+pub const ANY_REGION: &str = "*";
 /// Token prices are published per this many tokens.
 pub const MILLION: u32 = 1_000_000;
 
@@ -29,24 +31,30 @@ pub enum Item {
     Quantity(Quantity),
     /// The request itself.
     Request,
+    /// A request for which the provider searched the web at least once, in place of each search
+    /// (Gemini before version 3).
+    GroundedRequest,
 }
 
 impl Item {
-    /// The name in price files: that of the class or quantity, or `request`.
+    /// The name in price files: that of the class or quantity, `request` or `grounded_request`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Token(class) => class.name(),
             Self::Quantity(quantity) => quantity.name(),
             Self::Request => "request",
+            Self::GroundedRequest => "grounded_request",
         }
     }
 
     /// The item with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        if name == "request" {
-            return Some(Self::Request);
+        match name {
+            "request" => return Some(Self::Request),
+            "grounded_request" => return Some(Self::GroundedRequest),
+            _ => {}
         }
         let token = TokenClass::from_name(name).map(Self::Token);
         token.or_else(|| Quantity::from_name(name).map(Self::Quantity))
@@ -103,6 +111,68 @@ impl Millionths {
     fn text(self) -> String {
         format_pico(i128::from(self.0).saturating_mul(i128::from(MILLION)))
     }
+}
+
+/// A part of every day by the clock in UTC: `16:30-00:30` begins at 16:30 and has ended at 00:30.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hours {
+    /// First minute of the day.
+    from: u16,
+    /// First minute that is no more in it; before `from` when midnight is in it.
+    until: u16,
+}
+
+/// Minutes in a day.
+const DAY_MINUTES: u16 = 1_440;
+
+impl Hours {
+    /// Parses `HH:MM-HH:MM`. `24:00` is midnight at the end; a part without a minute is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (from, until) = text.split_once('-')?;
+        let minute = |text: &str| {
+            let (hour, minute) = text.split_once(':')?;
+            let digits = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+            let (hour, minute): (u16, u16) = match (digits(hour), digits(minute)) {
+                (true, true) => (hour.parse().ok()?, minute.parse().ok()?),
+                _ => return None,
+            };
+            let minutes = hour.checked_mul(60)?.checked_add(minute)?;
+            (minute < 60 && minutes <= DAY_MINUTES).then_some(minutes)
+        };
+        let (from, until) = (minute(from)?, minute(until)?);
+        let until = if until == DAY_MINUTES { 0 } else { until };
+        (from != until && from < DAY_MINUTES).then_some(Self { from, until })
+    }
+
+    /// Whether the minute of the day is in it.
+    #[must_use]
+    pub const fn holds(self, minute: u16) -> bool {
+        if self.from < self.until {
+            self.from <= minute && minute < self.until
+        } else {
+            minute >= self.from || minute < self.until
+        }
+    }
+
+    /// The minutes at which something changes.
+    pub(super) const fn edges(self) -> [u16; 2] {
+        [self.from, self.until]
+    }
+}
+
+impl fmt::Display for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |minutes: u16| (minutes.wrapping_div(60), minutes.wrapping_rem(60));
+        let ((from_hour, from_minute), (until_hour, until_minute)) = (part(self.from), part(self.until));
+        write!(f, "{from_hour:02}:{from_minute:02}-{until_hour:02}:{until_minute:02}")
+    }
+}
+
+/// The minute of the day in UTC.
+pub(super) fn minute_of_day(at: Timestamp) -> u16 {
+    let minutes = at.micros().div_euclid(60_000_000).rem_euclid(i64::from(DAY_MINUTES));
+    u16::try_from(minutes).unwrap_or(0)
 }
 
 /// What a row says.
@@ -164,6 +234,8 @@ pub struct PriceRow {
     pub from: Option<Timestamp>,
     /// First instant at which it holds no more; `None` until a later row takes its place.
     pub until: Option<Timestamp>,
+    /// The part of each day in which it holds; `None` is all day.
+    pub hours: Option<Hours>,
     /// Who published it, with the version.
     pub source: Arc<str>,
 }
@@ -172,7 +244,47 @@ impl PriceRow {
     /// Whether the row holds at `at`, later rows aside.
     #[must_use]
     pub fn holds(&self, at: Timestamp) -> bool {
+        self.in_window(at) && self.hours.is_none_or(|hours| hours.holds(minute_of_day(at)))
+    }
+
+    /// Whether `at` is between start and end, at whatever time of day.
+    pub(super) fn in_window(&self, at: Timestamp) -> bool {
         self.from.is_none_or(|from| from <= at) && self.until.is_none_or(|until| at < until)
+    }
+
+    /// The price as published: per million for tokens, else per unit; the factor of an uplift, the
+    /// part of a discount. Without currency.
+    #[must_use]
+    pub fn value_text(&self) -> String {
+        match self.term {
+            Term::Price { item, price, .. } => {
+                let scale = if item.is_token() { i128::from(MILLION) } else { 1 };
+                format_pico(i128::from(price.rate.pico_per_unit()).saturating_mul(scale))
+            }
+            Term::Uplift(factor) | Term::Discount(factor) => factor.text(),
+        }
+    }
+
+    /// What the value is for: `1000000 tokens`, `1000 audio_millis`, `request`, `factor` …
+    #[must_use]
+    pub fn unit_text(&self) -> String {
+        match self.term {
+            Term::Price { item: Item::Token(_), .. } => "1000000 tokens".to_owned(),
+            Term::Price { item, price, .. } if price.per == 1 => item.name().to_owned(),
+            Term::Price { item, price, .. } => format!("{} {}", price.per, item.name()),
+            Term::Uplift(_) => "factor".to_owned(),
+            Term::Discount(_) => "part off".to_owned(),
+        }
+    }
+
+    /// What is priced: the item's name, `uplift` or `discount`.
+    #[must_use]
+    pub const fn term_name(&self) -> &'static str {
+        match self.term {
+            Term::Price { item, .. } => item.name(),
+            Term::Uplift(_) => "uplift",
+            Term::Discount(_) => "discount",
+        }
     }
 
     /// The price, for rows that are one.
@@ -185,7 +297,7 @@ impl PriceRow {
     }
 
     /// The id that the row's content calls for:
-    /// `[overlay/][contracted/]provider/model[region][/tier]/item[>above][@from][..until]=price`.
+    /// `[overlay/][contracted/]provider/model[region][/tier]/item[>above][@from][..until][#hours]=price`.
     #[must_use]
     pub fn derived_id(&self) -> String {
         let mut id = String::new();
@@ -215,6 +327,9 @@ impl PriceRow {
         if let Some(until) = self.until {
             id.push_str("..");
             id.push_str(&instant_text(until));
+        }
+        if let Some(hours) = self.hours {
+            let _ = write!(id, "#{hours}");
         }
         id.push('=');
         id.push_str(&value);
@@ -259,7 +374,8 @@ fn price_text(item: Item, price: Price) -> String {
 }
 
 /// A day when the instant is midnight UTC, else the whole instant.
-pub(super) fn instant_text(at: Timestamp) -> String {
+#[must_use]
+pub fn instant_text(at: Timestamp) -> String {
     let Ok(instant) = jiff::Timestamp::from_microsecond(at.micros()) else {
         return format!("{}us", at.micros());
     };
@@ -291,6 +407,25 @@ mod tests {
     }
 
     #[test]
+    fn hours_hold_from_their_first_minute_to_before_their_last_also_over_midnight() {
+        for (text, inside, outside) in [
+            ("00:30-16:30", [30, 600, 989], [29, 990, 1439]),
+            ("16:30-00:30", [990, 1439, 29], [30, 600, 989]),
+            ("01:00-24:00", [60, 720, 1439], [0, 30, 59]),
+        ] {
+            let hours = Hours::parse(text).unwrap();
+            assert!(inside.iter().all(|minute| hours.holds(*minute)), "{text}");
+            assert!(!outside.iter().any(|minute| hours.holds(*minute)), "{text}");
+        }
+        assert_eq!(Hours::parse("16:30-00:30").unwrap().to_string(), "16:30-00:30");
+        for text in ["", "1:00-2:00", "01:00", "01:00-01:00", "25:00-26:00", "01:60-02:00", "00:00-24:00", "+1:00-02:00"] {
+            assert_eq!(Hours::parse(text), None, "{text}");
+        }
+        assert_eq!(minute_of_day(parse_instant("2026-08-21T16:30:59Z").unwrap()), 990);
+        assert_eq!(minute_of_day(Timestamp::from_micros(-1)), 1439);
+    }
+
+    #[test]
     fn factors_are_exact_for_published_prices_and_half_even_below() {
         let us = Millionths::parse("1.1").unwrap();
         assert_eq!(us.times(75_000), Some(82_500));
@@ -306,7 +441,7 @@ mod tests {
     fn items_have_unique_names_that_lead_back() {
         let tokens = TokenClass::ALL.iter().map(|class| Item::Token(*class));
         let quantities = Quantity::ALL.iter().map(|quantity| Item::Quantity(*quantity));
-        for item in tokens.chain(quantities).chain([Item::Request]) {
+        for item in tokens.chain(quantities).chain([Item::Request, Item::GroundedRequest]) {
             assert_eq!(Item::from_name(item.name()), Some(item));
         }
         assert_eq!(Item::from_name("inputs"), None);

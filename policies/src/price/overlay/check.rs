@@ -7,7 +7,7 @@
 
 use super::super::names::{canonical_region, canonical_tier};
 use super::super::row::{
-    EVERY_TIER, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term, instant_text,
+    EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term, instant_text,
     parse_instant,
 };
 use super::{Decimal, OverlayError, OverlayErrors, OverlayFile, OverlayRow};
@@ -68,6 +68,7 @@ impl Check<'_> {
         let (from, until) =
             (self.time("from", self.row.from.as_deref()), self.time("until", self.row.until.as_deref()));
         self.window(from, until);
+        let hours = self.hours();
         let terms = self.terms(currency, kind);
         if terms.is_empty() && self.errors.len() == before {
             self.errors.push(OverlayError::NoPrice { row: self.number });
@@ -91,6 +92,7 @@ impl Check<'_> {
                 origin: Origin::Overlay,
                 from,
                 until,
+                hours,
                 source: Arc::clone(source),
             };
             row.id = Arc::from(row.derived_id());
@@ -151,6 +153,15 @@ impl Check<'_> {
         instant
     }
 
+    fn hours(&mut self) -> Option<Hours> {
+        let text = self.row.hours.as_deref()?;
+        let hours = Hours::parse(text);
+        if hours.is_none() {
+            self.errors.push(OverlayError::BadHours { row: self.number, value: text.to_owned() });
+        }
+        hours
+    }
+
     fn window(&mut self, from: Option<Timestamp>, until: Option<Timestamp>) {
         if let (Some(from), Some(until)) = (from, until)
             && until <= from
@@ -174,7 +185,9 @@ impl Check<'_> {
         let requests = row.per_request.as_ref().map(|price| ("per_request", Item::Request, price));
         let searches = Item::Quantity(Quantity::WebSearchRequests);
         let searches = row.per_web_search.as_ref().map(|price| ("per_web_search", searches, price));
-        for (key, item, price) in requests.into_iter().chain(searches) {
+        let grounded = row.per_grounded_request.as_ref();
+        let grounded = grounded.map(|price| ("per_grounded_request", Item::GroundedRequest, price));
+        for (key, item, price) in requests.into_iter().chain(searches).chain(grounded) {
             terms.extend(self.price(currency, key.to_owned(), item, 1, price));
         }
         for (name, price) in &row.per_unit {

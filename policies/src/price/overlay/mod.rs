@@ -8,6 +8,9 @@
 //! - A row holds for its provider, model, region and tier from `from` (a day is its midnight UTC)
 //!   to `until`, or to the next row for the same thing. No `region` means everywhere, no `tier`
 //!   means standard (for a discount: every tier), no `currency` means USD.
+//! - With `hours` it holds only in that part of each day, and goes before a row without that begins
+//!   at the same instant.
+//! - A row whose region is `*` holds in any region that a call names.
 //! - `model` is the name that the provider serves. A name of the book covers its dated snapshots;
 //!   a snapshot's own name covers only that. `beginning*` covers the names that nothing else names.
 //! - Only the classes that a row states are replaced; with `per_million` also all context
@@ -58,6 +61,8 @@ pub struct OverlayRow {
     pub from: Option<String>,
     /// First day or instant at which it holds no more.
     pub until: Option<String>,
+    /// Part of each day in UTC, such as `16:30-00:30`; absent: all day.
+    pub hours: Option<String>,
     /// ISO 4217 code; absent: USD.
     pub currency: Option<String>,
     /// Prices per million tokens by class: `input`, `cached_read`, `cache_write`, `output` …
@@ -67,6 +72,8 @@ pub struct OverlayRow {
     pub per_request: Option<Decimal>,
     /// Price of each web search.
     pub per_web_search: Option<Decimal>,
+    /// Price of each request for which the provider searched the web, in place of each search.
+    pub per_grounded_request: Option<Decimal>,
     /// Prices of other units: `images`, `pages`, `search_units`, `audio_seconds`, `audio_minutes`.
     #[serde(default)]
     pub per_unit: BTreeMap<String, Decimal>,
@@ -156,6 +163,14 @@ pub enum OverlayError {
         /// What it says.
         value: String,
     },
+    /// Hours that cannot be read.
+    #[error("row {row}: hours: {value:?} is no part of a day; write it in UTC such as 16:30-00:30")]
+    BadHours {
+        /// The row.
+        row: usize,
+        /// What it says.
+        value: String,
+    },
     /// The end is not after the beginning.
     #[error("row {row}: until: {until:?} is not after from {from:?}: the row would never hold")]
     EmptyWindow {
@@ -168,7 +183,7 @@ pub enum OverlayError {
     },
     /// A row that says nothing.
     #[error(
-        "row {row}: it has no price; give per_million, per_request, per_web_search, per_unit or discount_percent"
+        "row {row}: it has no price; give per_million, per_request, per_web_search, per_grounded_request, per_unit or discount_percent"
     )]
     NoPrice {
         /// The row.

@@ -138,7 +138,7 @@ fn names_dates_and_windows_are_checked() {
 fn a_row_without_a_price_is_refused() {
     refused(
         &row(r#""tier": "flex""#),
-        "row 1: it has no price; give per_million, per_request, per_web_search, per_unit or discount_percent",
+        "row 1: it has no price; give per_million, per_request, per_web_search, per_grounded_request, per_unit or discount_percent",
     );
 }
 
