@@ -12,8 +12,9 @@ JSON text, so no float touches them. The output depends on the two files and not
 Which source a price comes from
 - Standard prices, their start dates, times of day and context thresholds: genai-prices. A class or
   a threshold that only LiteLLM knows is taken from LiteLLM, from the start of the current standard
-  prices. For Azure and Bedrock it is the other way round: LiteLLM tells data zones, geographies and
-  regions apart, genai-prices only fills in models that LiteLLM does not have.
+  prices. For Bedrock it is the other way round: LiteLLM tells geographies and regions apart,
+  genai-prices only fills in models that LiteLLM does not have. Azure's prices are those of Global
+  deployments where a source says so.
 - Batch, flex, priority and ultrafast: LiteLLM, again from the start of the current standard
   prices, because LiteLLM has no history: an older tier price is unknown, not today's. A start date
   that genai-prices gives to a tier is the day it was verified, so where both sources agree on
@@ -57,7 +58,6 @@ PROVIDERS = {
     "gemini": (["google"], ["gemini"], ["gemini/"]),
     "github-copilot": (["github-copilot"], ["github_copilot"], ["github_copilot/"]),
     "groq": (["groq"], ["groq"], ["groq/"]),
-    "heroku": ([], ["heroku"], ["heroku/"]),
     "mistral": (["mistral"], ["mistral"], ["mistral/"]),
     "moonshot": (["moonshotai"], ["moonshot"], ["moonshot/"]),
     "openai": (["openai"], ["openai", "text-completion-openai"], []),
@@ -71,7 +71,9 @@ PROVIDERS = {
     "zai": (["zai"], ["zai"], ["zai/"]),
 }
 # LiteLLM's answer goes before that of genai-prices.
-LITELLM_FIRST = {"azure", "bedrock"}
+LITELLM_FIRST = {"bedrock"}
+# Where LiteLLM's zero is a free model; elsewhere it may be a preview or unknown, and is left out.
+ZERO_IS_FREE = {"gemini", "zai"}
 # Vendors whose prices OpenRouter passes on: its name of the vendor, our provider.
 FIRST_PARTY = {
     "openai": "openai",
@@ -127,6 +129,8 @@ EXTRA_NAMES = {
     # What these models call themselves in a reply.
     ("bedrock", "anthropic.claude-v2:1"): ["claude-2.1", "anthropic.claude-v2:1:18k", "anthropic.claude-v2:1:200k"],
     ("bedrock", "anthropic.claude-instant-v1"): ["claude-instant-1.2"],
+    ("azure", "Cohere-embed-v3-english"): ["embed-english-v3.0"],
+    ("azure", "Cohere-embed-v3-multilingual"): ["embed-multilingual-v3.0"],
     ("azure", "gpt-realtime"): ["gpt-realtime-global-standard"],
     # What Azure-style deployments call a fine-tuned gpt-4o-mini (genai-prices, starts_with).
     ("openai", "ft:gpt-4o-mini-2024-07-18"): ["gpt-4o-mini-2024-07-18.ft-*"],
@@ -256,6 +260,7 @@ def litellm_prices(where, provider, entry):
     """{tier: {(item, above): price}}, {quantity item: (price, per)}; tokens per million."""
     tiers, fees = {}, {}
     mode = entry.get("mode")
+    charged_otherwise = False
     for step in entry.get("tiered_pricing") or []:
         if "range" not in step:
             note(f"price dropped, a step without a range: {where}")
@@ -290,6 +295,15 @@ def litellm_prices(where, provider, entry):
             fees["images"] = (value, 1)
         elif "cost" in field and isinstance(value, Decimal):
             note(f"price dropped, no such quantity or tier is metered: {where} {field} = {value}")
+            charged_otherwise = charged_otherwise or (value > 0 and "grounding" not in field)
+    for tokens in tiers.values():
+        free = not any(tokens.values())
+        told = provider in ZERO_IS_FREE and not fees and not charged_otherwise
+        nothing = mode in ("embedding", "rerank") or (free and not told)
+        for key in [key for key, price in tokens.items() if nothing and price == 0]:
+            # There are no such tokens, so nobody will count them; or nobody knows their price.
+            del tokens[key]
+    tiers = {tier: tokens for tier, tokens in tiers.items() if tokens}
     if tiers:
         # Two measures of one thing: tokens tell more.
         for item in ("images", "audio_millis"):
@@ -548,6 +562,9 @@ def local_name(provider, name):
         if name.startswith(beginning):
             name = name[len(beginning) :]
             break
+    if name in ("model-router", "model_router") or re.match(r"(fireworks|together)-ai-", name):
+        # A charge on top of the model that it chose; a class of sizes.
+        return None
     if UNTOLD.search(name) or "*" in name or " " in name:
         return None
     head, slash, tail = name.partition("/")
@@ -708,7 +725,6 @@ def joined(provider, tables):
 
 def openrouter(tables, books, genai):
     """OpenRouter's own prices, or those it passes on."""
-    own = {table.model: table for table in tables}
     for vendor, provider in FIRST_PARTY.items():
         by_name = {name: table for table in books[provider] for name in [table.model, *table.names]}
         for table in tables:
@@ -720,13 +736,16 @@ def openrouter(tables, books, genai):
                 note(f"openrouter has prices of its own: {table.model}")
                 continue
             passed_on(table, theirs, vendor)
+        known = {name for table in tables for name in [table.model, *table.names]}
         for theirs in books[provider]:
-            name = f"{vendor}/{theirs.model}"
-            side = re.search(r"embed|whisper|transcribe|rerank|tts", theirs.model)
-            if side and name not in own and not any(name in table.names for table in tables):
-                table = Table("openrouter", name)
-                table.names = [f"{vendor}/{other}" for other in theirs.names if "*" not in other]
-                passed_on(table, theirs, vendor)
+            # Models that OpenRouter does not list (any more) are still served, as fallbacks too.
+            names = [f"{vendor}/{name}" for name in [theirs.model, *theirs.names]]
+            if any(name in known or "*" in name or "/ft:" in name or "/models/" in name for name in names):
+                continue
+            table = Table("openrouter", names[0])
+            table.names = names[1:]
+            passed_on(table, theirs, vendor)
+            if table.rows:
                 tables.append(table)
     for table in tables:
         head = table.model.partition("/")[0].lstrip("~")

@@ -199,6 +199,9 @@ impl PriceBook {
     }
 
     fn exact(&self, provider: &str, name: &str) -> Option<Found> {
+        if !self.own.names.contains_key(provider) {
+            return self.find(provider, name).map(Found::Builtin);
+        }
         if let Some(at) = self.own_named(provider, name) {
             return Some(Found::Own(at));
         }

@@ -433,10 +433,8 @@ impl Bill {
     fn fees(&mut self, main: &Result<Tariff<'_>, Gap>, usage: &Usage) {
         let mut tariff = main.as_ref().ok().copied();
         tariff = tariff.filter(|tariff| *self.currency.get_or_insert(tariff.currency) == tariff.currency);
-        let slot = |item| {
-            let tariff = tariff?;
-            tariff.band(usage)?.slot(item).map(|slot| (tariff.table, slot))
-        };
+        let found = tariff.and_then(|tariff| tariff.band(usage).map(|band| (tariff.table, band)));
+        let slot = |item| found.and_then(|(table, band)| band.slot(item).map(|slot| (table, slot)));
         if let Some((table, slot)) = slot(Item::Request) {
             self.known = true;
             self.add(table, slot, 1);
@@ -522,5 +520,7 @@ fn amount(pico: u64, per: u32, count: u64) -> Option<i128> {
     if per == 1 { Some(product) } else { div_half_even(product, i128::from(per)).ok() }
 }
 
+#[cfg(test)]
+mod provider_tests;
 #[cfg(test)]
 mod tests;

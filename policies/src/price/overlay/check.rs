@@ -7,7 +7,7 @@
 
 use super::super::names::{canonical_region, canonical_tier};
 use super::super::row::{
-    EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term, instant_text,
+    ANY_REGION, EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term, instant_text,
     parse_instant,
 };
 use super::{Decimal, OverlayError, OverlayErrors, OverlayFile, OverlayRow};
@@ -112,6 +112,7 @@ impl Check<'_> {
             let reason = match check_label(value) {
                 Err(error) => error.to_string(),
                 Ok(()) if value.trim() != value => "it begins or ends with a space".to_owned(),
+                Ok(()) if key == "region" && value == ANY_REGION => continue,
                 Ok(()) if stars.contains('*') => {
                     "only a model may have a `*`, and only at its end".to_owned()
                 }
