@@ -789,6 +789,9 @@ proptest! {
             if counted && settled.cost.is_none() {
                 settled.cost = Some(test_price(&settled));
             }
+            if counted {
+                crate::settle::compare(&mut settled);
+            }
             naive.entry((record.id, step)).or_default().add_record(&settled, counted);
             expected.add_record(&settled, counted);
         }

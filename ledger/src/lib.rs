@@ -187,6 +187,8 @@ pub struct Stats {
     pub dropped: u64,
     /// Frames written.
     pub frames: u64,
+    /// Records whose provider charged something else than their list cost, since it was opened.
+    pub provider_cost_differs: u64,
     /// How long the last frame took to be as durable as promised, in microseconds.
     pub last_commit_us: u64,
     /// Bytes of the journal, without zeros ahead.
@@ -327,6 +329,7 @@ impl Ledger {
             repeated: counters.repeated.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
             frames: counters.frames.load(Ordering::Relaxed),
+            provider_cost_differs: counters.provider_cost_differs.load(Ordering::Relaxed),
             last_commit_us: counters.last_commit_us.load(Ordering::Relaxed),
             journal_bytes: view.bytes(),
             segments: view.segments().count() as u64,

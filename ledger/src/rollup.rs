@@ -11,7 +11,7 @@
 
 use crate::codec;
 use bursar_domain::{
-    CostStatus, Currency, Label, Outcome, Quantity, Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
+    Anomaly, CostStatus, Currency, Label, Outcome, Quantity, Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
 };
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub(crate) const HOUR_MICROS: i64 = 3_600_000_000;
 
 const OUTCOMES: usize = Outcome::ALL.len();
 const SOURCES: usize = UsageSource::ALL.len();
-const TOTALS_VERSION: u8 = 1;
+const TOTALS_VERSION: u8 = 2;
 
 /// A sum of amounts of one currency, exact far beyond 128 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +114,8 @@ pub struct Totals {
     pub partly_priced: u64,
     /// Records with an anomaly.
     pub anomalous: u64,
+    /// How many records have which anomaly: (number, records), by number.
+    anomalies: Vec<(u8, u64)>,
     money: Vec<MoneyTotals>,
 }
 
@@ -125,6 +127,9 @@ impl Totals {
         bump(&mut self.bytes_in, record.bytes_in);
         bump(&mut self.bytes_out, record.bytes_out);
         bump(&mut self.anomalous, u64::from(!record.anomalies.is_empty()));
+        for anomaly in record.anomalies.iter() {
+            self.add_anomaly(anomaly.number(), 1);
+        }
         if counted {
             self.add_counted(record);
         }
@@ -174,6 +179,7 @@ impl Totals {
             unpriced,
             partly_priced,
             anomalous,
+            anomalies,
             money,
         } = other;
         bump(&mut self.requests, *requests);
@@ -187,6 +193,9 @@ impl Totals {
         bump(&mut self.unpriced, *unpriced);
         bump(&mut self.partly_priced, *partly_priced);
         bump(&mut self.anomalous, *anomalous);
+        for (number, count) in anomalies {
+            self.add_anomaly(*number, *count);
+        }
         for theirs in money {
             let ours = self.money_in(theirs.currency);
             ours.list.merge(&theirs.list);
@@ -206,6 +215,24 @@ impl Totals {
     #[must_use]
     pub fn source(&self, source: UsageSource) -> u64 {
         self.sources.get(usize::from(source.number())).copied().unwrap_or(0)
+    }
+
+    /// Records that have `anomaly`. One record may have several.
+    #[must_use]
+    pub fn anomaly(&self, anomaly: Anomaly) -> u64 {
+        let found = self.anomalies.iter().find(|(number, _)| *number == anomaly.number());
+        found.map_or(0, |(_, count)| *count)
+    }
+
+    fn add_anomaly(&mut self, number: u8, by: u64) {
+        match self.anomalies.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(at) => {
+                if let Some((_, count)) = self.anomalies.get_mut(at) {
+                    bump(count, by);
+                }
+            }
+            Err(at) => self.anomalies.insert(at, (number, by)),
+        }
     }
 
     /// Sums of money by currency, in the order of their codes.
@@ -389,6 +416,7 @@ struct WireTotals {
     unpriced: u64,
     partly_priced: u64,
     anomalous: u64,
+    anomalies: Vec<(u8, u64)>,
     money: Vec<WireMoney>,
 }
 
@@ -418,6 +446,7 @@ pub(crate) fn encode_totals(totals: &Totals) -> Vec<u8> {
         unpriced: totals.unpriced,
         partly_priced: totals.partly_priced,
         anomalous: totals.anomalous,
+        anomalies: totals.anomalies.clone(),
         money: totals
             .money
             .iter()
@@ -450,6 +479,7 @@ pub(crate) fn decode_totals(bytes: &[u8]) -> Option<Totals> {
         unpriced: wire.unpriced,
         partly_priced: wire.partly_priced,
         anomalous: wire.anomalous,
+        anomalies: wire.anomalies,
         ..Totals::default()
     };
     for (number, count) in wire.outcomes {

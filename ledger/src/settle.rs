@@ -5,13 +5,18 @@
 //! - Under one (provider, meter id), the first `once-per-id` record that knows tokens counts, and no
 //!   other. What was decided is written with the record, so a replay cannot decide otherwise.
 //! - A pricer that panics leaves the record unpriced; it does not stop the ledger.
+//! - A record whose provider charged something else than the list cost says so.
 //!
 //! Not here: prices (`bursar-policies`, behind `Pricer`), when records are settled (`writer`).
 
 use crate::store::meter_key;
 use bursar_domain::event::Anomaly;
-use bursar_domain::{Cost, Currency, Metering, UsageRecord};
+use bursar_domain::{Cost, CostStatus, Currency, Metering, UsageRecord};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A charge differs from the list cost when they are more than one in so many parts of the charge
+/// apart.
+const DIFFERS_PART: u128 = 20;
 
 /// Longest provider usage object that is kept with a record.
 pub const USAGE_RAW_BYTES_MAX: usize = 64 << 10;
@@ -56,10 +61,65 @@ pub(crate) fn price(record: &mut UsageRecord, counted: bool, pricer: &dyn Pricer
     }
 }
 
+/// Marks a priced record of which the provider says that it charged something else than the list cost:
+/// more than a twentieth apart, in the same currency. A cost that is not complete differs anyway and
+/// has its own status. Returns whether it was marked.
+pub(crate) fn compare(record: &mut UsageRecord) -> bool {
+    let (Some(charge), Some(cost)) = (record.provider_cost, &record.cost) else { return false };
+    let complete = cost.status == CostStatus::Priced && cost.currency == charge.amount.currency();
+    let Some(list) = cost.list_pico.filter(|_| complete) else { return false };
+    let charge = charge.amount.pico();
+    let apart = list.abs_diff(charge).saturating_mul(DIFFERS_PART) > charge.unsigned_abs();
+    if apart {
+        record.anomalies.insert(Anomaly::ProviderCostDiffers);
+    }
+    apart
+}
+
 /// Drops a usage object that is too large to keep, and says so on the record.
 pub(crate) fn bound(record: &mut UsageRecord) {
     if record.usage_raw.as_ref().is_some_and(|raw| raw.len() > USAGE_RAW_BYTES_MAX) {
         record.usage_raw = None;
         record.anomalies.insert(Anomaly::MeteringCapped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::plain_record;
+    use bursar_domain::{Money, ProviderCost};
+
+    fn check(charge: (&str, i128), list: Option<i128>, status: CostStatus, differs: bool) {
+        let mut record = plain_record(1);
+        let (currency, pico) = charge;
+        let amount = Money::from_pico(Currency::parse(currency).unwrap(), pico);
+        record.provider_cost = Some(ProviderCost { amount });
+        let priced = Cost { status, list_pico: list, ..Cost::unpriced(Currency::USD) };
+        record.cost = Some(priced);
+        assert_eq!(compare(&mut record), differs, "{charge:?} {list:?} {status}");
+        assert_eq!(record.anomalies.contains(Anomaly::ProviderCostDiffers), differs);
+    }
+
+    #[test]
+    fn a_charge_more_than_five_per_cent_from_the_list_cost_is_marked() {
+        let priced = CostStatus::Priced;
+        check(("USD", 1_000), Some(1_050), priced, false);
+        check(("USD", 1_000), Some(1_051), priced, true);
+        check(("USD", 1_000), Some(950), priced, false);
+        check(("USD", 1_000), Some(949), priced, true);
+        check(("USD", 0), Some(0), priced, false);
+        check(("USD", 0), Some(1), priced, true);
+        check(("USD", i128::MIN), Some(i128::MAX), priced, true);
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_not_marked() {
+        check(("EUR", 1_000), Some(2_000), CostStatus::Priced, false);
+        check(("USD", 1_000), None, CostStatus::Priced, false);
+        check(("USD", 1_000), Some(10), CostStatus::PartlyPriced, false);
+        check(("USD", 1_000), None, CostStatus::Unpriced, false);
+        let mut record = plain_record(1);
+        assert!(!compare(&mut record), "neither charge nor cost");
     }
 }

@@ -95,6 +95,7 @@ pub(crate) struct Counters {
     pub(crate) repeated: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) frames: AtomicU64,
+    pub(crate) provider_cost_differs: AtomicU64,
     pub(crate) last_commit_us: AtomicU64,
 }
 
@@ -500,6 +501,9 @@ impl Writer {
         };
         settle::bound(&mut record);
         settle::price(&mut record, counted, self.pricer.as_ref());
+        if counted && settle::compare(&mut record) {
+            self.shared.counters.provider_cost_differs.fetch_add(1, Ordering::Relaxed);
+        }
         if self.encoder.add_usage(&record, counted).is_err() {
             self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
             tracing::error!(id = %record.id, "the record is too large for the journal");

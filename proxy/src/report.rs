@@ -8,7 +8,7 @@
 
 use crate::period::Period;
 use bursar_domain::money::format_pico;
-use bursar_domain::{Outcome, Quantity, Timestamp, TokenClass, UsageSource};
+use bursar_domain::{Anomaly, Outcome, Quantity, Timestamp, TokenClass, UsageSource};
 use bursar_ledger::export::{CsvWriter, ExportError, JsonlWriter};
 use bursar_ledger::{
     GroupKey, Health, QueryError, ReadError, RecordRange, Records, Stats, Totals, UsageQuery, UsageReport,
@@ -118,6 +118,8 @@ fn figures(totals: &Totals, object: &mut Map<String, Value>) {
     let sources = UsageSource::ALL.iter().map(|s| (s.name(), totals.source(*s)));
     object.insert("usage_source".to_owned(), counts(sources));
     object.insert("anomalous_requests".to_owned(), totals.anomalous.into());
+    let anomalies = Anomaly::ALL.iter().map(|a| (a.name(), totals.anomaly(*a)));
+    object.insert("anomalies".to_owned(), counts(anomalies));
     object.insert("bytes_in".to_owned(), totals.bytes_in.into());
     object.insert("bytes_out".to_owned(), totals.bytes_out.into());
 }
@@ -260,6 +262,7 @@ pub fn stats_json(stats: &Stats) -> Value {
         "repeated": stats.repeated,
         "dropped": stats.dropped,
         "frames": stats.frames,
+        "provider_cost_differs": stats.provider_cost_differs,
         "last_commit_us": stats.last_commit_us,
         "journal_bytes": stats.journal_bytes,
         "segments": stats.segments,

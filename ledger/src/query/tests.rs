@@ -4,6 +4,7 @@ use super::*;
 use crate::codec::tests::{any_record, name, plain_record};
 use crate::faults::open;
 use crate::{Ledger, Wait};
+use bursar_domain::Anomaly;
 use bursar_domain::{Identity, Tags, UsageRecord};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -189,4 +190,27 @@ fn what_was_acknowledged_is_in_the_next_answer() {
         let report = ledger.usage(&UsageQuery::default()).unwrap();
         assert_eq!((report.totals.requests, report.as_of_sequence), (n + 1, n + 1));
     }
+}
+
+#[test]
+fn anomalies_are_counted_by_kind_from_rollups_and_from_records_alike() {
+    let charge = |n: u64, pico| {
+        let amount = bursar_domain::Money::from_pico(bursar_domain::Currency::USD, pico);
+        let provider_cost = Some(bursar_domain::ProviderCost { amount });
+        let mut record = UsageRecord { provider_cost, ..plain_record(n) };
+        record.anomalies.insert(Anomaly::ServedModelDiffers);
+        record
+    };
+    // The list cost of `plain_record(n)` is 150 + n tokens at 1,250,000.
+    let records = [charge(0, 150 * 1_250_000), charge(1, 1), charge(2, 0), plain_record(3)];
+    let (_dir, ledger) = ledger_with(records.into_iter());
+    for by in [vec![GroupKey::Provider], vec![GroupKey::Session]] {
+        let report = ledger.usage(&UsageQuery { by, ..UsageQuery::default() }).unwrap();
+        let totals = &report.totals;
+        assert_eq!(totals.anomaly(Anomaly::ProviderCostDiffers), 2);
+        assert_eq!(totals.anomaly(Anomaly::ServedModelDiffers), 3);
+        assert_eq!(totals.anomaly(Anomaly::TotalMismatch), 0);
+        assert_eq!(totals.anomalous, 3);
+    }
+    assert_eq!(ledger.stats().provider_cost_differs, 2);
 }

@@ -23,6 +23,11 @@ pub(super) fn render(stats: &Stats) -> String {
         ("ledger_repeated", "Records that were there already", stats.repeated),
         ("ledger_dropped", "Records that were queued and could not be written", stats.dropped),
         ("ledger_frames", "Group commits", stats.frames),
+        (
+            "ledger_provider_cost_differs",
+            "Records whose provider charged more than 5 % off their list cost",
+            stats.provider_cost_differs,
+        ),
     ];
     let mut page = String::new();
     for (name, help, value) in gauges {
