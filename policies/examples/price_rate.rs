@@ -16,7 +16,10 @@ fn main() -> Result<(), BookError> {
     let before = resident_kib();
     let book = PriceBook::builtin()?;
     let (Some(before), Some(after)) = (before, resident_kib()) else { return Ok(()) };
-    println!("resident memory grew by {} KiB (text included) before the first call", after.saturating_sub(before));
+    println!(
+        "resident memory grew by {} KiB (text included) before the first call",
+        after.saturating_sub(before)
+    );
     let loads = timed(|| (0..LOADS).for_each(|_| drop(black_box(PriceBook::builtin()))));
     println!("load: {:?}", loads / LOADS);
     for (provider, model, tier, region) in [
@@ -62,7 +65,10 @@ fn main() -> Result<(), BookError> {
         black_box(book.price(&ask));
     }
     if let Some(after) = resident_kib() {
-        println!("resident memory grew by {} KiB with a table for each of the models", after.saturating_sub(before));
+        println!(
+            "resident memory grew by {} KiB with a table for each of the models",
+            after.saturating_sub(before)
+        );
     }
     println!("rows: {}", book.rows().count());
     Ok(())

@@ -5,6 +5,7 @@
 use crate::admin::metrics::Metrics;
 use crate::config::Config;
 use crate::guard::Limits;
+use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
 use bursar_ledger::{Health, Ledger};
 use bursar_policies::price::{Ask, PriceBook};
@@ -101,11 +102,15 @@ impl bursar_ledger::Pricer for Prices {
             usage: &record.usage,
             by_model: &record.by_model,
         });
-        // A count that could not be used is a part without a price.
-        let unusable = [Anomaly::InvalidCount, Anomaly::ImplausibleCount];
-        if cost.status == CostStatus::Priced && unusable.iter().any(|a| record.anomalies.contains(*a)) {
-            cost.status = CostStatus::PartlyPriced;
-        }
+        note_unusable(&mut cost, record.anomalies);
         cost
+    }
+}
+
+/// A count that could not be used is a part without a price.
+pub(crate) fn note_unusable(cost: &mut Cost, anomalies: Anomalies) {
+    let unusable = [Anomaly::InvalidCount, Anomaly::ImplausibleCount];
+    if cost.status == CostStatus::Priced && unusable.iter().any(|a| anomalies.contains(*a)) {
+        cost.status = CostStatus::PartlyPriced;
     }
 }

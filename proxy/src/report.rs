@@ -9,7 +9,7 @@
 use crate::period::Period;
 use bursar_domain::money::format_pico;
 use bursar_domain::{Anomaly, Outcome, Quantity, Timestamp, TokenClass, UsageSource};
-use bursar_ledger::export::{CsvWriter, ExportError, JsonlWriter};
+use bursar_ledger::export::{Classes, CsvWriter, ExportError, JsonlWriter};
 use bursar_ledger::{
     GroupKey, Health, QueryError, ReadError, RecordRange, Records, Stats, Totals, UsageQuery, UsageReport,
 };
@@ -200,6 +200,8 @@ fn share(part: u64, whole: u64) -> Option<String> {
 pub enum RecordsAs {
     /// One JSON object per line.
     Jsonl,
+    /// The same, with the disjoint token classes that a price needs.
+    JsonlWithClasses,
     /// Comma-separated values.
     Csv,
 }
@@ -227,8 +229,10 @@ pub fn range(period: &Period) -> RecordRange {
 /// Writes `records` to `out`.
 pub fn write_records(records: Records, format: RecordsAs, out: &mut dyn Write) -> Result<(), RecordsError> {
     match format {
-        RecordsAs::Jsonl => {
-            let mut writer = JsonlWriter::new(out);
+        RecordsAs::Jsonl | RecordsAs::JsonlWithClasses => {
+            let told = format == RecordsAs::JsonlWithClasses;
+            let classes = if told { Classes::Told } else { Classes::Omitted };
+            let mut writer = JsonlWriter::new(out).classes(classes);
             for record in records {
                 writer.write(&record?)?;
             }

@@ -738,3 +738,69 @@ fn a_fresh_sidecar_without_a_file_serves_the_built_in_routes() {
     let here: PathBuf = dir.path().join("bursar-data");
     assert!(!here.exists());
 }
+
+/// Totals of a replay, as (list before, list after, billed after, difference).
+fn replayed(dir: &Path, source: &[&str], book: &[&str]) -> Value {
+    let mut args = vec!["price", "replay", "--format", "json"];
+    args.extend(source);
+    args.extend(book);
+    serde_json::from_str(&stdout(&run(dir, &args))).unwrap()
+}
+
+#[test]
+fn a_replay_prices_past_usage_under_another_book_and_leaves_the_ledger_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(dir.path(), chatty(), "");
+    for _ in 0..3 {
+        assert_eq!(sidecar.chat("").status(), 200);
+    }
+    wait_for_records(&sidecar, 3);
+    let twice = "rows: [{provider: openai, model: gpt-4o-mini, per_million: {input: 0.30, cached_read: 0.15, output: 1.20}}]";
+    std::fs::write(dir.path().join("twice.yaml"), twice).unwrap();
+    let url = sidecar.admin_url();
+    let (running, offline) = (["--admin", url.as_str()], ["--data-dir", "data"]);
+
+    let same = replayed(dir.path(), &running, &[]);
+    assert_eq!(same["totals"][0]["before"], same["totals"][0]["after"]);
+    assert_eq!(same["totals"][0]["difference"], "0");
+    let doubled = replayed(dir.path(), &running, &["--overlay", "twice.yaml"]);
+    let row = &doubled["rows"][0];
+    assert_eq!((&row["provider"], &row["model"]), (&"openai".into(), &"gpt-4o-mini-2024-07-18".into()));
+    assert_eq!((&row["before"]["list"], &row["after"]["list"]), (&"0.001305".into(), &"0.00261".into()));
+    assert_eq!((&row["difference"], &row["before"]["requests"]), (&"0.001305".into(), &3.into()));
+    let before = exported(dir.path(), &running, "jsonl");
+    sidecar.stop();
+
+    assert_eq!(replayed(dir.path(), &offline, &["--overlay", "twice.yaml"]), doubled);
+    assert_eq!(exported(dir.path(), &offline, "jsonl"), before);
+    let table =
+        stdout(&run(dir.path(), &["price", "replay", "--data-dir", "data", "--overlay", "twice.yaml"]));
+    assert!(table.contains("0.00261") && table.contains("total"), "{table}");
+    let wrong = run(dir.path(), &["price", "replay", "--data-dir", "data", "--at", "someday"]);
+    assert_eq!(code(&wrong), 2, "{}", stderr(&wrong));
+}
+
+#[test]
+fn anomalies_are_shown_by_provider_and_kind() {
+    let odd = CHAT_REPLY.replace("\"total_tokens\":1500", "\"total_tokens\":1600");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{odd}",
+        odd.len()
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = upstream(move |socket| socket.write_all(answer.as_bytes()).unwrap());
+    let sidecar = Sidecar::start(dir.path(), upstream, "");
+    assert_eq!(sidecar.chat("").status(), 200);
+    wait_for_records(&sidecar, 1);
+    let url = sidecar.admin_url();
+    let shown = |format| {
+        let args = ["usage", "--anomalies", "--format", format, "--admin", url.as_str()];
+        stdout(&run(dir.path(), &args))
+    };
+    assert_eq!(shown("csv"), "provider,anomaly,records,of\nopenai,total_mismatch,1,1\n");
+    assert!(shown("table").contains("total_mismatch"));
+    let document: Value = serde_json::from_str(&shown("json")).unwrap();
+    assert_eq!(document["rows"][0]["anomalies"]["total_mismatch"], 1);
+    assert_eq!(document["total"]["anomalous_requests"], 1);
+    sidecar.stop();
+}

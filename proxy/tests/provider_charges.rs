@@ -227,7 +227,9 @@ fn what_is_metered_at_a_priced_provider_mostly_has_a_price() {
     }
     let (priced, not) = table
         .iter()
-        .filter(|(provider, _)| ["openai", "anthropic", "openrouter", "xai", "deepseek", "mistral"].contains(&provider.as_str()))
+        .filter(|(provider, _)| {
+            ["openai", "anthropic", "openrouter", "xai", "deepseek", "mistral"].contains(&provider.as_str())
+        })
         .fold((0, 0), |sum, (_, row)| (sum.0 + row.0, sum.1 + row.1));
     assert!(priced * 10 >= (priced + not) * 9, "{priced} priced, {not} not");
 }

@@ -13,7 +13,7 @@ mod jsonl;
 mod row;
 
 pub use csv::{CsvWriter, cell_text};
-pub use jsonl::{JsonlWriter, record_json};
+pub use jsonl::{Classes, JsonlWriter, record_json};
 
 use std::io;
 

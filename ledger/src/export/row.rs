@@ -45,6 +45,8 @@ pub(super) struct Row<'a> {
     pub(super) outcome: &'static str,
     pub(super) metering: &'static str,
     pub(super) usage: UsageRow,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) usage_classes: Option<ClassesRow>,
     pub(super) usage_source: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) by_model: Vec<ModelRow<'a>>,
@@ -97,6 +99,7 @@ impl<'a> Row<'a> {
             outcome: record.outcome.name(),
             metering: record.metering.name(),
             usage: UsageRow::new(&record.usage),
+            usage_classes: None,
             usage_source: record.usage_source.name(),
             by_model: record.by_model.iter().map(ModelRow::new).collect(),
             usage_raw: record.usage_raw.as_deref().map(RawUsage::new),
@@ -111,6 +114,33 @@ impl<'a> Row<'a> {
             bytes_out: record.bytes_out,
             anomalies: record.anomalies.iter().map(bursar_domain::Anomaly::name).collect(),
         }
+    }
+}
+
+impl Row<'_> {
+    /// Adds the disjoint classes, of the whole and of each part.
+    pub(super) fn tell_classes(&mut self, stored: &StoredRecord) {
+        self.usage_classes = Some(ClassesRow(stored.record.usage));
+        for (row, part) in self.by_model.iter_mut().zip(&stored.record.by_model) {
+            row.usage_classes = Some(ClassesRow(part.usage));
+        }
+    }
+}
+
+/// The disjoint token classes and the quantities that are known, by their names in price books.
+#[derive(Debug)]
+pub(super) struct ClassesRow(Usage);
+
+impl Serialize for ClassesRow {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (class, count) in self.0.tokens() {
+            map.serialize_entry(class.name(), &count)?;
+        }
+        for (quantity, amount) in self.0.quantities() {
+            map.serialize_entry(quantity.name(), &amount)?;
+        }
+        map.end()
     }
 }
 
@@ -224,11 +254,17 @@ pub(super) struct ModelRow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
     usage: UsageRow,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_classes: Option<ClassesRow>,
 }
 
 impl<'a> ModelRow<'a> {
     fn new(part: &'a ModelUsage) -> Self {
-        Self { model: part.model.as_ref().map(AsRef::as_ref), usage: UsageRow::new(&part.usage) }
+        Self {
+            model: part.model.as_ref().map(AsRef::as_ref),
+            usage: UsageRow::new(&part.usage),
+            usage_classes: None,
+        }
     }
 }
 

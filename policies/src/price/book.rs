@@ -214,7 +214,8 @@ impl PriceBook {
 
     fn by_beginning(&self, provider: &str, name: &str) -> Option<Found> {
         let own = self.own.names.get(provider).and_then(|names| {
-            let mut matching = names.beginnings.iter().filter(|(beginning, _)| name.starts_with(&**beginning));
+            let mut matching =
+                names.beginnings.iter().filter(|(beginning, _)| name.starts_with(&**beginning));
             matching.find(|(_, at)| self.own_table(*at).is_some())
         });
         let builtin = self.catalogue.and_then(|catalogue| catalogue.beginning(provider, name));
@@ -309,7 +310,9 @@ impl PriceBook {
         let own = self.own.names.get(provider).and_then(|names| names.exact.get(model));
         let own = own.and_then(|at| self.own.models.get(*at)).map_or(&[][..], |own| &own.rows);
         let mut rows: Vec<PriceRow> = self.own.rows_at(own).collect();
-        rows.extend(self.canonical(provider, model).map(|number| self.builtin_rows(number)).unwrap_or_default());
+        rows.extend(
+            self.canonical(provider, model).map(|number| self.builtin_rows(number)).unwrap_or_default(),
+        );
         rows
     }
 }

@@ -95,7 +95,9 @@ impl Catalogue {
         for provider in &mut made.providers {
             provider.names.sort_unstable();
             provider.names.shrink_to_fit();
-            provider.beginnings.sort_by_key(|(beginning, _)| (std::cmp::Reverse(beginning.len()), *beginning));
+            provider
+                .beginnings
+                .sort_by_key(|(beginning, _)| (std::cmp::Reverse(beginning.len()), *beginning));
             let twins = provider.names.iter().zip(provider.names.iter().skip(1)).find(|(a, b)| a.0 == b.0);
             if let Some(((name, _), _)) = twins {
                 let source = LineError::Twin(format!("{}/{name}", provider.name));
@@ -187,8 +189,8 @@ impl Catalogue {
         let first = usize::try_from(model.line).unwrap_or(0);
         let mut rows = Vec::new();
         for (number, line) in model.lines.lines().enumerate().skip(1) {
-            let group = Group::read(line, &self.sources)
-                .and_then(|group| group.rows(&provider, &name, &mut rows));
+            let group =
+                Group::read(line, &self.sources).and_then(|group| group.rows(&provider, &name, &mut rows));
             group.map_err(|source| BookError::Line { line: first.saturating_add(number), source })?;
         }
         Ok(rows)
@@ -331,7 +333,9 @@ mod tests {
             for name in names {
                 let found = match name.strip_suffix('*') {
                     None => catalogue.find(provider, name),
-                    Some(beginning) => catalogue.beginning(provider, &format!("{beginning}x")).map(|(_, n)| n),
+                    Some(beginning) => {
+                        catalogue.beginning(provider, &format!("{beginning}x")).map(|(_, n)| n)
+                    }
                 };
                 assert_eq!(found, Some(number), "{provider}/{name}");
             }
@@ -358,7 +362,10 @@ mod tests {
         check("9 standard input=1", "line 5: cannot read the source's number \"9\"");
         check("0 standard uplift=1.1", "line 5: cannot read tier \"standard\"");
         check("nonsense", "line 5: neither `source`, `@provider`, `=model` nor the prices of a model");
-        check("=o n\n0 standard input=1", "line 0: the name \"p/n\" is taken by another model of the provider");
+        check(
+            "=o n\n0 standard input=1",
+            "line 0: the name \"p/n\" is taken by another model of the provider",
+        );
         assert!(Catalogue::new("=m\n").is_err(), "a model without a provider");
     }
 }

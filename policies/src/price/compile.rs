@@ -99,6 +99,12 @@ impl Period {
         number.and_then(|number| self.faces.get(number)).map_or(&[], |face| &face.bands)
     }
 
+    /// The parts of the day in order: first minute, first minute of the next, prices.
+    pub(super) fn faces(&self) -> impl Iterator<Item = (u16, u16, &[Band])> {
+        let nexts = self.faces.iter().skip(1).map(|face| face.minute).chain([0]);
+        self.faces.iter().zip(nexts).map(|(face, next)| (face.minute, next, &*face.bands))
+    }
+
     fn has_prices(&self) -> bool {
         self.faces.iter().any(|face| !face.bands.is_empty())
     }
@@ -135,6 +141,14 @@ pub(super) struct Table {
     pub(super) regional: bool,
     /// Ids of the rows.
     ids: Box<[Arc<str>]>,
+}
+
+impl Variant {
+    /// The period that holds at `at`.
+    pub(super) fn period(&self, at: Timestamp) -> Option<&Period> {
+        let number = self.periods.partition_point(|period| period.from <= at).checked_sub(1)?;
+        self.periods.get(number)
+    }
 }
 
 impl Table {
@@ -275,7 +289,11 @@ impl<'a> View<'_, 'a> {
     }
 
     /// What the rows say at one time of the day. All of them have the currency of `witness`.
-    fn bands(&self, active: &[Ranked<'a>], witness: &mut Option<Chosen<'a>>) -> Result<Box<[Band]>, BookError> {
+    fn bands(
+        &self,
+        active: &[Ranked<'a>],
+        witness: &mut Option<Chosen<'a>>,
+    ) -> Result<Box<[Band]>, BookError> {
         // Fees borrowed from the standard tier alone do not make the tier known at that time.
         let own = active.iter().any(|ranked| ranked.row.price().is_some() && *ranked.row.tier == *self.tier);
         let picks = if own { self.picks(active) } else { Vec::new() };

@@ -43,12 +43,14 @@
 mod book;
 mod builtin;
 mod compile;
+mod holding;
 mod names;
 pub mod overlay;
 mod row;
 
 pub use book::{ModelEntry, PriceBook};
 pub use builtin::LineError;
+pub use holding::Holding;
 pub use overlay::{OverlayError, OverlayErrors, OverlayFile, OverlayRow};
 pub use row::{
     ANY_REGION, EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, STANDARD,
@@ -261,9 +263,7 @@ impl Table {
         let variant = here.or_else(|| self.variant(None, tier));
         let sold = self.sold_in(region) || self.sold_in(None) || (any.is_some() && self.sold_in(any));
         let missing = if sold { Gap::UnknownTier } else { Gap::UnknownRegion };
-        let periods = &variant.ok_or(missing)?.periods;
-        let number = periods.partition_point(|period| period.from <= at).checked_sub(1);
-        let period = number.and_then(|number| periods.get(number)).ok_or(Gap::NoPriceThen)?;
+        let period = variant.ok_or(missing)?.period(at).ok_or(Gap::NoPriceThen)?;
         let bands = period.bands(minute_of_day(at));
         if bands.is_empty() {
             return Err(Gap::NoPriceThen);

@@ -32,11 +32,7 @@ const REGION_NEUTRAL: &[&str] = &["", "global", "default", STANDARD, "not_availa
 
 /// The tier that prices a call: the served one. Fast mode (`speed`) is a tier of its own; together
 /// with another tier than standard or fast it is a combination that nobody publishes: `None`.
-pub(super) fn served_tier<'a>(
-    provider: &str,
-    tier: Option<&'a str>,
-    speed: Option<&str>,
-) -> Option<&'a str> {
+pub(super) fn served_tier<'a>(provider: &str, tier: Option<&'a str>, speed: Option<&str>) -> Option<&'a str> {
     let tier = canonical_tier(tier.unwrap_or(STANDARD));
     let tier = if CHARGED_AS_STANDARD.contains(&(provider, tier)) { STANDARD } else { tier };
     let speed = speed.unwrap_or(STANDARD);
@@ -121,7 +117,9 @@ fn bedrock_core(name: &str) -> Option<&str> {
         }
     };
     let context = |suffix: &str| {
-        suffix.strip_suffix('k').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+        suffix
+            .strip_suffix('k')
+            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
     };
     let core = tail.rsplit_once(':').filter(|(_, suffix)| context(suffix)).map_or(tail, |(stem, _)| stem);
     (core != name).then_some(core)
@@ -223,9 +221,17 @@ mod tests {
                 "arn:aws:bedrock:us-east-1:1234:inference-profile/us.anthropic.claude-x-v1:0",
                 &["us.anthropic.claude-x-v1:0"],
             ),
-            ("bedrock", "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0", &["amazon.nova-lite-v1:0"]),
+            (
+                "bedrock",
+                "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0",
+                &["amazon.nova-lite-v1:0"],
+            ),
             ("bedrock", "arn:aws:bedrock:us-east-1:1234:application-inference-profile/abc", &[]),
-            ("bedrock", "anthropic.claude-3-haiku-20240307-v1:0:48k", &["anthropic.claude-3-haiku-20240307-v1:0"]),
+            (
+                "bedrock",
+                "anthropic.claude-3-haiku-20240307-v1:0:48k",
+                &["anthropic.claude-3-haiku-20240307-v1:0"],
+            ),
             ("bedrock", "anthropic.claude-x-v1:0", &[]),
             ("openrouter", "openai/gpt-4o:nitro", &["openai/gpt-4o"]),
             ("openrouter", "openai/gpt-4o:free", &[]),
@@ -238,11 +244,15 @@ mod tests {
 
     #[test]
     fn the_request_prices_only_where_it_says_more_than_the_reply() {
-        let names = |provider, served, requested| priced_names(provider, served, requested).collect::<Vec<_>>();
+        let names =
+            |provider, served, requested| priced_names(provider, served, requested).collect::<Vec<_>>();
         let (long, short) = ("us.anthropic.claude-haiku-4-5-20251001-v1:0", "claude-haiku-4-5-20251001");
         assert_eq!(names("bedrock", Some(short), Some(long)), [long, short]);
         assert_eq!(names("bedrock", Some(short), Some("arn:aws:x/abc")), [short]);
-        assert_eq!(names("openrouter", Some("rerank-2.5"), Some("voyageai/rerank-2.5")), ["voyageai/rerank-2.5", "rerank-2.5"]);
+        assert_eq!(
+            names("openrouter", Some("rerank-2.5"), Some("voyageai/rerank-2.5")),
+            ["voyageai/rerank-2.5", "rerank-2.5"]
+        );
         assert_eq!(names("openrouter", Some("x-ai/grok-4"), Some("google/x")), ["x-ai/grok-4"]);
         assert_eq!(names("openai", Some("gpt-4o-mini"), Some("gpt-4o-mini-x")), ["gpt-4o-mini"]);
         assert_eq!(names("openai", None, Some("gpt-4o")), ["gpt-4o"]);

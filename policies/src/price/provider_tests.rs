@@ -118,7 +118,11 @@ fn names_are_read_as_each_provider_writes_them() {
         ("vertex", "publishers/google/models/gemini-2.5-flash", "gemini-2.5-flash"),
         ("vertex", "claude-haiku-4-5@20251001", "claude-haiku-4-5"),
         ("vertex", "claude-opus-4-6@default", "claude-opus-4-6"),
-        ("bedrock", "global.anthropic.claude-haiku-4-5-20251001-v1:0", "anthropic.claude-haiku-4-5-20251001-v1:0"),
+        (
+            "bedrock",
+            "global.anthropic.claude-haiku-4-5-20251001-v1:0",
+            "anthropic.claude-haiku-4-5-20251001-v1:0",
+        ),
         (
             "bedrock",
             "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-haiku-4-5-20251001-v1:0",
@@ -132,7 +136,11 @@ fn names_are_read_as_each_provider_writes_them() {
     ] {
         let written = builtin().price(&ask(provider, name, &usage));
         assert_eq!(written.status, CostStatus::Priced, "{provider} {name}");
-        assert_eq!(written.list_pico, builtin().price(&ask(provider, plain_name, &usage)).list_pico, "{name}");
+        assert_eq!(
+            written.list_pico,
+            builtin().price(&ask(provider, plain_name, &usage)).list_pico,
+            "{name}"
+        );
     }
 }
 
@@ -472,10 +480,13 @@ fn the_sheet_of_a_model_holds_every_row_that_can_price_it() {
     assert_eq!((&*entry.provider, &*entry.model), ("deepseek", "deepseek-v4-pro"));
     assert_eq!(rows.len(), 12);
     assert!(rows.iter().all(|row| builtin().row(&row.id).as_ref() == Some(row)));
-    let (entry, _) = builtin().sheet("bedrock", "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0").unwrap();
+    let (entry, _) = builtin()
+        .sheet("bedrock", "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0")
+        .unwrap();
     assert_eq!(&*entry.model, "amazon.nova-lite-v1:0");
     assert!(builtin().sheet("openai", "gpt-99").is_none());
-    let overlay = r#"{"rows": [{"provider": "deepseek", "model": "deepseek-v4-pro", "per_million": {"input": 9}}]}"#;
+    let overlay =
+        r#"{"rows": [{"provider": "deepseek", "model": "deepseek-v4-pro", "per_million": {"input": 9}}]}"#;
     let with_overlay = builtin().with_overlay(&serde_json::from_str(overlay).unwrap()).unwrap();
     assert_eq!(with_overlay.sheet("deepseek", "deepseek-v4-pro").unwrap().1.len(), 13);
     assert_eq!(with_overlay.models().count(), builtin().models().count());

@@ -155,6 +155,11 @@ impl Hours {
         }
     }
 
+    /// The part from one minute of the day to before another; `None` for the whole day.
+    pub(super) const fn between(from: u16, until: u16) -> Option<Self> {
+        if from == until { None } else { Some(Self { from, until }) }
+    }
+
     /// The minutes at which something changes.
     pub(super) const fn edges(self) -> [u16; 2] {
         [self.from, self.until]
@@ -418,7 +423,16 @@ mod tests {
             assert!(!outside.iter().any(|minute| hours.holds(*minute)), "{text}");
         }
         assert_eq!(Hours::parse("16:30-00:30").unwrap().to_string(), "16:30-00:30");
-        for text in ["", "1:00-2:00", "01:00", "01:00-01:00", "25:00-26:00", "01:60-02:00", "00:00-24:00", "+1:00-02:00"] {
+        for text in [
+            "",
+            "1:00-2:00",
+            "01:00",
+            "01:00-01:00",
+            "25:00-26:00",
+            "01:60-02:00",
+            "00:00-24:00",
+            "+1:00-02:00",
+        ] {
             assert_eq!(Hours::parse(text), None, "{text}");
         }
         assert_eq!(minute_of_day(parse_instant("2026-08-21T16:30:59Z").unwrap()), 990);

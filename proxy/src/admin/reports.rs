@@ -31,6 +31,8 @@ pub(super) struct RecordsQuery {
     to: Option<String>,
     tz: Option<String>,
     format: Option<String>,
+    /// Whether JSON Lines also tell the disjoint token classes.
+    classes: Option<bool>,
 }
 
 /// `GET /api/v1/usage`
@@ -80,6 +82,9 @@ pub(super) async fn records(
         Err(detail) => return problem(StatusCode::BAD_REQUEST, &detail),
     };
     let (kind, format) = match query.format.as_deref().unwrap_or("jsonl") {
+        "jsonl" if query.classes == Some(true) => {
+            ("application/x-ndjson", report::RecordsAs::JsonlWithClasses)
+        }
         "jsonl" => ("application/x-ndjson", report::RecordsAs::Jsonl),
         "csv" => ("text/csv; charset=utf-8", report::RecordsAs::Csv),
         other => {

@@ -9,6 +9,7 @@
 mod check;
 mod client;
 mod export;
+mod price;
 mod serve;
 mod source;
 mod usage;
@@ -33,6 +34,9 @@ enum Command {
     Check(CheckArgs),
     /// Show what each team and workload used and what it cost.
     Usage(UsageArgs),
+    /// Show, compare and import prices, and price past usage anew.
+    #[command(subcommand)]
+    Price(price::PriceCommand),
     /// Write records to a file or to standard output.
     #[command(subcommand)]
     Export(ExportCommand),
@@ -98,6 +102,9 @@ pub(crate) struct UsageArgs {
     /// model_requested, route, api, tier, outcome, source, hour, day, month.
     #[arg(long, default_value = "team,workload")]
     by: String,
+    /// Show how many records have which anomaly, by provider.
+    #[arg(long, conflicts_with = "by")]
+    anomalies: bool,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     format: TableFormat,
@@ -165,6 +172,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(args),
         Command::Usage(args) => usage::run(args),
+        Command::Price(command) => price::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
     };
     match result {

@@ -160,9 +160,18 @@ pub(super) fn load_config(file: Option<&Path>, overrides: Overrides) -> Result<C
 pub(super) fn load_prices(config: &Config) -> anyhow::Result<PriceBook> {
     let book = PriceBook::builtin().context("the built-in price book is damaged: this is a defect")?;
     let Some(path) = &config.prices.overlay else { return Ok(book) };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read prices.overlay {}", path.display()))?;
-    let file = config::overlay_file(&text)
-        .map_err(|problem| anyhow::anyhow!("prices.overlay {}: {problem}", path.display()))?;
-    book.with_overlay(&file).with_context(|| format!("prices.overlay {}", path.display()))
+    overlaid(&book, path, config.prices.overlay_format)
+        .with_context(|| format!("prices.overlay {}", path.display()))
+}
+
+/// `book` with the overlay in the file at `path`.
+pub(super) fn overlaid(
+    book: &PriceBook,
+    path: &Path,
+    format: config::OverlayFormat,
+) -> anyhow::Result<PriceBook> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let source = path.file_stem().map_or_else(|| "overlay".into(), |stem| stem.to_string_lossy());
+    let read = config::read_overlay(&text, format, &source)?;
+    Ok(book.with_overlay(read.file())?)
 }

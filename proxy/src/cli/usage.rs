@@ -19,6 +19,9 @@ pub(super) fn run(args: &UsageArgs) -> anyhow::Result<ExitCode> {
     let document = ask(args)?;
     let mut out = std::io::stdout().lock();
     match args.format {
+        TableFormat::Table | TableFormat::Csv if args.anomalies => {
+            write_anomalies(&document, args.format, &mut out)?;
+        }
         TableFormat::Json => writeln!(out, "{document:#}")?,
         TableFormat::Csv => write_csv(&document, &mut out)?,
         TableFormat::Table => write_table(&document, &mut out)?,
@@ -30,12 +33,13 @@ fn ask(args: &UsageArgs) -> anyhow::Result<Value> {
     let read = &args.read;
     let now = SystemClock.now();
     let period = period::parse(read.from.as_deref(), read.to.as_deref(), &read.tz, now)?;
-    let by = report::parse_by(&args.by)?;
+    let keys = if args.anomalies { "provider" } else { &*args.by };
+    let by = report::parse_by(keys)?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&tasks::runtime()?, async {
         match source::find(read).await? {
             Source::Running(client) => {
-                let by = utf8_percent_encode(&args.by, NON_ALPHANUMERIC);
+                let by = utf8_percent_encode(keys, NON_ALPHANUMERIC);
                 let path = format!("/api/v1/usage?by={by}{}", period_query(read));
                 let mut body = Vec::new();
                 client.get(&path, &mut body).await?;
@@ -134,6 +138,35 @@ fn write_table(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
         share("priced"),
         text(document.get("as_of"))
     )?;
+    Ok(())
+}
+
+/// Provider, anomaly and how many records have it; a record may have several.
+fn write_anomalies(document: &Value, format: TableFormat, out: &mut dyn Write) -> anyhow::Result<()> {
+    let titles = ["provider", "anomaly", "records", "of"];
+    let found = rows(document).flat_map(|row| {
+        let anomalies = row.get("anomalies").and_then(Value::as_object);
+        anomalies.into_iter().flatten().map(move |(kind, count)| {
+            [text(row.get("provider")), kind.clone(), text(Some(count)), text(row.get("requests"))]
+        })
+    });
+    if format == TableFormat::Csv {
+        let mut csv = csv::Writer::from_writer(out);
+        csv.write_record(titles)?;
+        for cells in found {
+            csv.write_record(cells.map(harmless))?;
+        }
+        csv.flush()?;
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(titles);
+    for [provider, kind, records, of] in found {
+        let number = |text: &str| Cell::new(grouped(text)).set_alignment(CellAlignment::Right);
+        table.add_row([Cell::new(provider), Cell::new(kind), number(&records), number(&of)]);
+    }
+    writeln!(out, "{table}")?;
     Ok(())
 }
 

@@ -400,7 +400,8 @@ impl Loader<'_> {
         let book = self.get(&s::PRICES_BOOK).value;
         let overlay = self.get(&s::PRICES_OVERLAY);
         self.readable(&overlay, s::PRICES_OVERLAY.path);
-        Prices { book, overlay: overlay.value }
+        let overlay_format = self.get(&s::PRICES_OVERLAY_FORMAT).value;
+        Prices { book, overlay: overlay.value, overlay_format }
     }
 
     fn server(&mut self) -> Server {

@@ -28,7 +28,7 @@ mod yaml;
 
 pub use error::{ConfigError, ConfigErrors, Origin, Shown};
 pub use load::{Overrides, Sources};
-pub use overlay::{OverlayFileError, overlay_file};
+pub use overlay::{OverlayFileError, ReadOverlay, overlay_file, read_overlay};
 pub use providers::CREDENTIAL_HEADERS;
 pub use reference::{json_schema, reference_page};
 pub use routes::{Auth, Dialect, Inject, Matched, NoRoute, Route, RouteTable, RouteTimeouts, is_canonical};
@@ -115,6 +115,20 @@ choices! {
     pub PriceBook {
         /// The one in the program.
         BuiltIn = "builtin",
+    }
+}
+
+choices! {
+    /// How the file of `prices.overlay` is written.
+    pub OverlayFormat {
+        /// As its content says.
+        Auto = "auto",
+        /// Our own rows.
+        Bursar = "bursar",
+        /// LiteLLM's `model_prices_and_context_window.json`.
+        LiteLlm = "litellm",
+        /// The `api.json` of models.dev.
+        ModelsDev = "models.dev",
     }
 }
 
@@ -255,6 +269,8 @@ pub struct Prices {
     pub book: PriceBook,
     /// A file with rows that come before the book's. It existed when the configuration was read.
     pub overlay: Option<PathBuf>,
+    /// How the overlay file is written.
+    pub overlay_format: OverlayFormat,
 }
 
 /// Limits of the listener.

@@ -1,18 +1,63 @@
-//! The price overlay: YAML (or JSON, which is YAML) into the shape that the price book takes.
+//! The price overlay: YAML (or JSON, which is YAML) into the shape that the price book takes, or the
+//! price file of another tool.
 //!
 //! Invariants
 //! - Scalars reach the price book as the text that was written, so a price is exact.
 //!
 //! Not here: what the rows mean (`policies::price::overlay`).
 
+use super::OverlayFormat;
 use super::yaml::{self, Content, Node};
 use bursar_policies::price::OverlayFile;
+use bursar_policies::price::overlay::import::{self, ImportFormat, Imported};
 use serde_json::{Map, Value};
 
 /// Why a text is no overlay file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OverlayFileError(String);
+
+/// An overlay file that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadOverlay {
+    /// Rows of our own.
+    Own(OverlayFile),
+    /// Another tool's prices.
+    Imported(ImportFormat, Imported),
+}
+
+impl ReadOverlay {
+    /// The rows.
+    #[must_use]
+    pub fn file(&self) -> &OverlayFile {
+        match self {
+            Self::Own(file) => file,
+            Self::Imported(_, imported) => &imported.file,
+        }
+    }
+}
+
+/// Reads an overlay in any of the formats; `source` names it where the file does not.
+///
+/// # Errors
+/// Names everything in another tool's file that cannot be read, or the first thing in one of ours.
+pub fn read_overlay(
+    text: &str,
+    format: OverlayFormat,
+    source: &str,
+) -> Result<ReadOverlay, OverlayFileError> {
+    let format = match format {
+        OverlayFormat::Auto => ImportFormat::detect(text),
+        OverlayFormat::Bursar => None,
+        OverlayFormat::LiteLlm => Some(ImportFormat::LiteLlm),
+        OverlayFormat::ModelsDev => Some(ImportFormat::ModelsDev),
+    };
+    let Some(format) = format else { return overlay_file(text).map(ReadOverlay::Own) };
+    match import::import(text, format, source) {
+        Ok(imported) => Ok(ReadOverlay::Imported(format, imported)),
+        Err(errors) => Err(OverlayFileError(errors.to_string())),
+    }
+}
 
 /// Reads an overlay file.
 ///
@@ -53,6 +98,21 @@ mod tests {
         let row = &file.rows[0];
         assert_eq!((row.provider.as_str(), row.model.as_str()), ("openai", "gpt-4o"));
         assert_eq!(format!("{:?}", row.per_million["output"]), "Decimal(\"8.000001\")");
+    }
+
+    #[test]
+    fn other_tools_files_are_told_by_their_content_or_by_name() {
+        let litellm = r#"{"gpt-x": {"litellm_provider": "openai", "input_cost_per_token": 1e-07}}"#;
+        let read = |text, format| read_overlay(text, format, "mine").unwrap();
+        let imported = read(litellm, OverlayFormat::Auto);
+        assert!(matches!(imported, ReadOverlay::Imported(ImportFormat::LiteLlm, _)));
+        assert_eq!(imported.file().source.as_deref(), Some("mine"));
+        assert_eq!(read(litellm, OverlayFormat::LiteLlm), imported);
+        // What an import makes is an overlay of our own again.
+        let text = import::render(imported.file());
+        assert_eq!(read(&text, OverlayFormat::Auto), ReadOverlay::Own(imported.file().clone()));
+        assert!(read_overlay(litellm, OverlayFormat::Bursar, "mine").is_err());
+        assert!(read_overlay("rows: []", OverlayFormat::ModelsDev, "mine").is_err());
     }
 
     #[test]

@@ -13,7 +13,10 @@ use super::value::{
     Forever, NotYet, NotYetList, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value,
     Workers,
 };
-use super::{AuthMode, BadTag, Durability, FailMode, LogFilter, LogFormat, PriceBook, Protocol, RequiredTag};
+use super::{
+    AuthMode, BadTag, Durability, FailMode, LogFilter, LogFormat, OverlayFormat, PriceBook, Protocol,
+    RequiredTag,
+};
 use bursar_domain::{Currency, Label, Tags};
 use http::header::HeaderName;
 use serde_json::Value as Json;
@@ -344,6 +347,9 @@ settings! {
         .because("It ships with the program, so no start depends on the network.");
     PRICES_OVERLAY: Option<PathBuf> = Setting::new("prices.overlay", PathKind::Ordinary, || None)
         .doc("File with price rows of your own, which come before those of the book.");
+    PRICES_OVERLAY_FORMAT: OverlayFormat = Setting::new("prices.overlay_format", (), || OverlayFormat::Auto)
+        .doc("How that file is written: rows of our own, LiteLLM's map, or the catalogue of models.dev.")
+        .because("The three tell themselves apart by their content.");
 
     BUDGETS: NotYetList = Setting::new("budgets", "budgets are not enforced", || NotYetList)
         .doc("Reserved for budgets.")

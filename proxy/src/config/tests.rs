@@ -87,7 +87,10 @@ fn without_any_source_every_setting_has_its_default() {
         }
     );
     assert_eq!(config.currency, Currency::USD);
-    assert_eq!(config.prices, Prices { book: PriceBook::BuiltIn, overlay: None });
+    assert_eq!(
+        config.prices,
+        Prices { book: PriceBook::BuiltIn, overlay: None, overlay_format: OverlayFormat::Auto }
+    );
     assert!((1..=4).contains(&config.server.workers));
     assert_eq!(
         config.server.timeouts,

@@ -7,8 +7,8 @@
 
 use super::super::names::{canonical_region, canonical_tier};
 use super::super::row::{
-    ANY_REGION, EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term, instant_text,
-    parse_instant,
+    ANY_REGION, EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term,
+    instant_text, parse_instant,
 };
 use super::{Decimal, OverlayError, OverlayErrors, OverlayFile, OverlayRow};
 use bursar_domain::ids::check_label;

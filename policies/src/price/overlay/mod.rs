@@ -24,6 +24,7 @@
 
 mod check;
 mod decimal;
+pub mod import;
 
 pub use decimal::Decimal;
 
