@@ -11,7 +11,8 @@
 
 use crate::codec;
 use bursar_domain::{
-    Anomaly, CostStatus, Currency, Label, Outcome, Quantity, Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
+    Anomaly, CostStatus, Currency, Label, Outcome, Quantity, Timestamp, TokenClass, Usage, UsageRecord,
+    UsageSource,
 };
 use std::collections::HashMap;
 

@@ -203,7 +203,7 @@ fn anomalies_are_counted_by_kind_from_rollups_and_from_records_alike() {
     };
     // The list cost of `plain_record(n)` is 150 + n tokens at 1,250,000.
     let records = [charge(0, 150 * 1_250_000), charge(1, 1), charge(2, 0), plain_record(3)];
-    let (_dir, ledger) = ledger_with(records.into_iter());
+    let (_dir, ledger) = ledger_with(records);
     for by in [vec![GroupKey::Provider], vec![GroupKey::Session]] {
         let report = ledger.usage(&UsageQuery { by, ..UsageQuery::default() }).unwrap();
         let totals = &report.totals;
