@@ -26,11 +26,13 @@ use std::task::{Context, Poll, Wake, Waker};
 /// Rounds after which others get their turn, however much there is to do.
 const ROUNDS_MAX: usize = 16;
 
+type Wire = Connection<TokioIo<UpstreamIo>, RequestBody>;
+
 /// See the module.
 pub(super) struct Line {
     pub(super) sender: SendRequest<RequestBody>,
     /// `None` once it has ended.
-    connection: Option<Pin<Box<Connection<TokioIo<UpstreamIo>, RequestBody>>>>,
+    connection: Option<Pin<Box<Wire>>>,
     bell: Arc<Bell>,
     waker: Waker,
 }
