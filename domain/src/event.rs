@@ -98,6 +98,8 @@ numbered!(
         TagDropped = 11 "tag_dropped",
         /// The provider charged something else than the list cost: more than 5 % apart.
         ProviderCostDiffers = 14 "provider_cost_differs",
+        /// The client left and the rest of the reply was read for its usage.
+        Drained = 16 "drained",
     }
 );
 
@@ -313,6 +315,9 @@ pub struct UsageRecord {
     pub usage: Usage,
     /// Where the counts come from.
     pub usage_source: UsageSource,
+    /// With what tokens were counted here, and the family factor of an estimate; `None` when every
+    /// count is the provider's.
+    pub counted_by: Option<Label>,
     /// Parts per model, when more than one model was involved.
     pub by_model: Vec<ModelUsage>,
     /// The provider's usage object(s) as sent, bounded; JSON text.

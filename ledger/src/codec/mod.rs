@@ -27,7 +27,9 @@ use bursar_domain::{Identity, Label, RequestId, Tags, Timestamp, UsageRecord};
 use intern::Interner;
 use serde::Serialize;
 use std::sync::Arc;
-use wire::{WireContext, WireIdentity, WireText, WireUsage, counted_flag, sink};
+use wire::{
+    WireContext, WireCountedBy, WireIdentity, WireText, WireUsage, counted_flag, has_counted_by, sink,
+};
 
 pub(crate) use wire::{code, currency};
 
@@ -147,10 +149,17 @@ impl Encoder {
         }
         let identity = self.identity(&record.identity)?;
         let wire = WireUsage::new(record, counted, self.base_micros, identity, &mut self.strings);
+        let mut rest = Vec::new();
+        if let Some(text) = &record.counted_by {
+            let wire = WireCountedBy::new(text, &mut self.strings);
+            postcard::to_extend(&wire, sink(&mut rest)).map_err(|_| EncodeError)?;
+        }
         let body = to_buffer(&wire, &mut self.body)?;
         self.records.push(RecordKind::Usage as u8);
-        postcard::to_extend(&body.len(), sink(&mut self.records)).map_err(|_| EncodeError)?;
+        let length = body.len().saturating_add(rest.len());
+        postcard::to_extend(&length, sink(&mut self.records)).map_err(|_| EncodeError)?;
         self.records.extend_from_slice(body);
+        self.records.extend_from_slice(&rest);
         self.count = self.count.saturating_add(1);
         self.ranges.get_or_insert(Ranges::EMPTY).add(record.id.bits(), record.started_at.micros());
         Ok(())
@@ -326,11 +335,20 @@ fn take_record(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
 fn decode_body(body: &[u8], context: &WireContext) -> Result<Decoded, DecodeError> {
     let (wire, rest): (WireUsage<'_>, _) = postcard::take_from_bytes(body)
         .map_err(|_| DecodeError::Malformed("a usage record cannot be read"))?;
+    let (counted_by, rest) = if has_counted_by(&wire) {
+        let (text, rest): (WireCountedBy, _) = postcard::take_from_bytes(rest)
+            .map_err(|_| DecodeError::Malformed("a usage record is too short"))?;
+        (Some(text.into_label(context)?), rest)
+    } else {
+        (None, rest)
+    };
     if !rest.is_empty() {
         return Err(DecodeError::Malformed("bytes follow a usage record"));
     }
     let counted = counted_flag(&wire);
-    Ok(Decoded { record: wire.into_record(context)?, counted })
+    let mut record = wire.into_record(context)?;
+    record.counted_by = counted_by;
+    Ok(Decoded { record, counted })
 }
 
 fn label(text: &str) -> Result<Label, DecodeError> {

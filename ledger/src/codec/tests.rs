@@ -41,6 +41,7 @@ pub(crate) fn plain_record(n: u64) -> UsageRecord {
         metering: Metering::Count,
         usage,
         usage_source: UsageSource::Provider,
+        counted_by: None,
         by_model: Vec::new(),
         usage_raw: None,
         provider_cost: None,
@@ -154,7 +155,8 @@ prop_compose! {
             any_usage(),
             prop::sample::select(UsageSource::ALL.to_vec()),
         ),
-        (parts, raw, charge, cost) in (
+        (counted_by, parts, raw, charge, cost) in (
+            some_label(),
             prop::collection::vec((some_label(), any_usage()), 0..3),
             prop::option::of("\\PC{0,30}"),
             prop::option::of((any_currency(), any_pico())),
@@ -170,7 +172,7 @@ prop_compose! {
             started_at,
             ended_at: Timestamp::from_micros(started_at.micros() + took),
             identity, route, provider, api, model_requested, model_served, tier, region, stream,
-            http_status, outcome, metering, usage, usage_source,
+            http_status, outcome, metering, usage, usage_source, counted_by,
             by_model: parts.into_iter().map(|(model, usage)| ModelUsage { model, usage }).collect(),
             usage_raw: raw.map(Arc::from),
             provider_cost: charge.map(|(currency, pico)| ProviderCost { amount: Money::from_pico(currency, pico) }),

@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 const STREAM: u8 = 1;
 const COUNTED: u8 = 2;
+/// The body goes on with [`WireCountedBy`].
+const COUNTED_BY: u8 = 4;
 const COUNTS_MAX: usize = TokenClass::ALL.len();
 /// Quantities are fewer; a new one that is one too many must not be cut off in silence.
 const _: () = assert!(Quantity::ALL.len() <= COUNTS_MAX);
@@ -59,6 +61,12 @@ pub(super) struct WireUsage<'a> {
     bytes_in: u64,
     bytes_out: u64,
     anomalies: u32,
+}
+
+/// What follows the body of a record whose tokens were counted here.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct WireCountedBy {
+    text: u32,
 }
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -127,6 +135,11 @@ pub(super) fn counted_flag(wire: &WireUsage<'_>) -> bool {
     wire.flags & COUNTED != 0
 }
 
+/// Whether a [`WireCountedBy`] follows.
+pub(super) fn has_counted_by(wire: &WireUsage<'_>) -> bool {
+    wire.flags & COUNTED_BY != 0
+}
+
 /// Lets postcard write to the end of a buffer.
 pub(super) fn sink(buffer: &mut Vec<u8>) -> impl Extend<u8> {
     Sink(buffer)
@@ -156,7 +169,9 @@ impl<'a> WireUsage<'a> {
             id: record.id.bits().to_be_bytes(),
             started: started.wrapping_sub(base_micros),
             took: record.ended_at.micros().wrapping_sub(started),
-            flags: if record.stream { STREAM } else { 0 } | if counted { COUNTED } else { 0 },
+            flags: if record.stream { STREAM } else { 0 }
+                | if counted { COUNTED } else { 0 }
+                | if record.counted_by.is_some() { COUNTED_BY } else { 0 },
             identity,
             route: number(Some(&record.route)),
             provider: number(Some(&record.provider)),
@@ -218,6 +233,7 @@ impl<'a> WireUsage<'a> {
             usage: usage(&self.tokens, &self.quantities)?,
             usage_source: UsageSource::from_number(self.usage_source)
                 .ok_or(unknown("usage source", self.usage_source))?,
+            counted_by: None,
             by_model: self
                 .by_model
                 .into_iter()
@@ -242,6 +258,18 @@ impl<'a> WireUsage<'a> {
             bytes_out: self.bytes_out,
             anomalies: Anomalies::from_bits(self.anomalies),
         })
+    }
+}
+
+// === impl WireCountedBy ===
+
+impl WireCountedBy {
+    pub(super) fn new(text: &Label, strings: &mut Interner) -> Self {
+        Self { text: strings.number_of(text.as_str().as_bytes()) }
+    }
+
+    pub(super) fn into_label(self, context: &WireContext) -> Result<Label, DecodeError> {
+        context.label(self.text)
     }
 }
 

@@ -73,6 +73,7 @@ fn header() -> Vec<String> {
     names.extend(UsageRow::NAMES.iter().map(|name| format!("usage.{name}")));
     names.extend(plain(&[
         "usage_source",
+        "counted_by",
         "by_model",
         "usage_raw",
         "provider_cost.amount",
@@ -128,6 +129,7 @@ fn cells<'a>(row: &'a Row<'_>) -> Result<Vec<Cow<'a, str>>, serde_json::Error> {
     let amount = |amount: Option<&'a String>| Cow::Borrowed(amount.map_or("", String::as_str));
     cells.extend([
         cell_text(Some(row.usage_source)),
+        cell_text(row.counted_by),
         json(&row.by_model, row.by_model.is_empty())?,
         cell_text(row.usage_raw.as_ref().map(super::row::RawUsage::text)),
         Cow::Borrowed(charge.map_or("", |charge| charge.amount.as_str())),

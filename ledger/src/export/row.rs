@@ -48,6 +48,8 @@ pub(super) struct Row<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) usage_classes: Option<ClassesRow>,
     pub(super) usage_source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) counted_by: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) by_model: Vec<ModelRow<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +103,7 @@ impl<'a> Row<'a> {
             usage: UsageRow::new(&record.usage),
             usage_classes: None,
             usage_source: record.usage_source.name(),
+            counted_by: record.counted_by.as_ref().map(AsRef::as_ref),
             by_model: record.by_model.iter().map(ModelRow::new).collect(),
             usage_raw: record.usage_raw.as_deref().map(RawUsage::new),
             provider_cost: record.provider_cost.map(ProviderCostRow::new),
