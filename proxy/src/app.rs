@@ -4,6 +4,7 @@
 
 use crate::admin::metrics::Metrics;
 use crate::config::Config;
+use crate::count::Counting;
 use crate::guard::Limits;
 use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
@@ -24,6 +25,8 @@ pub struct App {
     pub metrics: Metrics,
     /// What a request may be, as the guard wants it.
     pub guard_limits: Limits,
+    /// The threads that count tokens.
+    pub counting: Counting,
     clock: Arc<dyn Clock>,
 }
 
@@ -39,7 +42,8 @@ impl App {
             body_bytes_max: limits.body_bytes as u64,
             ..Limits::default()
         };
-        Arc::new(Self { config, ledger, prices, metrics: Metrics::new(), guard_limits, clock })
+        let counting = Counting::new(config.counting.threads, config.counting.queue_entries_max);
+        Arc::new(Self { config, ledger, prices, metrics: Metrics::new(), guard_limits, counting, clock })
     }
 
     /// Why the ledger takes no records now, if it does not.

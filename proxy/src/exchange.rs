@@ -8,19 +8,26 @@
 
 use crate::app::App;
 use crate::call::Call;
-use crate::config::{Durability, Route};
+use crate::config::{CountMode, DrainLimits, Durability, OnAbort, Route};
+use crate::count::{BLOCK_BYTES, Sample, Settlement, Watch, Work};
 use crate::upstream::RequestProgress;
+use crate::usage::text::PassedText;
 use crate::usage::{self, Api, Ending, Reading, ReplyContext, ReplyMeter};
 use bursar_domain::{
     Anomalies, Anomaly, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
     UsageSource,
 };
 use bursar_ledger::{Pricer, Receipt, Wait};
+use bytes::Bytes;
 use http::HeaderName;
 use std::cell::RefCell;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::sync::oneshot;
 
 /// An exchange that has not been settled yet.
 #[derive(Debug)]
@@ -40,6 +47,10 @@ pub struct Exchange {
     status: Option<u16>,
     upstream_request_id: Option<Label>,
     meter: Option<Box<ReplyMeter>>,
+    /// What is kept in case the tokens must be counted.
+    watch: Option<Box<Watch>>,
+    /// Whether the reply was read on without a client.
+    drained: bool,
     first_byte_at: Option<Timestamp>,
     bytes_out: u64,
     state: State,
@@ -88,6 +99,8 @@ impl Exchange {
             status: None,
             upstream_request_id: None,
             meter: None,
+            watch: None,
+            drained: false,
             first_byte_at: None,
             bytes_out: 0,
             state: State::Held,
@@ -104,6 +117,30 @@ impl Exchange {
         self.state = State::Settled;
     }
 
+    /// Keeps what is `held` of the request, in case its tokens must be counted; `is_whole` when nothing
+    /// follows.
+    pub fn watch(&mut self, held: &[Bytes], is_whole: bool, encoding: Option<&str>) {
+        if self.route.count == CountMode::Off || !Watch::knows(self.api) {
+            return;
+        }
+        if !is_whole {
+            self.request.borrow_mut().sample = Some(Box::<Sample>::default());
+        }
+        self.watch = Some(Box::new(Watch::new(self.id, self.api, held, is_whole, encoding)));
+    }
+
+    /// Whether the reply is to be read on when its client has left.
+    #[must_use]
+    pub fn drains(&self) -> bool {
+        self.route.on_abort == OnAbort::Drain && self.api.is_metered() && self.state == State::Sent
+    }
+
+    /// The client has left; what follows is read for its usage alone.
+    pub fn begin_drain(&mut self) -> DrainLimits {
+        self.drained = true;
+        self.app.config.drain
+    }
+
     /// The head of the reply is here: choose how to read the rest.
     pub fn head(&mut self, status: u16, headers: &http::HeaderMap) {
         self.status = Some(status);
@@ -115,7 +152,11 @@ impl Exchange {
             headers,
             stream_requested: self.api.is_stream() || self.request.borrow().is_stream(),
         };
-        self.meter = Some(Box::new(ReplyMeter::new(&context)));
+        let mut meter = Box::new(ReplyMeter::new(&context));
+        if status >= 400 || (self.watch.is_some() && !meter.keep_text()) {
+            self.watch = None;
+        }
+        self.meter = Some(meter);
     }
 
     /// A piece of the reply's body as the upstream sent it.
@@ -131,6 +172,17 @@ impl Exchange {
             self.anomalies.insert(Anomaly::MeteringCapped);
             self.app.metrics.meter_panics.inc();
         }
+        if self.watch.is_some() {
+            self.send_long_text();
+        }
+    }
+
+    /// Sends text that has grown long to be counted, so that little of it is held here.
+    fn send_long_text(&mut self) {
+        let (Some(watch), Some(meter)) = (&mut self.watch, &mut self.meter) else { return };
+        let Some(text) = meter.text().filter(|text| text.held() >= BLOCK_BYTES) else { return };
+        let model = self.request.borrow().facts().model;
+        watch.send(&self.app.counting, self.route.provider.as_str(), model.as_ref(), text.take());
     }
 
     /// Notes something to look at.
@@ -138,20 +190,32 @@ impl Exchange {
         self.anomalies.insert(anomaly);
     }
 
-    /// Writes the record. The receipt is only there in `sync` durability.
-    pub fn settle(&mut self, ending: Ending) -> Option<Receipt> {
+    /// Writes the record, or has it written when its tokens are counted. There is only something to
+    /// wait for in `sync` durability.
+    pub fn settle(&mut self, ending: Ending) -> Option<Settling> {
         if self.state != State::Sent {
             return None;
         }
         self.state = State::Settled;
-        let record = self.record(ending);
-        hand_over(&self.app, record)
+        let (record, work) = self.record(ending);
+        self.dispatch(record, work)
+    }
+
+    fn dispatch(&self, record: UsageRecord, work: Option<Work>) -> Option<Settling> {
+        let Some(work) = work else {
+            return hand_over(&self.app, record).map(Settling::Ledger);
+        };
+        let mut settlement = Box::new(Settlement::new(Arc::clone(&self.app), record, work));
+        let waits = self.app.config.ledger.durability == Durability::Sync;
+        let receipt = waits.then(|| settlement.receipt());
+        self.app.counting.settle(settlement);
+        receipt.map(Settling::Counting)
     }
 
     /// Writes the record of a reply that is here whole and tells its figures.
-    pub fn settle_with_figures(&mut self) -> (Option<Receipt>, Figures) {
+    pub fn settle_with_figures(&mut self) -> (Option<Settling>, Figures) {
         self.state = State::Settled;
-        let mut record = self.record(Ending::Complete);
+        let (mut record, work) = self.record(Ending::Complete);
         let cost = self.app.prices.price(&record);
         let figures = Figures {
             input: record.usage.input_total(),
@@ -159,14 +223,24 @@ impl Exchange {
             source: record.usage_source,
             cost: cost.clone(),
         };
-        if record.metering == Metering::Count {
+        if record.metering == Metering::Count && work.is_none() {
             // Whether any other counts, and so has a cost of its own, the ledger decides.
             record.cost = Some(cost);
         }
-        (hand_over(&self.app, record), figures)
+        (self.dispatch(record, work), figures)
     }
 
-    fn record(&mut self, ending: Ending) -> UsageRecord {
+    /// The record, and what there is to count where its usage is not told.
+    fn record(&mut self, ending: Ending) -> (UsageRecord, Option<Work>) {
+        let text = self.meter.as_mut().and_then(|meter| meter.text()).map(PassedText::take);
+        let record = self.read_record(ending);
+        let text = text.unwrap_or_default();
+        let watch = self.watch.take().filter(|watch| is_uncounted(&record, watch, &text));
+        let work = watch.map(|watch| watch.finish(text, self.request.borrow_mut().sample.take()));
+        (record, work)
+    }
+
+    fn read_record(&mut self, ending: Ending) -> UsageRecord {
         let request = self.request.borrow();
         let mut facts = request.facts();
         facts.stream |= self.api.is_stream();
@@ -179,6 +253,11 @@ impl Exchange {
             .unwrap_or_else(|| unread(ending, self.status));
         let mut anomalies = self.anomalies;
         anomalies.extend(reading.anomalies);
+        let mut outcome = reading.outcome;
+        if self.drained {
+            anomalies.insert(Anomaly::Drained);
+            outcome = Outcome::Aborted;
+        }
         // A body that was read to its end and is no JSON; calls that have none are no news.
         let has_body = request.bytes() > 0
             || !matches!(self.api, Api::ResponsesGet | Api::ChatStoreGet | Api::InteractionsGet);
@@ -201,7 +280,7 @@ impl Exchange {
             // What came; what was asked for only where nothing came.
             stream: if self.status.is_some() { reading.stream } else { facts.stream },
             http_status: self.status,
-            outcome: reading.outcome,
+            outcome,
             metering: reading.metering,
             usage: reading.usage,
             usage_source: reading.usage_source,
@@ -240,6 +319,46 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.settle(Ending::ClientAbort);
         self.app.metrics.in_flight.dec();
+    }
+}
+
+/// What to wait for before the end of a reply is told.
+#[derive(Debug)]
+pub enum Settling {
+    /// The ledger's answer.
+    Ledger(Receipt),
+    /// The count, and then the ledger's answer.
+    Counting(oneshot::Receiver<Receipt>),
+}
+
+impl Future for Settling {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                // What became of the record is counted by the ledger; here only the wait matters.
+                Self::Ledger(receipt) => return Pin::new(receipt).poll(cx).map(|_| ()),
+                Self::Counting(receipt) => match ready!(Pin::new(receipt).poll(cx)) {
+                    Ok(receipt) => *self = Self::Ledger(receipt),
+                    Err(_) => return Poll::Ready(()),
+                },
+            }
+        }
+    }
+}
+
+/// Whether the tokens of `record` count and are not, or not finally, told.
+fn is_uncounted(record: &UsageRecord, watch: &Watch, text: &PassedText) -> bool {
+    let is_open = matches!(record.usage_source, UsageSource::Absent | UsageSource::ProviderPartial);
+    if record.metering != Metering::Count || !is_open {
+        return false;
+    }
+    match record.outcome {
+        Outcome::Ok | Outcome::Aborted | Outcome::Incomplete => true,
+        // A stream that failed before it said anything: nobody knows what is charged.
+        Outcome::ErrorMidstream => watch.has_sent() || !text.is_empty(),
+        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@ pub mod app;
 mod call;
 pub mod cli;
 pub mod config;
+pub mod count;
 mod exchange;
 mod failure;
 pub mod guard;

@@ -7,13 +7,13 @@
 //!
 //! Not here: what the bytes mean (`usage`), who gets the record (`exchange`).
 
-use crate::exchange::{Exchange, Figures};
+use crate::exchange::{Exchange, Figures, Settling};
 use crate::http::{BoxError, Frame};
 use crate::idle_timer::IdleTimer;
+use crate::tasks;
 use crate::tunnel::Tunnel;
 use crate::upstream::Lease;
 use crate::usage::{Ending, HideUsage};
-use bursar_ledger::Receipt;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, SizeHint};
@@ -30,7 +30,7 @@ pub enum ReplyBody {
     /// Our own short reply.
     Full(Option<Bytes>),
     /// The upstream's reply.
-    Relay(Box<Relay>),
+    Relay(Relayed),
     /// No body: what follows the head is no HTTP.
     Tunnel(Box<Tunnel>),
 }
@@ -41,7 +41,17 @@ impl ReplyBody {
     pub fn full(bytes: Bytes) -> Self {
         Self::Full(Some(bytes).filter(|b| !b.is_empty()))
     }
+
+    /// The upstream's reply.
+    #[must_use]
+    pub fn relay(relay: Box<Relay>) -> Self {
+        Self::Relay(Relayed(Some(relay)))
+    }
 }
+
+/// A relay as its client holds it: dropped before its end, it has lost the client.
+#[derive(Debug)]
+pub struct Relayed(Option<Box<Relay>>);
 
 /// An upstream's body being relayed.
 #[derive(Debug)]
@@ -64,7 +74,7 @@ enum End {
     /// The upstream may still send.
     Open,
     /// Settled; waiting for the ledger's receipt before the last frames go out.
-    Receipt(Receipt),
+    Receipt(Settling),
     /// Nothing more to wait for; `ready` may hold last frames, and then there may be trailers.
     Done,
     /// The upstream broke; `ready` may hold last frames.
@@ -222,8 +232,7 @@ impl Relay {
             match &mut self.end {
                 End::Open => {}
                 End::Receipt(receipt) => {
-                    // What became of the record is counted by the ledger; here only the wait matters.
-                    let _ = std::task::ready!(Pin::new(receipt).poll(cx));
+                    std::task::ready!(Pin::new(receipt).poll(cx));
                     self.end = End::Done;
                     continue;
                 }
@@ -294,6 +303,54 @@ impl Relay {
     }
 }
 
+impl Relay {
+    /// Whether the upstream still sends and is to be heard out without a client.
+    fn is_to_drain(&self) -> bool {
+        matches!(self.end, End::Open) && self.exchange.drains()
+    }
+
+    /// Reads on for the usage alone, within the configured bounds.
+    async fn drain(mut self: Box<Self>) {
+        let limits = self.exchange.begin_drain();
+        self.ready.clear();
+        self.hide = None;
+        let mut room = limits.bytes;
+        // What is not over in time is settled as it is, when the exchange is dropped.
+        drop(tokio::time::timeout(limits.time, poll_fn(|cx| self.poll_drain(cx, &mut room))).await);
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, room: &mut u64) -> Poll<()> {
+        loop {
+            match std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                None => {
+                    self.finish();
+                    return Poll::Ready(());
+                }
+                Some(Err(error)) => {
+                    self.fail(error.into());
+                    return Poll::Ready(());
+                }
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.exchange.body(&data);
+                    *room = room.saturating_sub(data.len() as u64);
+                    if *room == 0 {
+                        return Poll::Ready(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Relayed {
+    fn drop(&mut self) {
+        if let Some(relay) = self.0.take_if(|relay| relay.is_to_drain()) {
+            tasks::start(relay.drain());
+        }
+    }
+}
+
 fn silent(silent_for: Duration) -> BoxError {
     format!("the upstream sent nothing for {silent_for:?}").into()
 }
@@ -305,7 +362,9 @@ impl Body for ReplyBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BoxError>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Self::Relay(relay) => relay.poll_inner(cx),
+            Self::Relay(Relayed(relay)) => {
+                relay.as_mut().map_or(Poll::Ready(None), |relay| relay.poll_inner(cx))
+            }
             Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -313,8 +372,8 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.is_none(),
-            Self::Tunnel(_) => true,
-            Self::Relay(relay) => match relay.end {
+            Self::Tunnel(_) | Self::Relay(Relayed(None)) => true,
+            Self::Relay(Relayed(Some(relay))) => match relay.end {
                 End::Done => relay.ready.is_empty() && relay.trailers.is_none(),
                 End::Over => true,
                 End::Open | End::Receipt(_) | End::Breaking(_) | End::Broken(_) => false,
@@ -325,7 +384,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Relay(relay) => relay.size,
+            Self::Relay(Relayed(relay)) => relay.as_ref().map_or_else(SizeHint::default, |relay| relay.size),
             Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

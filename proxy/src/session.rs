@@ -190,6 +190,7 @@ impl Session {
             metering: reading.metering,
             usage: reading.usage,
             usage_source: reading.usage_source,
+            counted_by: None,
             by_model: reading.by_model,
             usage_raw: reading.usage_raw,
             provider_cost: reading.provider_cost,

@@ -39,6 +39,14 @@ where
     })
 }
 
+/// Starts a named thread without a runtime.
+pub fn plain_thread(
+    name: String,
+    main: impl FnOnce() + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(main)
+}
+
 /// A single-threaded runtime with timers and sockets.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()

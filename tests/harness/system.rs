@@ -203,6 +203,7 @@ impl System {
         // Tasks of HTTP/2 streams and of upstream connections end when they see that nobody is left.
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(provider.unscripted(), 0, "the provider was asked more often than scripted");
+        app.counting.finish();
         app.ledger.clone().close().unwrap();
         drop(app);
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -45,11 +45,8 @@ fn short(piece: &[u8], vocabulary: &Vocabulary) -> u64 {
         parts -= 1;
         let start = |part: usize| starts.get(part).copied().map_or(usize::MAX, usize::from);
         for part in [at.checked_sub(1), Some(at)].into_iter().flatten() {
-            let rank = if part + 2 <= parts {
-                pair(piece, start(part), start(part + 2), vocabulary)
-            } else {
-                NONE
-            };
+            let rank =
+                if part + 2 <= parts { pair(piece, start(part), start(part + 2), vocabulary) } else { NONE };
             if let Some(slot) = ranks.get_mut(part) {
                 *slot = rank;
             }
@@ -84,11 +81,8 @@ impl Parts<'_> {
             NONE => NONE,
             next => self.next(next),
         };
-        let rank = if end == NONE {
-            NONE
-        } else {
-            pair(self.piece, at as usize, end as usize, self.vocabulary)
-        };
+        let rank =
+            if end == NONE { NONE } else { pair(self.piece, at as usize, end as usize, self.vocabulary) };
         if let Some(slot) = self.ranks.get_mut(at as usize) {
             *slot = rank;
         }

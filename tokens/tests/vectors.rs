@@ -108,10 +108,56 @@ fn the_corpus_is_counted_as_the_reference_does() {
 /// Pieces whose joints are where rules differ.
 fn pieces() -> impl Strategy<Value = String> {
     let joints: &'static [&'static str] = &[
-        "'s", "'S", "'ſ", "'re", "'LL", "'d", "'", "’", " ", "  ", "\n", "\r\n", "\t", "\u{a0}", "\u{3000}",
-        "\u{85}", "\u{2028}", "the", " token", "ABC", "aB", "Ab", "é", "ſ", "K", "ǅ", "ʰ", "中", "の", "ก",
-        "ा", "\u{301}", "\u{200d}", "👩", "😀", "1", "22", "333", "4444", "²", "٣", "Ⅷ", "/", "//", "...", "{\"",
-        "_", "-", "\0", "<|endoftext|>",
+        "'s",
+        "'S",
+        "'ſ",
+        "'re",
+        "'LL",
+        "'d",
+        "'",
+        "’",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{85}",
+        "\u{2028}",
+        "the",
+        " token",
+        "ABC",
+        "aB",
+        "Ab",
+        "é",
+        "ſ",
+        "K",
+        "ǅ",
+        "ʰ",
+        "中",
+        "の",
+        "ก",
+        "ा",
+        "\u{301}",
+        "\u{200d}",
+        "👩",
+        "😀",
+        "1",
+        "22",
+        "333",
+        "4444",
+        "²",
+        "٣",
+        "Ⅷ",
+        "/",
+        "//",
+        "...",
+        "{\"",
+        "_",
+        "-",
+        "\0",
+        "<|endoftext|>",
     ];
     let piece = prop_oneof![
         8 => prop::sample::select(joints).prop_map(str::to_owned),
@@ -201,7 +247,8 @@ fn a_word_without_end_is_held_up_to_the_limit_and_its_figure_says_so() {
 fn the_bound_of_a_long_text_is_over_its_count_and_not_far() {
     let tokenizer = Encoding::O200kBase.tokenizer().unwrap();
     let prose = "The writer prices the record, appends a group of records and syncs it. ".repeat(2_000);
-    let code = "    if let Some(frame) = self.frames.get_mut(self.depth) { frame.items += 1; }\n".repeat(2_000);
+    let code =
+        "    if let Some(frame) = self.frames.get_mut(self.depth) { frame.items += 1; }\n".repeat(2_000);
     let numbers: String = (0..30_000).map(|n| format!("{},", n * 7_919)).collect();
     for text in [&prose, &code, &numbers, &format!("{prose}{numbers}")] {
         let (bound, whole) = (tokenizer.upper_bound(text), tokenizer.count(text));
@@ -218,7 +265,8 @@ fn a_rough_estimate_is_within_a_third_for_ordinary_text() {
         wishes: money is right, traffic keeps flowing, a stranger can read the code.";
     let code = "fn settle(&mut self, ending: Ending) -> Option<Receipt> {\n    if self.state != State::Sent \
         {\n        return None;\n    }\n    self.state = State::Settled;\n}\n";
-    let json = "{\"model\":\"gpt-4o\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello there\"}],\"n\":1}";
+    let json =
+        "{\"model\":\"gpt-4o\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello there\"}],\"n\":1}";
     let german = "Der Schreiber bewertet den Eintrag, hängt ihn an das Journal und wartet auf die Platte.";
     let chinese = "记账员为每条记录定价，将其追加到日志中，然后等待磁盘。";
     for text in [prose, code, json, german, chinese] {

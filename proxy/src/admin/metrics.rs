@@ -25,6 +25,8 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Defects in a scanner that were caught.
     pub meter_panics: Counter,
+    /// Exchanges whose tokens were estimated roughly because the queue for counting was full.
+    pub counts_shed: Counter,
     /// Requests refused before they reached an upstream.
     pub refused: Counter,
     requests: Family<RequestLabels, Counter>,
@@ -85,6 +87,7 @@ impl Metrics {
             connections_refused: Counter::default(),
             meter_panics: Counter::default(),
             refused: Counter::default(),
+            counts_shed: Counter::default(),
             requests: Family::default(),
             tokens: [Counter::default(), Counter::default()],
             sources: UsageSource::ALL.iter().map(|_| Counter::default()).collect(),
@@ -110,6 +113,11 @@ impl Metrics {
         r.register("usage_source", "Settled exchanges by where their token counts come from", sources);
         r.register("anomalies", "Exchanges that someone should look at, by kind", self.anomalies.clone());
         r.register("requests_in_flight", "Exchanges under way", self.in_flight.clone());
+        r.register(
+            "counts_shed",
+            "Exchanges whose tokens were estimated roughly because the queue for counting was full",
+            self.counts_shed.clone(),
+        );
         r.register(
             "requests_refused",
             "Requests refused before they reached an upstream",

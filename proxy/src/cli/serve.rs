@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - What cannot work is said before anything listens.
-//! - At the end: listeners, exchanges, ledger, in this order, so nothing is settled after the ledger.
+//! - At the end: listeners, exchanges, counts, ledger, in this order, so nothing is settled after the ledger.
 
 use super::ServeArgs;
 use crate::admin;
@@ -65,6 +65,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     if admin.join().is_err() {
         tracing::error!("the admin API ended in a panic");
     }
+    app.counting.finish();
     app.ledger
         .clone()
         .close()

@@ -18,8 +18,8 @@ use super::settings::{self as s, Applies, Described, Setting};
 use super::suggest::nearest;
 use super::value::{Value, Workers, node_from_text};
 use super::{
-    Admin, Config, Effective, Identify, Ledger, Prices, Server, ServerLimits, ServerTimeouts, Telemetry,
-    UpstreamPool, yaml,
+    Admin, Config, Counting, DrainLimits, Effective, Identify, Ledger, Prices, Server, ServerLimits,
+    ServerTimeouts, Telemetry, UpstreamPool, yaml,
 };
 use routes::RouteAt;
 use std::fmt;
@@ -107,6 +107,8 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         prices: loader.prices(),
         server: loader.server(),
         upstream: loader.upstream_pool(),
+        counting: loader.counting(),
+        drain: loader.drain_limits(),
         telemetry: loader.telemetry(),
         routes: loader.routes(listen),
         file: loader.file.take(),
@@ -446,6 +448,20 @@ impl Loader<'_> {
             pool_idle: self.get(&s::UPSTREAM_POOL_IDLE).value,
             pool_max_idle_per_host: count(self.get(&s::UPSTREAM_POOL_MAX_IDLE_PER_HOST).value),
             ca_file: ca_file.value,
+        }
+    }
+
+    fn counting(&mut self) -> Counting {
+        Counting {
+            threads: count(self.get(&s::COUNTING_THREADS).value),
+            queue_entries_max: count(self.get(&s::COUNTING_QUEUE_ENTRIES_MAX).value),
+        }
+    }
+
+    fn drain_limits(&mut self) -> DrainLimits {
+        DrainLimits {
+            time: self.get(&s::ABORT_DRAIN_TIME).value,
+            bytes: self.get(&s::ABORT_DRAIN_BYTES).value.0 as u64,
         }
     }
 

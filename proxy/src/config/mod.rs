@@ -99,6 +99,26 @@ choices! {
 }
 
 choices! {
+    /// Whether tokens are counted where the provider tells none.
+    pub CountMode {
+        /// They are.
+        Auto = "auto",
+        /// They stay unknown.
+        Off = "off",
+    }
+}
+
+choices! {
+    /// What happens to a reply whose client has left.
+    pub OnAbort {
+        /// The upstream is stopped.
+        Cut = "cut",
+        /// It is read on for its usage, within bounds.
+        Drain = "drain",
+    }
+}
+
+choices! {
     /// How log lines look.
     pub LogFormat {
         /// Pretty on a terminal, JSON elsewhere.
@@ -205,6 +225,10 @@ pub struct Config {
     pub server: Server,
     /// Connections to upstreams.
     pub upstream: UpstreamPool,
+    /// The threads that count tokens.
+    pub counting: Counting,
+    /// How long a reply without a client is read on.
+    pub drain: DrainLimits,
     /// Logs and metrics.
     pub telemetry: Telemetry,
     /// What is allowed but deserves a look. To be logged at start and printed by `check`.
@@ -325,6 +349,24 @@ pub struct UpstreamPool {
     pub pool_max_idle_per_host: usize,
     /// PEM file with further certificate authorities. It was readable when the configuration was.
     pub ca_file: Option<PathBuf>,
+}
+
+/// The threads that count tokens where the provider tells none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counting {
+    /// Threads, at least one.
+    pub threads: usize,
+    /// Texts that wait for each of them.
+    pub queue_entries_max: usize,
+}
+
+/// How far a reply is read on for its usage when its client has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainLimits {
+    /// Longest time.
+    pub time: Duration,
+    /// Most bytes.
+    pub bytes: u64,
 }
 
 /// Headers that are added to replies.

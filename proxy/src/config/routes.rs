@@ -11,7 +11,7 @@
 //! Not here: reading routes from a file (`load`), forwarding.
 
 use super::providers::{BUILT_IN, BuiltIn, Strip, find};
-use super::{Protocol, ResponseHeaders};
+use super::{CountMode, OnAbort, Protocol, ResponseHeaders};
 use bursar_domain::Label;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
@@ -91,6 +91,10 @@ pub struct Route {
     pub timeouts: RouteTimeouts,
     /// Headers added to replies.
     pub response_headers: ResponseHeaders,
+    /// Whether tokens are counted where the provider tells none.
+    pub count: CountMode,
+    /// What happens to a reply whose client has left.
+    pub on_abort: OnAbort,
     pub(super) pattern: Pattern,
     pub(super) upstream: Upstream,
 }
@@ -572,6 +576,8 @@ impl fmt::Display for Upstream {
 pub(super) struct RouteDefaults {
     pub(super) timeouts: RouteTimeouts,
     pub(super) response_headers: ResponseHeaders,
+    pub(super) count: CountMode,
+    pub(super) on_abort: OnAbort,
 }
 
 /// All built-in routes.
@@ -591,6 +597,8 @@ fn build(built_in: &BuiltIn, defaults: RouteDefaults) -> Option<Route> {
         protocol: Protocol::Auto,
         timeouts: defaults.timeouts,
         response_headers: defaults.response_headers,
+        count: defaults.count,
+        on_abort: defaults.on_abort,
         pattern: Pattern::built_in(built_in),
         upstream: Upstream::built_in(built_in.upstream)?,
     })

@@ -14,8 +14,8 @@ use super::value::{
     Workers,
 };
 use super::{
-    AuthMode, BadTag, Durability, FailMode, LogFilter, LogFormat, OverlayFormat, PriceBook, Protocol,
-    RequiredTag,
+    AuthMode, BadTag, CountMode, Durability, FailMode, LogFilter, LogFormat, OnAbort, OverlayFormat,
+    PriceBook, Protocol, RequiredTag,
 };
 use bursar_domain::{Currency, Label, Tags};
 use http::header::HeaderName;
@@ -319,6 +319,12 @@ settings! {
     ROUTE_PROTOCOL: Protocol = Setting::new("routes[].protocol", (), || Protocol::Auto)
         .doc("HTTP version towards the upstream. `auto` negotiates over TLS and is HTTP/1.1 otherwise.")
         .because("It works everywhere.");
+    ROUTE_COUNT: Option<CountMode> = Setting::new("routes[].count", (), || None)
+        .default_words("`counting.mode`")
+        .doc("Whether tokens are counted where the provider tells none.");
+    ROUTE_ON_ABORT: Option<OnAbort> = Setting::new("routes[].on_abort", (), || None)
+        .default_words("`abort.action`")
+        .doc("What happens to a reply whose client has left.");
     ROUTE_TIMEOUTS_CONNECT: Option<Duration> = Setting::new("routes[].timeouts.connect", PATIENCE, || None)
         .default_words("`upstream.connect`")
         .doc("Longest wait for a connection, TLS included.");
@@ -416,6 +422,31 @@ settings! {
         .because("Covers a burst without holding sockets for ever.");
     UPSTREAM_CA_FILE: Option<PathBuf> = Setting::new("upstream.ca_file", PathKind::Ordinary, || None)
         .doc("PEM file with certificate authorities to trust beside the system's.");
+
+    COUNTING_MODE: CountMode = Setting::new("counting.mode", (), || CountMode::Auto)
+        .doc("What happens when a reply tells no usage: a stream without it, a cut, a server of your own. \
+              `auto`: tokens are counted from the text that passed, and marked `tokenizer` or `estimate`. \
+              `off`: they stay unknown.")
+        .because("A marked estimate is nearer to the bill than nothing.");
+    COUNTING_THREADS: u32 = Setting::new("counting.threads", counts(1, 16), || 1)
+        .doc("Threads that count. They start when there is something to count.")
+        .because("One counts several megabytes of text in a second.")
+        .at_restart();
+    COUNTING_QUEUE_ENTRIES_MAX: u32 = Setting::new("counting.queue_entries_max", counts(1, 1_000_000), || 1_024)
+        .doc("Most texts that wait for each of those threads. When more come, tokens are estimated roughly.")
+        .because("Bounds memory; a figure is late by at most some seconds.")
+        .at_restart();
+    ABORT_ACTION: OnAbort = Setting::new("abort.action", (), || OnAbort::Cut)
+        .doc("What happens to a reply whose client has left. `cut`: the upstream is stopped and what passed is \
+              counted. `drain`: the reply is read on until it tells its usage, within the bounds below; the \
+              record is marked `drained`.")
+        .because("Most providers stop generating, and charging, when nobody listens.");
+    ABORT_DRAIN_TIME: Duration = Setting::new("abort.drain_time", from_millis(100, HOUR), || Duration::from_secs(30))
+        .doc("Longest time that a reply without a client is read on.")
+        .because("Most answers end within it; one that does not is counted.");
+    ABORT_DRAIN_BYTES: Size = Setting::new("abort.drain_bytes", sizes(KIB, 1 << 30), || Size(4 * MIB))
+        .doc("Most bytes of a reply that are read on without a client.")
+        .because("A long answer in small events; not a file.");
 
     TELEMETRY_PROMETHEUS: bool = Setting::new("telemetry.prometheus", (), || true)
         .doc("Whether `/metrics` is served on the admin listener.")

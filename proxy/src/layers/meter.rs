@@ -39,8 +39,7 @@ const COST_REPLY_BYTES_MAX: u64 = 1024 * 1024;
 pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result<Response, Failure> {
     let limit = app.guard_limits.body_bytes_max;
     let reads = call.api != Api::Unmetered;
-    let encoding = call.head.headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
-    let scan = RequestScan::new(encoding);
+    let scan = RequestScan::new(encoding_of(&call.head.headers));
     let progress = Rc::new(RefCell::new(RequestProgress::new(scan, reads)));
     let mut exchange = Exchange::new(&app, &call, Rc::clone(&progress));
     let fail = Failing { dialect: call.error_dialect(), id: call.id };
@@ -53,6 +52,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
         }
         body => (Vec::new(), body.filter(|body| !body.is_end_stream())),
     };
+    exchange.watch(&held, rest.is_none(), encoding_of(&call.head.headers));
     let Call { id, mut head, route, origin, host, target, api, .. } = *call;
     let wanted = route.include_usage && api.has_include_usage();
     let rewrite = if wanted && !head.headers.contains_key(header::CONTENT_ENCODING) {
@@ -81,7 +81,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
             {
                 tell_figures(&mut head.headers, &figures);
             }
-            Ok(http::Response::from_parts(head, ReplyBody::Relay(relay)))
+            Ok(http::Response::from_parts(head, ReplyBody::relay(relay)))
         }
         Err(error) => {
             let fault = progress.borrow().broken;
@@ -96,6 +96,10 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
             })
         }
     }
+}
+
+fn encoding_of(headers: &http::HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok())
 }
 
 /// What a failure needs to know about its request.

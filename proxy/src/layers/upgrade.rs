@@ -115,7 +115,7 @@ pub(crate) async fn upgrade(
         let idle = route.timeouts.idle;
         let answer = (response, None, IdleTimer::start(idle, idle));
         let (head, relay) = meter::relay(exchange, answer, false, reply_headers, id);
-        return Ok(http::Response::from_parts(head, ReplyBody::Relay(relay)));
+        return Ok(http::Response::from_parts(head, ReplyBody::relay(relay)));
     }
     if !is_websocket(&response) {
         drop(exchange.settle(Ending::UpstreamCut));

@@ -7,6 +7,7 @@
 //!
 //! Not here: what the facts mean (`usage::request`).
 
+use crate::count::Sample;
 use crate::guard::{self, Rejection};
 use crate::http::{BoxError, Frame};
 use crate::layers::forward;
@@ -27,6 +28,8 @@ pub struct RequestProgress {
     reads: bool,
     sent: bool,
     bytes: u64,
+    /// Windows of what passes after the held part, where its tokens may have to be counted.
+    pub sample: Option<Box<Sample>>,
     /// Set when the body broke the limit or the client's framing.
     pub broken: Option<BodyFault>,
 }
@@ -54,7 +57,7 @@ impl RequestProgress {
     /// Nothing has passed yet. Without `reads` the body is only counted.
     #[must_use]
     pub fn new(scan: RequestScan, reads: bool) -> Self {
-        Self { scan, reads, sent: false, bytes: 0, broken: None }
+        Self { scan, reads, sent: false, bytes: 0, sample: None, broken: None }
     }
 
     /// Takes note of a piece of the body.
@@ -62,6 +65,9 @@ impl RequestProgress {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         if self.reads {
             self.scan.feed(bytes);
+        }
+        if let Some(sample) = &mut self.sample {
+            sample.feed(bytes);
         }
     }
 

@@ -13,6 +13,7 @@
 use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
 use super::shape::{Context, Data, Gathered, Held, Progress, Shape};
+use super::text::{PassedText, TextKind};
 use bursar_domain::event::{Anomalies, Anomaly, ModelUsage};
 use bursar_domain::ids::Label;
 use bursar_domain::usage::{Quantity, TokenClass, Usage};
@@ -29,9 +30,19 @@ mod id {
     pub(super) const BLOCK_TYPE: u8 = 6;
     pub(super) const START_USAGE: u8 = 7;
     pub(super) const STOP: u8 = 8;
+    pub(super) const TEXT: u8 = 9;
+    pub(super) const THINKING: u8 = 10;
+    pub(super) const TOOL: u8 = 11;
 }
 
-static BLOCK: Node = Node::object(&[("type", Node::scalar(id::BLOCK_TYPE))]);
+static BLOCK: Node = Node::object(BLOCK_KEYS);
+
+const BLOCK_KEYS: &[(&str, Node)] = &[
+    ("type", Node::scalar(id::BLOCK_TYPE)),
+    ("text", Node::text(id::TEXT)),
+    ("thinking", Node::text(id::THINKING)),
+    ("name", Node::text(id::TOOL)),
+];
 
 static MESSAGE: Node = Node::object(&[
     ("id", Node::scalar(id::ID)),
@@ -45,9 +56,17 @@ static MESSAGE: Node = Node::object(&[
 
 static EVENT: Node = Node::object(&[
     ("type", Node::scalar(id::TYPE)),
-    ("delta", Node::object(&[("stop_reason", Node::scalar(id::STOP))])),
+    (
+        "delta",
+        Node::object(&[
+            ("stop_reason", Node::scalar(id::STOP)),
+            ("text", Node::text(id::TEXT)),
+            ("thinking", Node::text(id::THINKING)),
+            ("partial_json", Node::text(id::TOOL)),
+        ]),
+    ),
     ("usage", Node::whole(id::USAGE)),
-    ("content_block", Node::object(&[("type", Node::scalar(id::BLOCK_TYPE))])),
+    ("content_block", Node::object(BLOCK_KEYS)),
     (
         "message",
         Node::object(&[
@@ -73,6 +92,7 @@ pub(super) struct Messages {
     closed: bool,
     error: bool,
     seen: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -100,6 +120,15 @@ impl Sink for Messages {
         }
     }
 
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = match id {
+            id::TEXT => TextKind::Content,
+            id::THINKING => TextKind::Reasoning,
+            _ => TextKind::Tool,
+        };
+        self.text.piece(kind, raw);
+    }
+
     fn too_long(&mut self, _id: u8) {
         self.anomalies.insert(Anomaly::MeteringCapped);
     }
@@ -120,11 +149,16 @@ impl Shape for Messages {
         };
         self.closed |= kind == b"message_stop" && data == Data::Whole;
         self.error |= kind == b"error" || name == b"error";
+        self.text.settle(0);
         self.kind.clear();
     }
 
     fn error(&mut self) {
         self.error = true;
+    }
+
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        Some(&mut self.text)
     }
 
     fn gather(&mut self, context: &Context<'_>) -> Gathered {

@@ -31,13 +31,22 @@ pub struct Node {
     whole: bool,
     marks: bool,
     pauses: bool,
+    passes: bool,
     keys: &'static [(&'static str, Node)],
     each: Option<&'static Node>,
 }
 
 impl Node {
-    const NONE: Self =
-        Self { id: 0, scalar: false, whole: false, marks: false, pauses: false, keys: &[], each: None };
+    const NONE: Self = Self {
+        id: 0,
+        scalar: false,
+        whole: false,
+        marks: false,
+        pauses: false,
+        passes: false,
+        keys: &[],
+        each: None,
+    };
 
     /// A string, number or literal whose raw text is reported.
     pub const fn scalar(id: u8) -> Self {
@@ -47,6 +56,16 @@ impl Node {
     /// A value of any kind whose raw text is reported.
     pub const fn whole(id: u8) -> Self {
         Self { id, scalar: true, whole: true, ..Self::NONE }
+    }
+
+    /// A string of any length, whose inside is shown in pieces as it passes.
+    pub const fn text(id: u8) -> Self {
+        Self { id, passes: true, ..Self::NONE }
+    }
+
+    /// Wants something of each element where an array stands in this place.
+    pub const fn or_array(self, each: &'static Self) -> Self {
+        Self { each: Some(each), ..self }
     }
 
     /// An object in which some keys are wanted.
@@ -80,6 +99,10 @@ impl Node {
 pub trait Sink {
     /// The raw text of a wanted value that begins at `at`; strings keep their quotes and escapes.
     fn value(&mut self, id: u8, raw: &[u8], at: u64);
+    /// A piece of the inside of a wanted text, escapes and all; pieces are cut anywhere.
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let _ = (id, raw);
+    }
     /// A wanted value was longer than the limit and is not reported.
     fn too_long(&mut self, id: u8) {
         let _ = id;
@@ -525,17 +548,27 @@ impl Scanner {
         if !self.escaped
             && let Some(end) = closing_quote(bytes, at)
         {
+            self.show(bytes, at, end, sink);
             return self.end_text(bytes, end, from, sink);
         }
         match text_end(bytes, at, self.escaped) {
             Text::Ends { at: end, .. } => {
                 self.escaped = false;
+                self.show(bytes, at, end, sink);
                 self.end_text(bytes, end, from, sink)
             }
             Text::Open { escaped, .. } => {
                 self.escaped = escaped;
+                self.show(bytes, at, bytes.len(), sink);
                 bytes.len()
             }
+        }
+    }
+
+    /// Shows a piece of the inside of a string, where it is wanted as it passes.
+    fn show<S: Sink>(&self, bytes: &[u8], at: usize, end: usize, sink: &mut S) {
+        if self.target.passes {
+            sink.text(self.target.id, bytes.get(at..end).unwrap_or_default());
         }
     }
 

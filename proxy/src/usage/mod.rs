@@ -8,6 +8,7 @@
 //! | `flavour` | how providers deviate from it |
 //! | `request`, `include`, `hide` | facts of a request; asking for usage, and hiding the answer |
 //! | `openai`, `anthropic`, `gemini`, `shape` | the reply shapes and what their numbers mean |
+//! | `text` | the text that passed, for when nobody tells what it cost |
 //! | `totals`, `number`, `model_name` | disjoint classes; exact numbers; sameness of model names |
 //! | `session`, `realtime`, `bidi` | the parts of a WebSocket session, and its two shapes |
 //! | `websocket` | framing messages |
@@ -31,6 +32,7 @@ pub mod number;
 pub mod request;
 pub mod session;
 pub mod sse;
+pub mod text;
 pub mod totals;
 pub mod websocket;
 
@@ -64,6 +66,7 @@ use openai::{Chat, Responses};
 use shape::{Context, Data, Gathered, Kind, Progress, Shape};
 use sse::{Events, Sse};
 use std::sync::Arc;
+use text::PassedText;
 
 /// Events larger than this are read like any other but marked: no provider sends such.
 pub const EVENT_BYTES_MAX: u64 = 1024 * 1024;
@@ -232,6 +235,16 @@ impl ReplyMeter {
         }
     }
 
+    /// Keeps the text that passes from now on; `false` where the API's text is not known.
+    pub fn keep_text(&mut self) -> bool {
+        self.body.passed().map(PassedText::keep).is_some()
+    }
+
+    /// The text that passed, where the API's text is known.
+    pub fn text(&mut self) -> Option<&mut PassedText> {
+        self.body.passed()
+    }
+
     /// The reading, when the body has ended. Once only.
     #[must_use]
     pub fn finish(&mut self, ending: Ending, request: &RequestFacts) -> Reading {
@@ -361,6 +374,15 @@ impl ReplyMeter {
 }
 
 impl Body {
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        match self {
+            Self::Ignored => None,
+            Self::Chat(reader) => reader.events.shape.passed(),
+            Self::Responses(reader) => reader.events.shape.passed(),
+            Self::Messages(reader) => reader.events.shape.passed(),
+        }
+    }
+
     fn feed(&mut self, bytes: &[u8]) {
         match self {
             Self::Ignored => {}

@@ -13,6 +13,7 @@ use super::flavour::{Audio, Charge, End, Reasoning};
 use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
 use super::shape::{Context, Data, Gathered, Held, Kind, Progress, Shape};
+use super::text::{PassedText, TextKey, TextKind};
 use super::totals::{Reported, disjoint};
 use bursar_domain::event::{Anomalies, Anomaly, ModelUsage, Outcome};
 use bursar_domain::ids::Label;
@@ -37,29 +38,65 @@ mod chat_id {
     pub(super) const TOOL_INDEX: u8 = 13;
     pub(super) const TOOL_NAME: u8 = 14;
     pub(super) const FUNCTION_CALL: u8 = 15;
+    pub(super) const CONTENT: u8 = 16;
+    pub(super) const REASONING: u8 = 17;
+    pub(super) const ARGUMENTS: u8 = 18;
 }
 
 static TOOL: Node = Node::object(&[
     ("index", Node::scalar(chat_id::TOOL_INDEX)),
-    ("function", Node::object(&[("name", Node::scalar(chat_id::TOOL_NAME))])),
+    (
+        "function",
+        Node::object(&[
+            ("name", Node::scalar(chat_id::TOOL_NAME)),
+            ("arguments", Node::text(chat_id::ARGUMENTS)),
+        ]),
+    ),
 ])
 .marked(chat_id::TOOL);
 
-static ANY: Node = Node::object(&[]);
+static MESSAGE_TOOL: Node = Node::object(&[(
+    "function",
+    Node::object(&[("name", Node::text(chat_id::ARGUMENTS)), ("arguments", Node::text(chat_id::ARGUMENTS))]),
+)]);
+
+/// A part of a content that is a list.
+static CONTENT_PART: Node = Node::object(&[("text", Node::text(chat_id::CONTENT))]);
+
+const CONTENT: Node = Node::text(chat_id::CONTENT).or_array(&CONTENT_PART);
+const REASONING: Node = Node::text(chat_id::REASONING);
 
 /// The one call of the API before tools.
-const FUNCTION_CALL: Node =
-    Node::object(&[("name", Node::scalar(chat_id::FUNCTION_CALL))]).marked(chat_id::FUNCTION_CALL);
+const FUNCTION_CALL: Node = Node::object(&[
+    ("name", Node::scalar(chat_id::FUNCTION_CALL)),
+    ("arguments", Node::text(chat_id::ARGUMENTS)),
+])
+.marked(chat_id::FUNCTION_CALL);
 
 static CHOICE: Node = Node::object(&[
     ("index", Node::scalar(chat_id::CHOICE_INDEX)),
-    ("delta", Node::object(&[("tool_calls", Node::array(&TOOL)), ("function_call", FUNCTION_CALL)])),
+    (
+        "delta",
+        Node::object(&[
+            ("content", CONTENT),
+            ("tool_calls", Node::array(&TOOL)),
+            ("function_call", FUNCTION_CALL),
+            ("reasoning_content", REASONING),
+            ("reasoning", REASONING),
+            ("refusal", CONTENT),
+        ]),
+    ),
     ("finish_reason", Node::scalar(chat_id::FINISH)),
+    ("text", CONTENT),
     (
         "message",
         Node::object(&[
-            ("tool_calls", Node::array(&ANY).marked(chat_id::MESSAGE_TOOLS)),
+            ("content", CONTENT),
+            ("tool_calls", Node::array(&MESSAGE_TOOL).marked(chat_id::MESSAGE_TOOLS)),
             ("function_call", FUNCTION_CALL),
+            ("reasoning_content", REASONING),
+            ("reasoning", REASONING),
+            ("refusal", CONTENT),
         ]),
     ),
 ])
@@ -132,6 +169,7 @@ pub(super) struct Chat {
     finished: bool,
     done: bool,
     error: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -160,9 +198,22 @@ impl Sink for Chat {
             chat_id::TOOL_INDEX => {
                 self.tools.index = number::count(raw, &mut Anomalies::default());
             }
-            chat_id::TOOL_NAME => self.tools.named |= is_present(raw),
+            chat_id::TOOL_NAME => {
+                self.tools.named |= is_present(raw);
+                self.text.piece(TextKind::Tool, unquoted(raw));
+            }
+            chat_id::FUNCTION_CALL => self.text.piece(TextKind::Tool, unquoted(raw)),
             _ => {}
         }
+    }
+
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = match id {
+            chat_id::CONTENT => TextKind::Content,
+            chat_id::REASONING => TextKind::Reasoning,
+            _ => TextKind::Tool,
+        };
+        self.text.piece(kind, raw);
     }
 
     fn too_long(&mut self, _id: u8) {
@@ -180,6 +231,7 @@ impl Sink for Chat {
             chat_id::MESSAGE_TOOLS => self.tools.in_choice = self.tools.in_choice.max(items),
             chat_id::CHOICE => {
                 self.choices = true;
+                self.text.settle(self.tools.choice);
                 self.tools.end_choice();
             }
             _ => {}
@@ -189,6 +241,11 @@ impl Sink for Chat {
     fn duplicate(&mut self) {
         self.anomalies.insert(Anomaly::MalformedReply);
     }
+}
+
+/// The inside of a JSON string.
+fn unquoted(raw: &[u8]) -> &[u8] {
+    raw.strip_prefix(b"\"").and_then(|raw| raw.strip_suffix(b"\"")).unwrap_or_default()
 }
 
 fn small(raw: &[u8]) -> Option<usize> {
@@ -211,6 +268,10 @@ impl Shape for Chat {
 
     fn error(&mut self) {
         self.error = true;
+    }
+
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        Some(&mut self.text)
     }
 
     fn gather(&mut self, context: &Context<'_>) -> Gathered {
@@ -268,27 +329,51 @@ mod response_id {
     pub(super) const RESPONSE_ERROR: u8 = 10;
     pub(super) const TYPE: u8 = 11;
     pub(super) const ERROR: u8 = 12;
+    pub(super) const TEXT: u8 = 13;
+    pub(super) const ARGUMENTS: u8 = 14;
+    pub(super) const SUMMARY: u8 = 15;
+    pub(super) const DELTA: u8 = 16;
 }
+
+static TEXT_PART: Node =
+    Node::object(&[("text", Node::text(response_id::TEXT)), ("refusal", Node::text(response_id::TEXT))]);
+
+static SUMMARY_PART: Node = Node::object(&[("text", Node::text(response_id::SUMMARY))]);
+
+/// An item of a whole response; in a stream its text has passed in deltas before.
+static WHOLE_ITEM: Node = Node::object(&[
+    ("type", Node::scalar(response_id::ITEM_TYPE)),
+    ("content", Node::array(&TEXT_PART)),
+    ("summary", Node::array(&SUMMARY_PART)),
+    ("name", Node::text(response_id::ARGUMENTS)),
+    ("arguments", Node::text(response_id::ARGUMENTS)),
+    ("input", Node::text(response_id::ARGUMENTS)),
+])
+.marked(response_id::ITEM);
 
 static OUTPUT_ITEM: Node =
     Node::object(&[("type", Node::scalar(response_id::ITEM_TYPE))]).marked(response_id::ITEM);
 
-static RESPONSE: Node = Node::object(RESPONSE_KEYS);
+static RESPONSE: Node = Node::object(&response_keys(&WHOLE_ITEM));
 
-const RESPONSE_KEYS: &[(&str, Node)] = &[
-    ("id", Node::scalar(response_id::ID)),
-    ("model", Node::scalar(response_id::MODEL)),
-    ("status", Node::scalar(response_id::STATUS)),
-    ("usage", Node::whole(response_id::USAGE)),
-    ("output", Node::array(&OUTPUT_ITEM).marked(response_id::OUTPUT)),
-    ("service_tier", Node::scalar(response_id::TIER)),
-    ("background", Node::scalar(response_id::BACKGROUND)),
-    ("error", Node::whole(response_id::RESPONSE_ERROR)),
-];
+/// A response object, with what is wanted of an item of its output.
+const fn response_keys(item: &'static Node) -> [(&'static str, Node); 8] {
+    [
+        ("id", Node::scalar(response_id::ID)),
+        ("model", Node::scalar(response_id::MODEL)),
+        ("status", Node::scalar(response_id::STATUS)),
+        ("usage", Node::whole(response_id::USAGE)),
+        ("output", Node::array(item).marked(response_id::OUTPUT)),
+        ("service_tier", Node::scalar(response_id::TIER)),
+        ("background", Node::scalar(response_id::BACKGROUND)),
+        ("error", Node::whole(response_id::RESPONSE_ERROR)),
+    ]
+}
 
 static RESPONSE_EVENT: Node = Node::object(&[
     ("type", Node::scalar(response_id::TYPE)),
-    ("response", Node::object(RESPONSE_KEYS)),
+    ("delta", Node::text(response_id::DELTA)),
+    ("response", Node::object(&response_keys(&OUTPUT_ITEM))),
     ("error", Node::whole(response_id::ERROR)),
 ]);
 
@@ -308,6 +393,7 @@ pub(super) struct Responses {
     error: bool,
     response_error: bool,
     seen: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -335,6 +421,15 @@ impl Sink for Responses {
         }
     }
 
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = match id {
+            response_id::SUMMARY => TextKind::Reasoning,
+            response_id::ARGUMENTS => TextKind::Tool,
+            _ => TextKind::Content,
+        };
+        self.text.piece(kind, raw);
+    }
+
     fn too_long(&mut self, _id: u8) {
         self.anomalies.insert(Anomaly::MeteringCapped);
     }
@@ -349,6 +444,21 @@ impl Sink for Responses {
 
     fn duplicate(&mut self) {
         self.anomalies.insert(Anomaly::MalformedReply);
+    }
+}
+
+/// What the `delta` of an event is text of; sound and pictures are none.
+fn text_of_event(kind: &[u8]) -> Option<TextKind> {
+    match kind {
+        b"response.output_text.delta" | b"response.refusal.delta" => Some(TextKind::Content),
+        b"response.reasoning_text.delta"
+        | b"response.reasoning_summary_text.delta"
+        | b"response.reasoning.delta" => Some(TextKind::Reasoning),
+        b"response.function_call_arguments.delta"
+        | b"response.custom_tool_call_input.delta"
+        | b"response.mcp_call_arguments.delta"
+        | b"response.code_interpreter_call_code.delta" => Some(TextKind::Tool),
+        _ => None,
     }
 }
 
@@ -371,6 +481,10 @@ impl Shape for Responses {
             [b'"', kind @ .., b'"'] => kind,
             _ => name,
         };
+        match text_of_event(kind) {
+            Some(kind) => self.text.settle_as(|key| TextKey { kind, ..key }),
+            None => self.text.drop_open(),
+        }
         match kind {
             b"error" => self.error = true,
             _ if data != Data::Whole => {}
@@ -385,6 +499,10 @@ impl Shape for Responses {
 
     fn error(&mut self) {
         self.error = true;
+    }
+
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        Some(&mut self.text)
     }
 
     fn gather(&mut self, context: &Context<'_>) -> Gathered {

@@ -8,6 +8,7 @@
 
 use super::flavour::Flavour;
 use super::json::{Node, Sink, is_present, text_of};
+use super::text::PassedText;
 use bursar_domain::event::{Anomalies, ModelUsage, Outcome};
 use bursar_domain::ids::Label;
 use bursar_domain::money::Money;
@@ -35,6 +36,11 @@ pub(super) trait Shape: Sink {
 
     /// The stream reported an error outside an event's data.
     fn error(&mut self);
+
+    /// The text that passed, where the shape knows text.
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        None
+    }
 
     /// What was found, when the reply is over.
     fn gather(&mut self, context: &Context<'_>) -> Gathered;

@@ -89,6 +89,8 @@ impl Loader<'_> {
                 request_id: self.get(&s::RESPONSE_HEADERS_REQUEST_ID).value,
                 cost: self.get(&s::RESPONSE_HEADERS_COST).value,
             },
+            count: self.get(&s::COUNTING_MODE).value,
+            on_abort: self.get(&s::ABORT_ACTION).value,
         }
     }
 
@@ -122,6 +124,8 @@ impl Loader<'_> {
         let region = self.get_in(at, &s::ROUTE_REGION).value;
         let protocol = self.get_in(at, &s::ROUTE_PROTOCOL).value;
         let include_usage = self.get_in(at, &s::ROUTE_INCLUDE_USAGE).value;
+        let count = self.get_in(at, &s::ROUTE_COUNT).value.unwrap_or(defaults.count);
+        let on_abort = self.get_in(at, &s::ROUTE_ON_ABORT).value.unwrap_or(defaults.on_abort);
         let (prefix, upstream, speaks) = (prefix?, upstream?, speaks?);
         Some(Route {
             name: prefix.name,
@@ -133,6 +137,8 @@ impl Loader<'_> {
             protocol,
             timeouts,
             response_headers,
+            count,
+            on_abort,
             pattern: prefix.pattern,
             upstream,
         })

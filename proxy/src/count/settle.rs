@@ -1,0 +1,176 @@
+//! Filling a record with what was counted, and handing it to the ledger.
+//!
+//! Rules
+//! - A side that the provider told stays; of a partial figure the output is at least what passed.
+//! - `tokenizer` is only said when every side was counted with the served model's vocabulary, in plain
+//!   text, whole. Anything else is an `estimate`. A record with a partial figure of the provider stays
+//!   `provider_partial`. `counted_by` says with what the missing side was counted.
+//!
+//! Not here: threads (`pool`), how texts become tokens (`request`, `texts`).
+
+use super::request::{self, InputTokens};
+use super::tally::{self, Precision, Tally};
+use super::texts::{OutputTokens, Texts};
+use super::watch::Sample;
+use crate::app::App;
+use crate::exchange;
+use crate::usage::Api;
+use crate::usage::text::PassedText;
+use bursar_domain::{Label, RequestId, TokenClass, UsageRecord, UsageSource};
+use bursar_ledger::Receipt;
+use bytes::Bytes;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::oneshot;
+
+/// All there is to count of an exchange.
+#[derive(Debug)]
+pub struct Work {
+    pub(super) api: Api,
+    pub(super) request: Vec<Bytes>,
+    pub(super) is_whole: bool,
+    pub(super) encoding: Option<Box<str>>,
+    pub(super) sample: Option<Box<Sample>>,
+    pub(super) texts: Option<Arc<Mutex<Texts>>>,
+    pub(super) last: PassedText,
+    pub(super) lost_bytes: u64,
+}
+
+/// A record that waits for its counts.
+#[derive(Debug)]
+pub struct Settlement {
+    app: Arc<App>,
+    record: Box<UsageRecord>,
+    work: Work,
+    /// Who waits for the ledger's receipt.
+    waits: Option<oneshot::Sender<Receipt>>,
+}
+
+impl Settlement {
+    /// `record` is complete but for what `work` will tell.
+    #[must_use]
+    pub fn new(app: Arc<App>, record: UsageRecord, work: Work) -> Self {
+        Self { app, record: Box::new(record), work, waits: None }
+    }
+
+    /// Where the ledger's receipt will be told.
+    pub fn receipt(&mut self) -> oneshot::Receiver<Receipt> {
+        let (sender, receiver) = oneshot::channel();
+        self.waits = Some(sender);
+        receiver
+    }
+
+    pub(super) fn id(&self) -> RequestId {
+        self.record.id
+    }
+
+    /// Counts and settles.
+    pub(super) fn run(self: Box<Self>) {
+        self.with(Precision::Full);
+    }
+
+    /// Estimates and settles, in microseconds.
+    pub(super) fn run_roughly(self: Box<Self>) {
+        self.app.metrics.counts_shed.inc();
+        self.with(Precision::Rough);
+    }
+
+    fn with(self: Box<Self>, precision: Precision) {
+        let Self { app, mut record, work, waits } = *self;
+        // A defect must cost a figure, not the record.
+        let filled = catch_unwind(AssertUnwindSafe(|| {
+            let mut filled = record.clone();
+            work.fill(&mut filled, precision);
+            filled
+        }));
+        match filled {
+            Ok(filled) => record = filled,
+            Err(_) => drop(app.metrics.meter_panics.inc()),
+        }
+        let receipt = exchange::hand_over(&app, *record);
+        if let (Some(waits), Some(receipt)) = (waits, receipt) {
+            drop(waits.send(receipt));
+        }
+    }
+}
+
+impl Work {
+    fn fill(self, record: &mut UsageRecord, precision: Precision) {
+        let name = record.model_served.as_ref().or(record.model_requested.as_ref());
+        let mut model = tally::known(record.provider.as_str(), name);
+        if let Some(requested) = &record.model_requested
+            && model.knowledge == bursar_tokens::Knowledge::Unknown
+        {
+            // A server may answer under a path or an alias; what was asked for may be known.
+            model = tally::known(record.provider.as_str(), Some(requested));
+        }
+        let tally = Tally::new(model, precision);
+        let is_partial = record.usage_source == UsageSource::ProviderPartial;
+        let input = match record.usage.input_total() {
+            Some(_) => None,
+            None => self.input(&tally, name.map(Label::as_str).unwrap_or_default()),
+        };
+        let output = (self.api != Api::Embeddings).then(|| self.output(&tally));
+        let scale = |tokens| tally.model.knowledge.scale(tokens);
+        let (mut exact, mut sampled) = (tally.is_exact(), false);
+        if let Some(input) = input {
+            record.usage.set(TokenClass::InputFresh, scale(input.tokens));
+            exact &= input.exact;
+            sampled |= input.sampled;
+        }
+        if let Some(output) = output {
+            set_output(record, scale(output.visible), scale(output.reasoning));
+            exact &= output.exact && !tally.model.hides_output;
+            sampled |= output.sampled;
+        }
+        if input.is_none() && output.is_none() {
+            return;
+        }
+        if !is_partial {
+            record.usage_source = if exact { UsageSource::Tokenizer } else { UsageSource::Estimate };
+        }
+        let side = match (input, output) {
+            (None, Some(_)) => "output: ",
+            _ => "",
+        };
+        record.counted_by = Label::lossy(&[side, &tally.name(sampled)].concat());
+    }
+
+    fn input(&self, tally: &Tally, model: &str) -> Option<InputTokens> {
+        request::count(self, tally, model)
+    }
+
+    fn output(&self, tally: &Tally) -> OutputTokens {
+        let mut fresh;
+        let mut shared;
+        let (texts, is_same) = match &self.texts {
+            None => {
+                fresh = Texts::new(tally.encoding());
+                (&mut fresh, true)
+            }
+            Some(texts) => {
+                shared = texts.lock().unwrap_or_else(PoisonError::into_inner);
+                // Long texts were begun with the vocabulary of the model that was asked for.
+                let is_same = shared.encoding() == tally.encoding();
+                (&mut *shared, is_same)
+            }
+        };
+        texts.push(&self.last, tally);
+        texts.lose(self.lost_bytes);
+        let total = texts.total();
+        OutputTokens { exact: total.exact && is_same, ..total }
+    }
+}
+
+/// States the output; a provider's partial figure stays where it is higher.
+fn set_output(record: &mut UsageRecord, visible: u64, reasoning: u64) {
+    let usage = &mut record.usage;
+    let told = usage.output_total().unwrap_or(0);
+    if told > visible.saturating_add(reasoning) {
+        return;
+    }
+    if reasoning > 0 || usage.get(TokenClass::OutputReasoning).is_some() {
+        usage.set(TokenClass::OutputReasoning, reasoning);
+    }
+    usage.set(TokenClass::OutputText, visible);
+}
