@@ -15,6 +15,7 @@ mod deploy_examples;
 mod drain;
 mod errors;
 mod gemini;
+mod http2_peers;
 mod http_rules;
 mod http_versions;
 mod identity;

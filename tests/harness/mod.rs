@@ -10,6 +10,7 @@
 //! | `client.rs` | a client that decides every byte of HTTP/1.1 |
 //! | `provider.rs` | a provider that plays scripts, byte for byte |
 //! | `http2.rs` | a client and a provider that speak HTTP/2 |
+//! | `frames.rs` | either end of HTTP/2, frame by frame |
 //! | `clock.rs` | the wall clock, and waiting without real time |
 //!
 //! Not here: the scenarios (`scenarios.rs`).
@@ -23,12 +24,14 @@
 
 pub mod client;
 pub mod clock;
+pub mod frames;
 pub mod http2;
 pub mod provider;
 pub mod system;
 
 pub use client::{Client, Reply};
 pub use clock::{ManualClock, unhurried, until};
+pub use frames::{FrameProvider, Frames};
 pub use http2::{Http2Client, Http2Provider, Http2Reply};
 pub use provider::{Provider, Step, chunk};
 pub use system::{Setup, System, run};

@@ -1,6 +1,6 @@
 //! The sidecar itself, put together as `serve` does it, over in-memory connections.
 
-use crate::{Client, Http2Client, Http2Provider, ManualClock, Provider};
+use crate::{Client, Frames, Http2Client, Http2Provider, ManualClock, Provider};
 use bursar::app::{App, Prices};
 use bursar::config::{Config, Sources};
 use bursar::tasks;
@@ -165,6 +165,11 @@ impl System {
     /// A new connection to the sidecar that speaks HTTP/2.
     pub async fn http2_client(&self) -> Http2Client {
         Http2Client::new(self.connect()).await
+    }
+
+    /// A new connection to the sidecar that speaks HTTP/2 with these settings, frame by frame.
+    pub async fn frames(&self, settings: &[(u16, u32)]) -> Frames {
+        Frames::client(self.connect(), settings).await
     }
 
     /// A new connection to the sidecar, as bytes.

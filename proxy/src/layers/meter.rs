@@ -12,21 +12,22 @@ use crate::config::ResponseHeaders;
 use crate::exchange::{Exchange, Figures};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
-use crate::http::Response;
+use crate::http::{Frame, Response};
 use crate::layers::forward::{self, Answer, ForwardError, Outgoing};
 use crate::reply::{Relay, ReplyBody};
-use crate::upstream::{BodyFault, Pool, RequestBody, RequestProgress};
+use crate::upstream::{BodyFault, Patience, Pool, RequestBody, RequestProgress, Window, passing_trailers};
 use crate::usage::{Api, Ending, HideUsage, IncludeUsage, RequestScan, include};
 use bursar_domain::{Anomaly, RequestId};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::Body;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 /// How much of a metered request is looked at before it goes out. Most requests are smaller, and
 /// then their rewrite is exact; larger ones are rewritten as they pass.
@@ -44,19 +45,24 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
     let mut exchange = Exchange::new(&app, &call, Rc::clone(&progress));
     let fail = Failing { dialect: call.error_dialect(), id: call.id };
 
-    let (mut held, rest) = match call.body.take() {
+    let body = call.body.take().filter(|body| !body.is_end_stream());
+    // In HTTP/1 the connection has its own deadline for bodies.
+    let is_shared = call.head.version == http::Version::HTTP_2 && body.is_some();
+    let patience = is_shared.then(|| Box::new(Patience::new(app.config.server.timeouts.body_idle)));
+    let mut window = match body {
         Some(body) if reads => {
-            let is_http2 = call.head.version == http::Version::HTTP_2;
-            let idle = is_http2.then_some(app.config.server.timeouts.body_idle);
-            hold(body, &progress, limit, idle).await.map_err(|fault| fail.body(fault, limit))?
+            hold(body, &progress, limit, patience).await.map_err(|fault| fail.body(fault, limit))?
         }
-        body => (Vec::new(), body.filter(|body| !body.is_end_stream())),
+        rest => Window { rest, patience, ..Window::default() },
     };
     exchange.watch(&held, rest.is_none(), encoding_of(&call.head.headers));
     let Call { id, mut head, route, origin, host, target, api, .. } = *call;
+    if let Some(trailers) = &window.trailers {
+        announce_trailers(&mut head.headers, trailers);
+    }
     let wanted = route.include_usage && api.has_include_usage();
     let rewrite = if wanted && !head.headers.contains_key(header::CONTENT_ENCODING) {
-        rewrite(&mut held, rest.is_none(), progress.borrow().is_stream())
+        rewrite(&mut window, progress.borrow().is_stream())
     } else {
         Rewrite::None
     };
@@ -69,7 +75,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
         Rewrite::Streaming(rewriter) => Some(rewriter),
         Rewrite::None | Rewrite::Done => None,
     };
-    let body = RequestBody::new(held, rest, streaming, Rc::clone(&progress), limit);
+    let body = RequestBody::new(window, streaming, Rc::clone(&progress), limit);
     let outgoing = Outgoing { origin, host, target, head, body };
     exchange.sent();
     match forward::forward(&pool, &route, outgoing).await {
@@ -122,25 +128,26 @@ impl Failing {
     }
 }
 
-/// Reads the body until its end or the hold window is full. `idle` bounds the wait for each piece
-/// where the connection's own deadline cannot (HTTP/2).
+/// Reads the body until its end or the hold window is full.
 async fn hold(
     mut body: Incoming,
     progress: &Rc<RefCell<RequestProgress>>,
     limit: u64,
-    idle: Option<Duration>,
-) -> Result<(Vec<Bytes>, Option<Incoming>), BodyFault> {
-    let mut held = Held::default();
+    mut patience: Option<Box<Patience>>,
+) -> Result<Window, BodyFault> {
+    let (mut held, mut trailers) = (Held::default(), None);
     while !body.is_end_stream() && held.bytes < HOLD_BYTES {
-        let frame = match idle {
-            None => body.frame().await,
-            Some(idle) => tokio::time::timeout(idle, body.frame())
-                .await
-                .map_err(|_| BodyFault::Rejected(Rejection::BodyTimeout))?,
+        let Some(frame) = poll_fn(|cx| poll_frame(&mut body, &mut patience, cx)).await? else { break };
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(other) => {
+                trailers = other.into_trailers().ok().map(passing_trailers);
+                continue;
+            }
         };
-        let Some(frame) = frame else { break };
-        // Trailers of a metered JSON request have no meaning to any provider.
-        let Ok(data) = frame.map_err(|error| BodyFault::of(&error))?.into_data() else { continue };
+        if let Some(patience) = &mut patience {
+            patience.received(data.len());
+        }
         let mut progress = progress.borrow_mut();
         progress.feed(&data);
         if progress.bytes() > limit {
@@ -149,7 +156,36 @@ async fn hold(
         held.push(data);
     }
     let rest = if held.bytes < HOLD_BYTES || body.is_end_stream() { None } else { Some(body) };
-    Ok((held.into_pieces(), rest))
+    Ok(Window { held: held.into_pieces(), rest, trailers, patience })
+}
+
+/// The next frame of `body`, waited for only as long as `patience` says, where it says anything.
+fn poll_frame(
+    body: &mut Incoming,
+    patience: &mut Option<Box<Patience>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Frame>, BodyFault>> {
+    match Pin::new(body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|error| BodyFault::of(&error))),
+        Poll::Pending => {
+            let Some(patience) = patience else { return Poll::Pending };
+            patience.poll_over(cx).map(|()| Err(BodyFault::Rejected(Rejection::BodyTimeout)))
+        }
+    }
+}
+
+/// Names the trailers in the head, where the client did not (HTTP/2 clients rarely do): in HTTP/1.1 only
+/// announced ones pass.
+fn announce_trailers(headers: &mut HeaderMap, trailers: &HeaderMap) {
+    if headers.contains_key(header::TRAILER) {
+        return;
+    }
+    let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    if let Ok(names) = HeaderValue::try_from(names.join(", "))
+        && !names.is_empty()
+    {
+        headers.insert(header::TRAILER, names);
+    }
 }
 
 /// What is held of a body. A body that comes in crumbs is gathered, so that what is kept is never
@@ -198,16 +234,16 @@ enum Rewrite {
 }
 
 /// Asks the upstream for usage in a stream, where the client did not.
-fn rewrite(held: &mut Vec<Bytes>, whole: bool, stream: bool) -> Rewrite {
-    if !whole {
+fn rewrite(window: &mut Window, stream: bool) -> Rewrite {
+    if window.rest.is_some() {
         return Rewrite::Streaming(Box::default());
     }
     if !stream {
         return Rewrite::None;
     }
-    match include::include_usage(held) {
+    match include::include_usage(&window.held) {
         Some(changed) => {
-            *held = changed.frames;
+            window.held = changed.frames;
             Rewrite::Done
         }
         None => Rewrite::None,
@@ -255,7 +291,7 @@ pub(super) fn tell_request_id(headers: &mut http::HeaderMap, wanted: ResponseHea
 }
 
 /// The filter for a stream that was asked for usage on the client's behalf.
-fn hide_usage(exchange: &mut Exchange, headers: &http::HeaderMap, may_inject: bool) -> Option<HideUsage> {
+fn hide_usage(exchange: &mut Exchange, headers: &HeaderMap, may_inject: bool) -> Option<HideUsage> {
     if !may_inject || exchange.request.borrow().asks_for_usage() || !is_stream(headers) {
         return None;
     }
@@ -268,7 +304,7 @@ fn hide_usage(exchange: &mut Exchange, headers: &http::HeaderMap, may_inject: bo
 }
 
 /// Adds what the exchange used and cost to the head of its reply.
-fn tell_figures(headers: &mut http::HeaderMap, figures: &Figures) {
+fn tell_figures(headers: &mut HeaderMap, figures: &Figures) {
     let mut tell = |name: &'static str, value: String| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
@@ -289,8 +325,55 @@ fn tell_figures(headers: &mut http::HeaderMap, figures: &Figures) {
     tell("x-bursar-cost-status", cost.status.name().to_owned());
 }
 
-fn is_stream(headers: &http::HeaderMap) -> bool {
+fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     const EVENTS: &[u8] = b"text/event-stream";
     kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pushes pieces of `sizes`; what is kept must be the same bytes in few pieces.
+    fn check(sizes: impl IntoIterator<Item = usize>, pieces_max: usize) {
+        let mut held = Held::default();
+        let mut sent = Vec::new();
+        for (n, size) in sizes.into_iter().enumerate() {
+            let piece = vec![n as u8; size];
+            sent.extend_from_slice(&piece);
+            held.push(Bytes::from(piece));
+            assert!(held.crumbs.capacity() <= 2 * HOLD_BYTES, "{} bytes for crumbs", held.crumbs.capacity());
+            if held.bytes >= HOLD_BYTES {
+                break;
+            }
+        }
+        let pieces = held.into_pieces();
+        assert!(pieces.len() <= pieces_max, "{} pieces", pieces.len());
+        assert!(pieces.concat() == sent, "other bytes, or in another order");
+    }
+
+    #[test]
+    fn a_body_in_crumbs_is_gathered_into_few_pieces() {
+        check(std::iter::repeat_n(1, HOLD_BYTES), PIECES_AS_THEY_CAME + 1);
+        check(std::iter::repeat_n(CRUMB_BYTES_MAX, 1000), PIECES_AS_THEY_CAME + 1);
+        check([0; 1000], PIECES_AS_THEY_CAME);
+    }
+
+    #[test]
+    fn crumbs_between_larger_pieces_keep_their_place_and_cost_one_piece_each() {
+        let larger = CRUMB_BYTES_MAX + 1;
+        let runs = HOLD_BYTES.div_ceil(larger);
+        check([1, larger].into_iter().cycle(), PIECES_AS_THEY_CAME + 2 * runs);
+        check([1, 1, 1, 1, 1, 1, larger].into_iter().cycle(), PIECES_AS_THEY_CAME + 2 * runs);
+    }
+
+    #[test]
+    fn a_body_in_a_few_pieces_is_not_copied() {
+        let pieces: Vec<Bytes> = (0..PIECES_AS_THEY_CAME).map(|n| Bytes::from(vec![n as u8; 10])).collect();
+        let mut held = Held::default();
+        pieces.iter().cloned().for_each(|piece| held.push(piece));
+        let at: Vec<_> = held.into_pieces().iter().map(|piece| piece.as_ptr()).collect();
+        assert_eq!(at, pieces.iter().map(|piece| piece.as_ptr()).collect::<Vec<_>>());
+    }
 }

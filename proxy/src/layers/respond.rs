@@ -33,8 +33,8 @@ pub fn respond(failure: &Failure) -> Response {
     if closes(&failure.kind) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    if let Some(seconds) = retry_after(&failure.kind) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     }
     response
 }
@@ -60,12 +60,23 @@ fn status_of(kind: &FailureKind) -> StatusCode {
         }
         FailureKind::Handshake(Handshake::Version) => StatusCode::UPGRADE_REQUIRED,
         FailureKind::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        FailureKind::LedgerClosed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        FailureKind::LedgerClosed { .. } | FailureKind::Upstream(SendError::Refused(_)) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         FailureKind::UpstreamTimeout { .. }
         | FailureKind::Upstream(SendError::Connect(ConnectError::TimedOut { .. })) => {
             StatusCode::GATEWAY_TIMEOUT
         }
         FailureKind::Upstream(_) => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// When to send the request again, where that is worth it, in seconds.
+fn retry_after(kind: &FailureKind) -> Option<&'static str> {
+    match kind {
+        FailureKind::LedgerClosed { .. } => Some("5"),
+        FailureKind::Upstream(SendError::Refused(_)) => Some("1"),
+        _ => None,
     }
 }
 
@@ -122,6 +133,7 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::BodyTooLarge { .. } => "body_too_large",
         FailureKind::BodyBroken => "body_broken",
         FailureKind::LedgerClosed { .. } => "ledger_unavailable",
+        FailureKind::Upstream(SendError::Refused(_)) => "upstream_refused",
         FailureKind::Upstream(_) => "upstream_unreachable",
         FailureKind::UpstreamTimeout { .. } => "upstream_timeout",
     }

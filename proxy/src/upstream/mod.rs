@@ -1,7 +1,8 @@
 //! Upstream connections: one pool per worker, kept alive, HTTP/1.1 or HTTP/2 as the server agrees.
 //!
 //! Invariants
-//! - A request is sent twice only if nothing of it was sent the first time.
+//! - A request is sent twice only if nothing of it was sent the first time; one that the upstream turned
+//!   away unprocessed is an error of its own, and its client's to send again.
 //! - A connection goes back to the pool only after its reply ended whole.
 //! - Idle connections per origin and their age have named maxima.
 //!
@@ -9,10 +10,12 @@
 
 mod connect;
 mod line;
+mod patience;
 mod request_body;
 
 pub use connect::{ConnectError, Connector, OpenMemory, TlsSetup, TlsSetupError, UpstreamIo};
-pub use request_body::{BodyFault, RequestBody, RequestProgress};
+pub use patience::Patience;
+pub use request_body::{BodyFault, RequestBody, RequestProgress, Window, passing_trailers};
 
 use crate::config::{Protocol, RouteTimeouts};
 use crate::http::LocalFuture;
@@ -78,6 +81,11 @@ pub enum SendError {
     /// The connection broke before the reply's head was complete.
     #[error("the upstream closed the connection or sent no valid HTTP reply")]
     Broken(#[source] hyper::Error),
+    /// It turned the request away before processing it, as HTTP/2 lets it (RFC 9113 §8.7).
+    #[error(
+        "the upstream turned the request away without looking at it, so it was not billed: send it again"
+    )]
+    Refused(#[source] hyper::Error),
     /// It switched protocols unasked, or to another one than was asked for.
     #[error("the upstream switched protocols, which nobody asked for")]
     Switched,
@@ -276,7 +284,7 @@ impl Pool {
                         request = *back;
                         continue;
                     }
-                    Err(Unsent::Final(error)) => return Err(SendError::Broken(error)),
+                    Err(Unsent::Final(error)) => return Err(final_error(error)),
                 }
             }
             let Some(mut line) = self.take_idle(&origin) else { break };
@@ -371,7 +379,7 @@ impl Pool {
             return match send_shared(sender, origin, request).await {
                 Ok(response) => Ok((response, None)),
                 Err(Unsent::Retry(_)) => Err(SendError::Connect(ConnectError::ClosedAtOnce)),
-                Err(Unsent::Final(error)) => Err(SendError::Broken(error)),
+                Err(Unsent::Final(error)) => Err(final_error(error)),
             };
         }
         let mut line = Line::over(io).await.map_err(SendError::Broken)?;
@@ -417,6 +425,18 @@ enum Unsent {
     Retry(Box<http::Request<RequestBody>>),
     /// It may have been sent.
     Final(hyper::Error),
+}
+
+/// Whether the upstream says that it did not process the request: the stream was refused, or is above
+/// the last one of an orderly good-bye. After any other end of a connection nobody knows.
+fn final_error(error: hyper::Error) -> SendError {
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let refused = cause.filter(|cause| cause.is_remote()).is_some_and(|cause| match cause.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => cause.is_reset(),
+        Some(h2::Reason::NO_ERROR) => cause.is_go_away(),
+        _ => false,
+    });
+    if refused { SendError::Refused(error) } else { SendError::Broken(error) }
 }
 
 async fn send_shared(

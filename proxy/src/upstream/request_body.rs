@@ -7,19 +7,21 @@
 //!
 //! Not here: what the facts mean (`usage::request`).
 
+use super::Patience;
 use crate::count::Sample;
 use crate::guard::{self, Rejection};
 use crate::http::{BoxError, Frame};
 use crate::layers::forward;
 use crate::usage::{IncludeUsage, RequestFacts, RequestScan, include};
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 /// What has passed of a request's body, and what it says.
 #[derive(Debug)]
@@ -108,13 +110,28 @@ impl RequestProgress {
     }
 }
 
+/// What is there of a request's body when it is sent on, and what is still to come.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// What was read so far, already noted in the progress.
+    pub held: Vec<Bytes>,
+    /// The rest, if the body has not ended.
+    pub rest: Option<Incoming>,
+    /// The trailers, if the body has ended and has some. They may pass as they are.
+    pub trailers: Option<Box<HeaderMap>>,
+    /// How long the rest may keep us waiting, where the connection does not say.
+    pub patience: Option<Box<Patience>>,
+}
+
 /// A request's body for the upstream.
 #[derive(Debug)]
 pub struct RequestBody {
     ready: VecDeque<Bytes>,
     scratch: Vec<Bytes>,
     rest: Option<Incoming>,
-    /// Boxed: it is rarely there, and requests are moved often.
+    /// Boxed like the next two: they are rarely there, and requests are moved often.
+    trailers: Option<Box<HeaderMap>>,
+    patience: Option<Box<Patience>>,
     rewrite: Option<Box<IncludeUsage>>,
     progress: Rc<RefCell<RequestProgress>>,
     size: SizeHint,
@@ -122,25 +139,27 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// The held pieces, already noted in `progress`, and what is still to come.
+    /// A body of what is there and what will come.
     #[must_use]
     pub fn new(
-        held: Vec<Bytes>,
-        rest: Option<Incoming>,
+        window: Window,
         rewrite: Option<Box<IncludeUsage>>,
         progress: Rc<RefCell<RequestProgress>>,
         limit: u64,
     ) -> Self {
+        let Window { held, rest, trailers, patience } = window;
         let held_len: u64 = held.iter().map(|b| b.len() as u64).sum();
         let extra = if rewrite.is_some() { include::BUDGET as u64 } else { 0 };
         let size = match rest.as_ref().map(Body::size_hint).map(|hint| hint.exact()) {
+            // A body with a length has no trailers (RFC 9112 §6.5).
+            None if trailers.is_some() => SizeHint::default(),
             None => SizeHint::with_exact(held_len + extra),
             Some(Some(rest)) => SizeHint::with_exact(held_len + rest + extra),
             Some(None) => SizeHint::default(),
         };
         let (ready, held) = if rewrite.is_some() { (Vec::new(), held) } else { (held, Vec::new()) };
-        let ready = VecDeque::from(ready);
-        let mut body = Self { ready, scratch: Vec::new(), rest, rewrite, progress, size, limit };
+        let (ready, scratch) = (VecDeque::from(ready), Vec::new());
+        let mut body = Self { ready, scratch, rest, trailers, patience, rewrite, progress, size, limit };
         for piece in held {
             body.push(piece);
         }
@@ -174,9 +193,39 @@ impl RequestBody {
         }
     }
 
-    fn fault(&mut self, fault: BodyFault) {
+    fn fault(&mut self, fault: BodyFault, error: BoxError) -> Poll<Option<Result<Frame, BoxError>>> {
         self.rest = None;
         self.progress.borrow_mut().broken = Some(fault);
+        Poll::Ready(Some(Err(error)))
+    }
+
+    /// Waits for the client, for as long as that may take.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BoxError>>> {
+        let Some(patience) = &mut self.patience else { return Poll::Pending };
+        if patience.poll_over(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let stall = Rejection::BodyTimeout;
+        self.fault(BodyFault::Rejected(stall), stall.into())
+    }
+
+    /// Takes note of a piece; `false` when it is one too many.
+    fn take(&mut self, data: Bytes) -> bool {
+        if let Some(patience) = &mut self.patience {
+            patience.received(data.len());
+        }
+        let mut progress = self.progress.borrow_mut();
+        progress.feed(&data);
+        if progress.bytes() > self.limit {
+            return false;
+        }
+        drop(progress);
+        let last = self.rest.as_ref().is_some_and(Body::is_end_stream);
+        self.push(data);
+        if last {
+            self.end();
+        }
+        true
     }
 }
 
@@ -198,34 +247,23 @@ impl Body for RequestBody {
             if let Some(bytes) = this.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
-            match ready!(Pin::new(rest).poll_frame(cx)) {
-                None => this.end(),
-                Some(Err(error)) => {
-                    this.fault(BodyFault::of(&error));
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-                Some(Ok(frame)) => match frame.into_data() {
+            let Some(rest) = &mut this.rest else {
+                return Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))));
+            };
+            match Pin::new(rest).poll_frame(cx) {
+                Poll::Pending => return this.poll_wait(cx),
+                Poll::Ready(None) => this.end(),
+                Poll::Ready(Some(Err(error))) => return this.fault(BodyFault::of(&error), error.into()),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    // Behind them nothing comes, but the rewrite may still hold back a piece.
                     Err(other) => {
-                        // What may not pass in the head may not pass behind the body either.
-                        let Ok(mut trailers) = other.into_trailers() else { continue };
-                        forward::strip_trailers(&mut trailers);
-                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                        this.trailers = other.into_trailers().ok().map(passing_trailers);
+                        this.end();
                     }
                     Ok(data) => {
-                        let too_large = {
-                            let mut progress = this.progress.borrow_mut();
-                            progress.feed(&data);
-                            progress.bytes() > this.limit
-                        };
-                        if too_large {
-                            this.fault(BodyFault::TooLarge);
-                            return Poll::Ready(Some(Err("the request body is over the limit".into())));
-                        }
-                        let last = this.rest.as_ref().is_some_and(Body::is_end_stream);
-                        this.push(data);
-                        if last {
-                            this.end();
+                        if !this.take(data) {
+                            let error = "the request body is over the limit".into();
+                            return this.fault(BodyFault::TooLarge, error);
                         }
                     }
                 },
@@ -234,10 +272,18 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ready.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        let is_read = self.rest.as_ref().is_none_or(Body::is_end_stream);
+        is_read && self.ready.is_empty() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.size
     }
+}
+
+/// Trailers without what may not pass in the head either.
+#[must_use]
+pub fn passing_trailers(mut trailers: HeaderMap) -> Box<HeaderMap> {
+    forward::strip_trailers(&mut trailers);
+    Box::new(trailers)
 }

@@ -380,6 +380,8 @@ impl Body {
             Self::Chat(reader) => reader.events.shape.passed(),
             Self::Responses(reader) => reader.events.shape.passed(),
             Self::Messages(reader) => reader.events.shape.passed(),
+            Self::Content(reader) => reader.events.shape.passed(),
+            Self::Interactions(reader) => reader.events.shape.passed(),
         }
     }
 
