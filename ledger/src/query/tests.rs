@@ -4,8 +4,7 @@ use super::*;
 use crate::codec::tests::{any_record, name, plain_record};
 use crate::faults::open;
 use crate::{Ledger, Wait};
-use bursar_domain::Anomaly;
-use bursar_domain::{Identity, Tags, UsageRecord};
+use bursar_domain::{Anomaly, Identity, Metering, Tags, Usage, UsageRecord, UsageSource};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -99,6 +98,31 @@ fn what_rollups_can_tell_is_read_from_them() {
     // Half past five: an hour of UTC is in two hours of that zone, but in one day.
     check(&["team", "hour"], "Asia/Kolkata", ReadFrom::Records);
     check(&["team", "day"], "Asia/Kolkata", ReadFrom::Rollups);
+}
+
+#[test]
+fn only_counted_records_count_towards_where_counts_come_from() {
+    let polled = |n: u64| UsageRecord {
+        metering: Metering::OncePerId,
+        meter_id: Some(name("resp_1")),
+        ..plain_record(n)
+    };
+    let never = |n: u64| UsageRecord { metering: Metering::Never, ..plain_record(n) };
+    let absent =
+        UsageRecord { usage: Usage::unknown(), usage_source: UsageSource::Absent, ..plain_record(9) };
+    let (dir, ledger) = ledger_with([plain_record(1), polled(2), polled(3), polled(4), never(5), absent]);
+    let check = |totals: &Totals| {
+        assert_eq!((totals.requests, totals.counted), (6, 3));
+        let sources = [UsageSource::Provider, UsageSource::Absent].map(|source| totals.source(source));
+        assert_eq!(sources, [2, 1], "no more sources than counted records");
+    };
+    check(&ledger.usage(&UsageQuery::default()).unwrap().totals);
+    let by_customer = UsageQuery { by: vec![GroupKey::Customer], ..UsageQuery::default() };
+    let from_records = ledger.usage(&by_customer).unwrap();
+    assert_eq!(from_records.read_from, ReadFrom::Records);
+    check(&from_records.totals);
+    ledger.close().unwrap();
+    check(&open(dir.path()).0.usage(&UsageQuery::default()).unwrap().totals);
 }
 
 #[test]

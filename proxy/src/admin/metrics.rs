@@ -6,7 +6,7 @@
 //!
 //! Not here: the ledger's own figures, which are read from it when scraped.
 
-use bursar_domain::{Label, UsageRecord, UsageSource};
+use bursar_domain::{Label, Metering, UsageRecord, UsageSource};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::Registry;
@@ -157,14 +157,14 @@ impl Metrics {
         let labels =
             RequestLabels { provider: Provider(record.provider.clone()), outcome: record.outcome.name() };
         self.requests.get_or_create(&labels).inc();
-        let counts = [record.usage.input_total(), record.usage.output_total()];
-        for (counter, count) in self.tokens.iter().zip(counts) {
-            counter.inc_by(count.unwrap_or(0));
-        }
-        if record.metering != bursar_domain::Metering::Never
-            && let Some(counter) = self.sources.get(usize::from(record.usage_source.number()))
-        {
-            counter.inc();
+        if record.metering != Metering::Never {
+            let counts = [record.usage.input_total(), record.usage.output_total()];
+            for (counter, count) in self.tokens.iter().zip(counts) {
+                counter.inc_by(count.unwrap_or(0));
+            }
+            if let Some(counter) = self.sources.get(usize::from(record.usage_source.number())) {
+                counter.inc();
+            }
         }
         for anomaly in record.anomalies.iter() {
             self.anomalies.get_or_create(&AnomalyLabels { kind: anomaly.name() }).inc();

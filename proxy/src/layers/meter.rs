@@ -55,7 +55,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
         }
         rest => Window { rest, patience, ..Window::default() },
     };
-    exchange.watch(&held, rest.is_none(), encoding_of(&call.head.headers));
+    exchange.watch(&window.held, window.rest.is_none(), encoding_of(&call.head.headers));
     let Call { id, mut head, route, origin, host, target, api, .. } = *call;
     if let Some(trailers) = &window.trailers {
         announce_trailers(&mut head.headers, trailers);

@@ -22,7 +22,7 @@ use crate::ids::IdSource;
 use crate::reply::ReplyBody;
 use crate::session::{Opening, Session};
 use crate::tunnel::Tunnel;
-use crate::upstream::{Pool, RequestBody, RequestProgress, SendError};
+use crate::upstream::{Pool, RequestBody, RequestProgress, Window, SendError};
 use crate::usage::{Ending, RequestScan};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -146,7 +146,7 @@ fn request(
     switch_headers(&mut head.headers);
     head.uri = http::Uri::from(target);
     head.extensions = http::Extensions::new();
-    let body = RequestBody::new(Vec::new(), None, None, progress, 0);
+    let body = RequestBody::new(Window::default(), None, progress, 0);
     http::Request::from_parts(head, body)
 }
 
