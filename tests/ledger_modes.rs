@@ -5,6 +5,7 @@ use crate::transcripts::{
     MESSAGES_PATH,
 };
 use bursar_ledger::RecordRange;
+use bursar_tests::frames::{END_STREAM, kind};
 use bursar_tests::{Client, Setup, System, run, unhurried};
 use std::time::Duration;
 
@@ -174,5 +175,57 @@ fn when_closed_no_more_is_let_in_than_will_find_room_at_its_end() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(system.metric("bursar_records_lost_total"), 0);
         assert_eq!(system.records().await.len(), QUEUE + 1);
+    });
+}
+
+#[test]
+fn when_closed_a_burst_on_one_http2_connection_is_let_in_only_as_far_as_there_is_room() {
+    small_queue("closed").run(|system| async move {
+        nearly_full(&system, 3).await;
+        for _ in 0..3 {
+            system.provider.script([bursar_tests::Step::Stall]);
+        }
+        let mut client = system.frames(&[]).await;
+        // All heads before any body: each is admitted before another has got anywhere.
+        for stream in (1..=19).step_by(2) {
+            client.post(stream, CHAT_PATH).await;
+        }
+        for stream in (1..=19).step_by(2) {
+            client.send(kind::DATA, END_STREAM, stream, CHAT.as_bytes()).await;
+        }
+        for _ in 0..7 {
+            assert!(client.until_within(kind::HEADERS, Duration::from_secs(1)).await.is_some(), "let in");
+        }
+        assert_eq!(client.until_within(kind::HEADERS, Duration::from_secs(1)).await, None, "refused");
+        assert_eq!(system.provider.received().len(), QUEUE - 3 + 1 + 3);
+        drop(client);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(system.metric("bursar_records_lost_total"), 0);
+        assert_eq!(system.records().await.len(), QUEUE + 1);
+    });
+}
+
+#[test]
+fn when_closed_a_request_that_is_never_sent_gives_its_place_back() {
+    small_queue("closed").run(|system| async move {
+        nearly_full(&system, 1).await;
+        for _ in 0..3 {
+            let mut client = system.client();
+            client.begin(CHAT_PATH, &[]).await;
+            client.send(b"not a chunk\r\n").await;
+            assert_eq!(client.reply().await.status(), 400);
+        }
+        let mut client = system.client();
+        assert_eq!(ask(&system, &mut client).await, 200);
+        assert_eq!(system.metric("bursar_records_lost_total"), 0);
+    });
+}
+
+#[test]
+fn when_open_no_places_are_kept() {
+    small_queue("open").run(|system| async move {
+        nearly_full(&system, 0).await;
+        let mut client = system.client();
+        assert_eq!(ask(&system, &mut client).await, 200);
     });
 }

@@ -34,6 +34,9 @@ pub enum NotRecorded {
     /// The record is larger than any frame may be.
     #[error("the record is too large for the journal")]
     TooLarge,
+    /// A record with this id is there already and says something else; it was left as it is.
+    #[error("a record with this id and other content is there already, and was left as it is")]
+    Conflict,
     /// The ledger was closed, or its writer ended, before the record's turn.
     #[error("the ledger was closed before the record was written")]
     Closed,

@@ -32,6 +32,7 @@ pub mod export;
 mod guard;
 mod journal;
 mod open;
+mod place;
 mod query;
 mod rollup;
 mod seen;
@@ -47,6 +48,7 @@ pub use journal::Damage;
 pub use journal::find::TornTail;
 pub use journal::read::{ReadError, RecordRange, Records, StoredRecord};
 pub use open::{OpenError, OpenReport, Progress, ProgressFn, StoreState};
+pub use place::{NoPlace, Place};
 pub use query::{
     Filter, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport, UsageRow,
 };
@@ -183,6 +185,8 @@ pub struct Stats {
     pub acknowledged: u64,
     /// Records that were there already.
     pub repeated: u64,
+    /// Of these, records that said something else than the one with their id.
+    pub conflicting: u64,
     /// Records refused or lost.
     pub dropped: u64,
     /// Frames written.
@@ -266,7 +270,8 @@ impl Ledger {
 
     /// Gives a record to the writer. Never blocks; a record that is not taken comes back.
     ///
-    /// Idempotent by id: a record whose id is there already changes nothing.
+    /// Idempotent by id: a record whose id is there already changes nothing, and is an error
+    /// ([`NotRecorded::Conflict`]) if it says anything else than the one that is there.
     pub fn append(&self, record: Box<UsageRecord>, wait: Wait) -> Result<Receipt, Rejected> {
         let (ack, receipt) = match wait {
             Wait::No => (None, Receipt::queued()),
@@ -286,6 +291,12 @@ impl Ledger {
                 Err(Rejected { record: entry.record, reason })
             }
         }
+    }
+
+    /// Keeps a place in the queue for a record that is still to come: as long as all producers do so, none
+    /// of their records is refused for a full queue.
+    pub fn reserve(&self) -> Result<Place, NoPlace> {
+        Place::reserve(&self.inner.shared)
     }
 
     /// Answers a question about usage. Every record acknowledged before the call is in the answer.
@@ -327,6 +338,7 @@ impl Ledger {
             appended: counters.appended.load(Ordering::Relaxed),
             acknowledged: counters.acknowledged.load(Ordering::Relaxed),
             repeated: counters.repeated.load(Ordering::Relaxed),
+            conflicting: counters.conflicting.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
             frames: counters.frames.load(Ordering::Relaxed),
             provider_cost_differs: counters.provider_cost_differs.load(Ordering::Relaxed),

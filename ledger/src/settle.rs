@@ -76,6 +76,17 @@ pub(crate) fn compare(record: &mut UsageRecord) -> bool {
     apart
 }
 
+/// Whether `offered` is the record that was stored as `stored`, as far as its facts go: what settling
+/// adds or drops is no difference.
+pub(crate) fn says_the_same(stored: &UsageRecord, offered: &UsageRecord) -> bool {
+    let mut offered = offered.clone();
+    bound(&mut offered);
+    if offered.cost.is_none() {
+        offered.cost.clone_from(&stored.cost);
+    }
+    *stored == offered
+}
+
 /// Drops a usage object that is too large to keep, and says so on the record.
 pub(crate) fn bound(record: &mut UsageRecord) {
     if record.usage_raw.as_ref().is_some_and(|raw| raw.len() > USAGE_RAW_BYTES_MAX) {

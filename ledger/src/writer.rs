@@ -17,7 +17,7 @@
 
 use crate::ack::{Ack, Appended, NotRecorded, Receipt};
 use crate::codec::Encoder;
-use crate::journal::read::{RecordRange, Records, find_ids};
+use crate::journal::read::{RecordRange, Records, find_ids, find_records};
 use crate::journal::segment::Check;
 use crate::journal::{Frame, Journal, JournalError, Promise, View};
 use crate::rollup::{Dimensions, Hour, Rollups, Totals};
@@ -30,7 +30,7 @@ use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -93,6 +93,7 @@ pub(crate) struct Counters {
     pub(crate) appended: AtomicU64,
     pub(crate) acknowledged: AtomicU64,
     pub(crate) repeated: AtomicU64,
+    pub(crate) conflicting: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) frames: AtomicU64,
     pub(crate) provider_cost_differs: AtomicU64,
@@ -106,10 +107,14 @@ pub(crate) struct Shared {
     /// Records that were written. Producers use their memory again, since memory that one thread
     /// takes and another frees is dear.
     pub(crate) spent: ArrayQueue<Box<UsageRecord>>,
+    /// Places in the queue that are kept for records to come.
+    pub(crate) reserved: AtomicUsize,
     pub(crate) counters: Counters,
     idle: AtomicBool,
     closing: AtomicBool,
     failed: AtomicBool,
+    /// Whether there is `journal_trouble`, without its lock.
+    troubled: AtomicBool,
     thread: OnceLock<Thread>,
     checkpoints: Mutex<Vec<Ack>>,
     checkpoint_wanted: AtomicBool,
@@ -143,10 +148,12 @@ impl Shared {
         Self {
             queue: ArrayQueue::new(queue_entries_max.max(1)),
             spent: ArrayQueue::new(SPENT_MAX),
+            reserved: AtomicUsize::new(0),
             counters: Counters::default(),
             idle: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            troubled: AtomicBool::new(false),
             thread: OnceLock::new(),
             checkpoints: Mutex::default(),
             checkpoint_wanted: AtomicBool::new(false),
@@ -160,16 +167,30 @@ impl Shared {
         }
     }
 
-    /// Puts a record into the queue. Never blocks.
-    pub(crate) fn push(&self, entry: Entry) -> Result<(), (Refusal, Entry)> {
-        let refusal = if self.failed.load(Ordering::Acquire) {
+    /// Why nothing is taken at all now, if nothing is.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        if self.failed.load(Ordering::Acquire) {
             Some(Refusal::Failed)
         } else if self.closing.load(Ordering::Acquire) {
             Some(Refusal::Closed)
         } else {
             None
-        };
-        let pushed = match refusal {
+        }
+    }
+
+    /// Whether the journal cannot be written now.
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.troubled.load(Ordering::Acquire)
+    }
+
+    /// Why the journal cannot be written now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        lock(&self.journal_trouble).clone()
+    }
+
+    /// Puts a record into the queue. Never blocks.
+    pub(crate) fn push(&self, entry: Entry) -> Result<(), (Refusal, Entry)> {
+        let pushed = match self.refusal() {
             Some(refusal) => Err((refusal, entry)),
             None => self.queue.push(entry).map_err(|entry| (Refusal::Full, entry)),
         };
@@ -282,6 +303,7 @@ impl Shared {
 
     fn latch(&self, reason: &str) {
         self.failed.store(true, Ordering::Release);
+        self.troubled.store(true, Ordering::Release);
         *lock(&self.last_error) = Some(reason.to_owned());
         *lock(&self.journal_trouble) = Some(format!("nothing is acknowledged until a restart: {reason}"));
         tracing::error!(reason, "the journal acknowledges nothing until a restart");
@@ -293,11 +315,13 @@ impl Shared {
             tracing::error!(reason, "the journal cannot be written; trying again");
         }
         *trouble = Some(format!("records wait in memory: {reason}"));
+        self.troubled.store(true, Ordering::Release);
         *lock(&self.last_error) = Some(reason.to_owned());
     }
 
     fn recover(&self) {
-        if !self.has_failed() && lock(&self.journal_trouble).take().is_some() {
+        if !self.has_failed() && self.is_troubled() && lock(&self.journal_trouble).take().is_some() {
+            self.troubled.store(false, Ordering::Release);
             tracing::info!("the journal is written again");
         }
     }
@@ -320,6 +344,8 @@ pub(crate) struct Writer {
     frame: Frame,
     deltas: HashMap<DeltaKey, Totals, RandomState>,
     answers: Vec<(Ack, Appended)>,
+    /// Records of this group whose ids are there already.
+    repeats: Vec<Entry>,
     timers: Timers,
 }
 
@@ -394,6 +420,7 @@ impl Writer {
             frame: Frame::default(),
             deltas: HashMap::default(),
             answers: Vec::new(),
+            repeats: Vec::new(),
             timers: Timers::default(),
         }
     }
@@ -467,6 +494,39 @@ impl Writer {
         }
         self.commit();
         self.batch = batch;
+        if !self.repeats.is_empty() {
+            self.answer_repeats();
+        }
+    }
+
+    /// Compares repeated records with those that are there. Reads the journal: repeats are rare.
+    fn answer_repeats(&mut self) {
+        let repeats = std::mem::take(&mut self.repeats);
+        let ids: HashSet<RequestId> = repeats.iter().map(|entry| entry.record.id).collect();
+        let there = find_records(&self.journal.view(), &ids).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot compare repeated records with those that are there");
+            *lock(&self.shared.last_error) = Some(error.to_string());
+            HashMap::new()
+        });
+        let (mut conflicts, mut example) = (0_u64, None);
+        for Entry { record, ack } in repeats {
+            let outcome = match there.get(&record.id) {
+                Some(stored) if !settle::says_the_same(stored, &record) => {
+                    conflicts = conflicts.saturating_add(1);
+                    example = Some(record.id);
+                    Err(NotRecorded::Conflict)
+                }
+                None if self.shared.has_failed() => Err(NotRecorded::JournalFailed),
+                _ => Ok(Appended::AlreadyThere),
+            };
+            if let Some(ack) = ack {
+                ack.answer(outcome);
+            }
+        }
+        if let Some(id) = example {
+            self.shared.counters.conflicting.fetch_add(conflicts, Ordering::Relaxed);
+            tracing::error!(conflicts, %id, "records repeat ids with other content; those that were there stay");
+        }
     }
 
     /// The ids of the batch that only the journal can tell about, and that it has.
@@ -487,12 +547,12 @@ impl Writer {
     }
 
     fn settle(&mut self, entry: Entry, older: &HashSet<RequestId>) {
-        let Entry { mut record, ack } = entry;
-        if self.recent.check(record.id) == Seen::Yes || older.contains(&record.id) {
+        if self.recent.check(entry.record.id) == Seen::Yes || older.contains(&entry.record.id) {
             self.shared.counters.repeated.fetch_add(1, Ordering::Relaxed);
-            self.answers.extend(ack.map(|ack| (ack, Appended::AlreadyThere)));
+            self.repeats.push(entry);
             return;
         }
+        let Entry { mut record, ack } = entry;
         let once = settle::counting(&record);
         let counted = match &once {
             Counting::Yes => true,

@@ -55,19 +55,6 @@ impl App {
         }
     }
 
-    /// Why a record of one more exchange might find no room in the ledger, if it might not: it is in
-    /// trouble, or its queue would be full if all that is under way were settled at once.
-    #[must_use]
-    pub fn ledger_shortage(&self) -> Option<String> {
-        let stats = self.ledger.stats();
-        if let Health::Degraded(reason) = stats.health {
-            return Some(reason);
-        }
-        let under_way = usize::try_from(self.metrics.in_flight.get()).unwrap_or(0);
-        let expected = stats.queue_entries.saturating_add(under_way);
-        (expected >= stats.queue_entries_max).then(|| "its queue is full".to_owned())
-    }
-
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -4,6 +4,7 @@ use crate::config::{Dialect, Route};
 use crate::upstream::Origin;
 use crate::usage::Api;
 use bursar_domain::{Anomalies, Identity, Label, RequestId, Timestamp, TraceId};
+use bursar_ledger::Place;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
@@ -36,6 +37,8 @@ pub struct Call {
     pub model: Option<Label>,
     /// Who it is for, once that is known.
     pub identity: Option<Arc<Identity>>,
+    /// Where its record will go, if nothing may pass unrecorded.
+    pub place: Option<Place>,
     /// The caller's trace.
     pub trace: Option<TraceId>,
     /// What to look at later.

@@ -17,7 +17,7 @@ use bursar_domain::{
     Anomalies, Anomaly, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
     UsageSource,
 };
-use bursar_ledger::{Pricer, Receipt, Wait};
+use bursar_ledger::{Place, Pricer, Receipt, Wait};
 use bytes::Bytes;
 use http::HeaderName;
 use std::cell::RefCell;
@@ -53,6 +53,8 @@ pub struct Exchange {
     drained: bool,
     first_byte_at: Option<Timestamp>,
     bytes_out: u64,
+    /// Kept for the record until that is handed over.
+    place: Option<Place>,
     state: State,
 }
 
@@ -82,7 +84,7 @@ enum State {
 impl Exchange {
     /// Starts the exchange of `call`.
     #[must_use]
-    pub fn new(app: &Arc<App>, call: &Call, request: Rc<RefCell<RequestProgress>>) -> Self {
+    pub fn new(app: &Arc<App>, call: &mut Call, request: Rc<RefCell<RequestProgress>>) -> Self {
         app.metrics.in_flight.inc();
         Self {
             app: Arc::clone(app),
@@ -103,6 +105,7 @@ impl Exchange {
             drained: false,
             first_byte_at: None,
             bytes_out: 0,
+            place: call.place.take(),
             state: State::Held,
         }
     }
@@ -201,11 +204,14 @@ impl Exchange {
         self.dispatch(record, work)
     }
 
-    fn dispatch(&self, record: UsageRecord, work: Option<Work>) -> Option<Settling> {
+    fn dispatch(&mut self, record: UsageRecord, work: Option<Work>) -> Option<Settling> {
+        let place = self.place.take();
         let Some(work) = work else {
-            return hand_over(&self.app, record).map(Settling::Ledger);
+            let receipt = hand_over(&self.app, record);
+            drop(place);
+            return receipt.map(Settling::Ledger);
         };
-        let mut settlement = Box::new(Settlement::new(Arc::clone(&self.app), record, work));
+        let mut settlement = Box::new(Settlement::new(Arc::clone(&self.app), record, work, place));
         let waits = self.app.config.ledger.durability == Durability::Sync;
         let receipt = waits.then(|| settlement.receipt());
         self.app.counting.settle(settlement);

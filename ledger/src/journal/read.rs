@@ -12,7 +12,7 @@ use super::segment::{Check, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
 use crate::codec::{self, DecodeError, Decoded, FrameDecoder};
 use bursar_domain::{LedgerId, RequestId, Timestamp, UsageRecord};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 
@@ -252,15 +252,47 @@ impl Iterator for Records {
     }
 }
 
-/// Which of `ids` are in the journal. Reads only the segments whose range of ids covers one.
-pub(crate) fn find_ids(view: &View, ids: &HashSet<RequestId>) -> Result<HashSet<RequestId>, ReadError> {
+/// The segments whose range of ids covers one of `ids`.
+fn segments_of<'v>(view: &'v View, ids: &HashSet<RequestId>) -> impl Iterator<Item = Segment> + 'v {
     let covers = |segment: &&Segment| {
         let ranges = &segment.ranges;
         ids.iter().any(|id| (ranges.id_min..=ranges.id_max).contains(&id.bits()))
     };
-    let segments = view.segments().filter(covers).cloned();
+    view.segments().filter(covers).cloned().collect::<Vec<_>>().into_iter()
+}
+
+/// The records with these ids. Reads only the segments whose range of ids covers one, and decodes only
+/// the frames that hold one.
+pub(crate) fn find_records(
+    view: &View,
+    ids: &HashSet<RequestId>,
+) -> Result<HashMap<RequestId, UsageRecord>, ReadError> {
+    let mut frames = Frames::new(segments_of(view, ids), Check::Checksums);
+    let (mut found, mut payload) = (HashMap::new(), Vec::new());
+    while let Some(head) = frames.next(&mut payload) {
+        let head = head?;
+        let undecodable = |source| ReadError::Undecodable { sequence: head.first_sequence, source };
+        let mut has_one = false;
+        codec::for_each_id(&head, &payload, |id, _| has_one |= ids.contains(&id)).map_err(undecodable)?;
+        if !has_one {
+            continue;
+        }
+        let mut frame = FrameDecoder::new(&head, std::mem::take(&mut payload)).map_err(undecodable)?;
+        while let Some(decoded) = frame.next() {
+            let record = decoded.map_err(undecodable)?.record;
+            if ids.contains(&record.id) {
+                found.insert(record.id, record);
+            }
+        }
+        payload = frame.into_buffer();
+    }
+    Ok(found)
+}
+
+/// Which of `ids` are in the journal. Reads only the segments whose range of ids covers one.
+pub(crate) fn find_ids(view: &View, ids: &HashSet<RequestId>) -> Result<HashSet<RequestId>, ReadError> {
     let mut found = HashSet::new();
-    each_id(Frames::new(segments, Check::Checksums), |id| {
+    each_id(Frames::new(segments_of(view, ids), Check::Checksums), |id| {
         if ids.contains(&id) {
             found.insert(id);
         }

@@ -21,6 +21,7 @@ pub(super) fn render(stats: &Stats) -> String {
         ("ledger_appended", "Records handed to the ledger", stats.appended),
         ("ledger_acknowledged", "Records that are durable by the configured durability", stats.acknowledged),
         ("ledger_repeated", "Records that were there already", stats.repeated),
+        ("ledger_conflicting", "Records that repeated an id with other content", stats.conflicting),
         ("ledger_dropped", "Records that were queued and could not be written", stats.dropped),
         ("ledger_frames", "Group commits", stats.frames),
         (

@@ -17,7 +17,7 @@ use crate::exchange;
 use crate::usage::Api;
 use crate::usage::text::PassedText;
 use bursar_domain::{Label, RequestId, TokenClass, UsageRecord, UsageSource};
-use bursar_ledger::Receipt;
+use bursar_ledger::{Place, Receipt};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +42,8 @@ pub struct Settlement {
     app: Arc<App>,
     record: Box<UsageRecord>,
     work: Work,
+    /// Kept in the ledger's queue for the record.
+    place: Option<Place>,
     /// Who waits for the ledger's receipt.
     waits: Option<oneshot::Sender<Receipt>>,
 }
@@ -49,8 +51,8 @@ pub struct Settlement {
 impl Settlement {
     /// `record` is complete but for what `work` will tell.
     #[must_use]
-    pub fn new(app: Arc<App>, record: UsageRecord, work: Work) -> Self {
-        Self { app, record: Box::new(record), work, waits: None }
+    pub fn new(app: Arc<App>, record: UsageRecord, work: Work, place: Option<Place>) -> Self {
+        Self { app, record: Box::new(record), work, place, waits: None }
     }
 
     /// Where the ledger's receipt will be told.
@@ -76,7 +78,7 @@ impl Settlement {
     }
 
     fn with(self: Box<Self>, precision: Precision) {
-        let Self { app, mut record, work, waits } = *self;
+        let Self { app, mut record, work, place, waits } = *self;
         // A defect must cost a figure, not the record.
         let filled = catch_unwind(AssertUnwindSafe(|| {
             let mut filled = record.clone();
@@ -88,6 +90,7 @@ impl Settlement {
             Err(_) => drop(app.metrics.meter_panics.inc()),
         }
         let receipt = exchange::hand_over(&app, *record);
+        drop(place);
         if let (Some(waits), Some(receipt)) = (waits, receipt) {
             drop(waits.send(receipt));
         }

@@ -42,7 +42,7 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
     let reads = call.api != Api::Unmetered;
     let scan = RequestScan::new(encoding_of(&call.head.headers));
     let progress = Rc::new(RefCell::new(RequestProgress::new(scan, reads)));
-    let mut exchange = Exchange::new(&app, &call, Rc::clone(&progress));
+    let mut exchange = Exchange::new(&app, &mut call, Rc::clone(&progress));
     let fail = Failing { dialect: call.error_dialect(), id: call.id };
 
     let body = call.body.take().filter(|body| !body.is_end_stream());

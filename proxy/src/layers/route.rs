@@ -85,6 +85,7 @@ pub fn route(
         api,
         model,
         identity: None,
+        place: None,
         trace: None,
         anomalies: Anomalies::default(),
     }))

@@ -22,7 +22,7 @@ use crate::ids::IdSource;
 use crate::reply::ReplyBody;
 use crate::session::{Opening, Session};
 use crate::tunnel::Tunnel;
-use crate::upstream::{Pool, RequestBody, RequestProgress, Window, SendError};
+use crate::upstream::{Pool, RequestBody, RequestProgress, SendError, Window};
 use crate::usage::{Ending, RequestScan};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -92,7 +92,7 @@ pub(crate) async fn upgrade(
         return Err(fail(FailureKind::Handshake(Handshake::Malformed)));
     };
     let progress = Rc::new(RefCell::new(RequestProgress::new(RequestScan::new(None), false)));
-    let mut exchange = Exchange::new(&app, &call, Rc::clone(&progress));
+    let mut exchange = Exchange::new(&app, &mut call, Rc::clone(&progress));
     let opening = Opening::of(&call);
     let Call { head, route, origin, host, target, .. } = *call;
     let request = request(head, &route, host, target, progress);
