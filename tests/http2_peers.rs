@@ -3,6 +3,7 @@
 use crate::transcripts::{CHAT, CHAT_PATH, CHAT_REPLY};
 use bursar_domain::{Metering, Outcome};
 use bursar_tests::frames::{ACK, END_STREAM, kind};
+use bursar_tests::http2::Answer;
 use bursar_tests::{FrameProvider, Frames, Setup, System, run, until};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -373,6 +374,45 @@ fn a_request_that_an_http2_upstream_may_have_looked_at_is_502() {
             assert_eq!(system.record().await.outcome, Outcome::Error);
         });
     }
+}
+
+#[test]
+fn an_http2_upstream_connection_that_is_not_used_is_closed_after_its_time() {
+    run("upstream: { pool_idle: 10s }", |system| async move {
+        let mut client = system.client();
+        for connections in [1, 1, 2] {
+            if connections == 2 {
+                assert_eq!(system.http2_provider.open(), 1);
+                tokio::time::sleep(Duration::from_secs(15)).await;
+                assert_eq!(system.http2_provider.open(), 0);
+            }
+            let head = http::Response::builder().header("content-type", "application/json").body(()).unwrap();
+            let frames = vec![hyper::body::Frame::data(bytes::Bytes::from(CHAT_REPLY))];
+            system.http2_provider.answer(Answer { head, frames, breaks: false });
+            client.post(H2_PATH, &[], CHAT).await;
+            assert_eq!(client.reply().await.text(), CHAT_REPLY);
+            assert_eq!(system.http2_provider.connections(), connections);
+            tokio::time::sleep(Duration::from_secs(7)).await;
+        }
+    });
+}
+
+#[test]
+fn a_long_stream_outlives_its_http2_connections_place_in_the_pool() {
+    let (provider, setup) = frame_by_frame("upstream: { pool_idle: 10s }");
+    setup.run(|system| async move {
+        let mut client = system.client();
+        client.post(H2_PATH, &[], CHAT).await;
+        let mut upstream = provider.accept().await;
+        let head = upstream.until(kind::HEADERS).await.unwrap();
+        let fields = [(":status", "200"), ("content-type", "application/json")];
+        upstream.head(head.stream, 0, &fields).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        upstream.send(kind::DATA, END_STREAM, head.stream, CHAT_REPLY.as_bytes()).await;
+        assert_eq!(client.reply().await.text(), CHAT_REPLY);
+        assert!(upstream.until(kind::GOAWAY).await.is_some(), "then it is closed");
+        assert_eq!(system.record().await.outcome, Outcome::Ok);
+    });
 }
 
 // === crumbs

@@ -231,3 +231,103 @@ fn an_http2_client_that_does_not_read_stops_the_upstream() {
         assert_eq!(system.record().await.outcome, Outcome::Ok);
     });
 }
+
+/// A request with a body in two pieces and a trailer that its head does not announce.
+fn with_trailers(path: &str, body: &str) -> Request<Vec<Frame<Bytes>>> {
+    let (first, rest) = body.split_at(body.len() / 2);
+    Request::post(format!("http://sidecar{path}"))
+        .header("te", "trailers")
+        .body(vec![data(first), data(rest), trailers("x-digest", "abc")])
+        .unwrap()
+}
+
+#[test]
+fn trailers_of_a_metered_request_pass_from_http2_to_either_version() {
+    run("", |system| async move {
+        let mut client = system.http2_client().await;
+        system.http2_provider.answer(answer("application/json", vec![data(CHAT_REPLY)]));
+        assert_eq!(client.send(with_trailers(H2_PATH, CHAT)).await.head.status(), 200);
+        let received = system.http2_provider.received();
+        assert_eq!(received[0].body, CHAT.as_bytes());
+        assert_eq!(received[0].trailers.as_ref().unwrap()["x-digest"], "abc");
+
+        system.provider.json(200, CHAT_REPLY);
+        assert_eq!(client.send(with_trailers(CHAT_PATH, CHAT)).await.head.status(), 200);
+        let request = system.provider.request();
+        assert_eq!(
+            (request.body.as_slice(), request.trailers.as_str()),
+            (CHAT.as_bytes(), "x-digest: abc\r\n")
+        );
+        assert_eq!(request.header("trailer"), Some("x-digest"));
+        let records = system.records().await;
+        assert!(records.iter().all(|r| r.record.usage.output_total() == Some(500)));
+    });
+}
+
+#[test]
+fn trailers_follow_a_metered_stream_request_of_any_size_whole_and_rewritten() {
+    let large = format!(r#"{{"model":"gpt-4o-mini","stream":true,"user":"{}"}}"#, "x".repeat(100 * 1024));
+    for body in [CHAT_STREAM, &large] {
+        run("", |system| async move {
+            system.provider.sse(&EVENTS);
+            let mut client = system.client();
+            client.begin(CHAT_PATH, &[("trailer", "x-digest")]).await;
+            for piece in body.as_bytes().chunks(30_000) {
+                client.chunk(piece).await;
+            }
+            client.send(b"0\r\nx-digest: abc\r\n\r\n").await;
+            assert_eq!(client.reply().await.text(), [EVENT_ONE, EVENT_TWO, EVENT_DONE].concat());
+            let request = system.provider.request();
+            assert_eq!(request.trailers, "x-digest: abc\r\n");
+            let sent = request.json();
+            assert_eq!(sent["stream_options"]["include_usage"], true);
+            assert_eq!(system.record().await.usage_source, UsageSource::Provider);
+        });
+    }
+}
+
+#[test]
+fn trailers_of_a_metered_request_carry_neither_identity_nor_credentials() {
+    run("", |system| async move {
+        system.provider.json(200, CHAT_REPLY);
+        let mut client = system.client();
+        client.begin(CHAT_PATH, &[("trailer", "x-digest")]).await;
+        client.chunk(CHAT.as_bytes()).await;
+        client.send(b"0\r\nx-bursar-team: a\r\n\r\n").await;
+        assert_eq!(client.reply().await.status(), 400, "the guard refuses them in HTTP/1.1");
+        let mut client = system.http2_client().await;
+        let mut map = HeaderMap::new();
+        map.insert("x-bursar-team", HeaderValue::from_static("a"));
+        map.insert("authorization", HeaderValue::from_static("Bearer x"));
+        let request = Request::post(format!("http://sidecar{CHAT_PATH}"));
+        let request = request.body(vec![data(CHAT), Frame::trailers(map)]).unwrap();
+        assert_eq!(client.send(request).await.head.status(), 200);
+        let request = system.provider.request();
+        assert_eq!((request.trailers.as_str(), request.header("trailer")), ("", None));
+    });
+}
+
+#[test]
+fn trailers_of_a_metered_reply_pass_with_and_without_its_cost_in_the_head() {
+    for prefix in ["/openai", "/costly"] {
+        run("", |system| async move {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\ntrailer: x-checksum\r\n\r\n";
+            let reply =
+                [head.as_bytes(), &chunk(CHAT_REPLY.as_bytes()), b"0\r\nx-checksum: def\r\n\r\n"].concat();
+            let path = format!("{prefix}/v1/chat/completions");
+            system.provider.script([Step::Send(reply.clone())]);
+            let mut client = system.client();
+            client.post(&path, &[("te", "trailers")], CHAT).await;
+            let got = client.reply().await;
+            assert_eq!((got.text().as_str(), got.trailers.as_str()), (CHAT_REPLY, "x-checksum: def\r\n"));
+            assert_eq!(got.header("x-bursar-cost").is_some(), prefix == "/costly");
+
+            system.provider.script([Step::Send(reply)]);
+            let mut client = system.http2_client().await;
+            let got = client.send(post(&path, &[("te", "trailers")], CHAT)).await;
+            assert_eq!((got.body.as_slice(), got.whole), (CHAT_REPLY.as_bytes(), true));
+            assert_eq!(got.trailers.unwrap()["x-checksum"], "def");
+            assert_eq!(system.records().await.len(), 2);
+        });
+    }
+}

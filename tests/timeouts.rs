@@ -3,8 +3,9 @@
 use crate::transcripts::{CHAT, CHAT_PATH, CHAT_REPLY, CHAT_STREAM, EVENT_ONE, MESSAGES, MESSAGES_PATH};
 use bursar::upstream::{Connector, TlsSetup};
 use bursar_domain::{Metering, Outcome, UsageSource};
+use bursar_tests::frames::{END_STREAM, kind};
 use bursar_tests::provider::{SSE_HEAD, reply};
-use bursar_tests::{Client, Setup, Step, chunk, run, until};
+use bursar_tests::{Client, Setup, Step, System, chunk, run, until};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -243,5 +244,127 @@ fn an_idle_http2_connection_is_closed_after_a_minute() {
         assert_eq!(system.metric("bursar_connections"), 1);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(system.metric("bursar_connections"), 0);
+    });
+}
+
+/// A reply that never fits into what a client takes without reading.
+fn endless(system: &System) {
+    system.provider.reply(200, &[], &vec![b'x'; 8 << 20]);
+}
+
+#[test]
+fn a_client_that_stops_reading_is_cut_after_ten_minutes_and_recorded_as_aborted() {
+    run("", |system| async move {
+        endless(&system);
+        let mut client = system.client();
+        client.post("/other/v1/big", &[], "{}").await;
+        assert!(client.head().await.is_some());
+        let provider = system.provider.clone();
+        tokio::time::sleep(Duration::from_secs(595)).await;
+        assert_eq!((system.metric("bursar_connections"), provider.open()), (1, 1));
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(system.metric("bursar_connections"), 0);
+        until("the upstream connection is closed", || provider.open() == 0).await;
+        assert!(!client.rest().await.is_empty(), "what it had not read yet is still there");
+        assert_eq!(system.metric("bursar_connection_deadlines_total"), 1);
+        assert_eq!(system.record().await.outcome, Outcome::Aborted);
+    });
+}
+
+#[test]
+fn a_client_that_reads_a_little_now_and_then_is_not_cut() {
+    run("server: { timeouts: { write_idle: 10s } }", |system| async move {
+        endless(&system);
+        let mut client = system.client();
+        client.post("/other/v1/big", &[], "{}").await;
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            assert!(client.raw(32 * 1024).await.len() >= 32 * 1024, "it was cut");
+        }
+        assert_eq!(system.metric("bursar_connections"), 1);
+    });
+}
+
+#[test]
+fn an_upstream_that_thinks_is_no_client_that_stops_reading() {
+    run("server: { timeouts: { write_idle: 10s } }", |system| async move {
+        for frame_by_frame in [false, true] {
+            system.provider.script([
+                Step::Send(SSE_HEAD.to_vec()),
+                Step::Send(chunk(EVENT_ONE.as_bytes())),
+                Step::Wait(Duration::from_secs(200)),
+                Step::Send(chunk(b"data: [DONE]\n\n")),
+                Step::Send(b"0\r\n\r\n".to_vec()),
+            ]);
+            if frame_by_frame {
+                let mut client = system.http2_client().await;
+                let reply = client.send(bursar_tests::http2::post(CHAT_PATH, &[], CHAT_STREAM)).await;
+                assert!(reply.whole);
+            } else {
+                let mut client = system.client();
+                client.post(CHAT_PATH, &[], CHAT_STREAM).await;
+                assert!(client.reply().await.whole);
+            }
+        }
+        assert_eq!(system.records().await.len(), 2);
+    });
+}
+
+#[test]
+fn an_http2_stream_that_is_not_read_is_reset_and_the_others_go_on() {
+    run("server: { timeouts: { write_idle: 10s } }", |system| async move {
+        endless(&system);
+        // Windows of 64 KiB for each stream, and room for more on the connection.
+        let mut client = system.frames(&[]).await;
+        client.send(kind::WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes()).await;
+        client.post(1, "/other/v1/big").await;
+        client.send(kind::DATA, END_STREAM, 1, b"{}").await;
+        let start = Instant::now();
+        for stream in [3, 5, 7] {
+            system.provider.json(200, CHAT_REPLY);
+            client.post(stream, CHAT_PATH).await;
+            client.send(kind::DATA, END_STREAM, stream, CHAT.as_bytes()).await;
+            while client.until(kind::DATA).await.unwrap().stream != stream {}
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        let reset = client.until(kind::RST_STREAM).await.expect("the connection has ended");
+        // CANCEL
+        assert_eq!((reset.stream, reset.payload.as_slice()), (1, [0, 0, 0, 8].as_slice()));
+        about(start.elapsed(), 10);
+        let provider = system.provider.clone();
+        until("the stream's upstream connection is closed", || provider.open() == 1).await;
+        assert_eq!(system.metric("bursar_connection_deadlines_total"), 1);
+        system.provider.json(200, CHAT_REPLY);
+        client.post(9, CHAT_PATH).await;
+        client.send(kind::DATA, END_STREAM, 9, CHAT.as_bytes()).await;
+        assert_eq!(client.until(kind::HEADERS).await.unwrap().stream, 9);
+        while client.until(kind::DATA).await.unwrap().flags & END_STREAM == 0 {}
+        let mut outcomes: Vec<_> = system.records().await.iter().map(|r| r.record.outcome).collect();
+        outcomes.sort_by_key(|outcome| *outcome == Outcome::Aborted);
+        assert_eq!(outcomes, [Outcome::Ok, Outcome::Ok, Outcome::Ok, Outcome::Ok, Outcome::Aborted]);
+    });
+}
+
+#[test]
+fn an_http2_client_that_reads_nothing_at_all_is_cut_and_leaves_a_record_for_each_stream() {
+    run("server: { timeouts: { write_idle: 10s } }", |system| async move {
+        // No window at all, as a client says that wants to hold many replies open.
+        let mut client = system.frames(&[(4, 0)]).await;
+        for stream in [1, 3, 5] {
+            endless(&system);
+            client.post(stream, "/other/v1/big").await;
+            client.send(kind::DATA, END_STREAM, stream, b"{}").await;
+        }
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        let provider = system.provider.clone();
+        until("the upstream connections are closed", || provider.open() == 0).await;
+        let resets = async {
+            for _ in 0..3 {
+                client.until(kind::RST_STREAM).await.unwrap();
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(1), resets).await.is_ok());
+        let records = system.records().await;
+        assert!(records.len() == 3 && records.iter().all(|r| r.record.outcome == Outcome::Aborted));
     });
 }

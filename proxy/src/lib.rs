@@ -22,6 +22,7 @@ mod reply;
 pub mod report;
 mod session;
 mod stack;
+mod streams;
 pub mod tasks;
 mod telemetry;
 mod tunnel;

@@ -14,6 +14,7 @@ use crate::ids::IdSource;
 use crate::layers::respond;
 use crate::reply::ReplyBody;
 use crate::stack::{self, Stack};
+use crate::streams::{Reply, Streams};
 use crate::tasks;
 use crate::tunnel::Tunnel;
 use crate::upstream::{Connector, Pool, PoolLimits};
@@ -81,6 +82,8 @@ enum Stop {
 struct Connection {
     state: Arc<ConnState>,
     stop: Cell<Stop>,
+    /// Its replies, if it speaks HTTP/2.
+    streams: Streams,
     /// Sweeps since it was asked to end for idling.
     asked_to_end: Cell<u8>,
     waker: RefCell<Option<Waker>>,
@@ -110,14 +113,17 @@ impl Connection {
     fn switch(&self, response: Response, serving: Option<guard::Exchange>) -> http::Response<ServedBody> {
         let (head, body) = response.into_parts();
         let ReplyBody::Tunnel(tunnel) = body else {
-            return http::Response::from_parts(head, ServedBody { body, _serving: serving });
+            return http::Response::from_parts(head, ServedBody { body, watched: None, _serving: serving });
         };
         if !self.state.become_tunnel() {
             let response = respond::too_early();
-            return response.map(|body| ServedBody { body, _serving: serving });
+            return response.map(|body| ServedBody { body, watched: None, _serving: serving });
         }
         self.tunnel.replace(Some(Switched { tunnel, _serving: serving }));
-        http::Response::from_parts(head, ServedBody { body: ReplyBody::Full(None), _serving: None })
+        http::Response::from_parts(
+            head,
+            ServedBody { body: ReplyBody::Full(None), watched: None, _serving: None },
+        )
     }
 
     fn register(&self, cx: &Context<'_>) {
@@ -152,6 +158,7 @@ impl Worker {
                 head: timeouts.head,
                 body_idle: timeouts.body_idle,
                 keep_alive: timeouts.keep_alive,
+                write_idle: timeouts.write_idle,
                 ..Deadlines::default()
             },
             connections: RefCell::default(),
@@ -180,7 +187,13 @@ impl Worker {
 
     fn sweep(&self) {
         self.ticker.advance(Instant::now());
+        let write_idle = self.deadlines.write_idle;
         for connection in self.connections.borrow().values() {
+            let unread = connection.streams.cancel_unread(self.ticker.now(), write_idle);
+            if unread > 0 {
+                tracing::debug!(unread, "an HTTP/2 client takes nothing of its replies");
+                self.app.metrics.deadlines.inc_by(unread);
+            }
             if let Some(overdue) = connection.state.overdue(&self.deadlines) {
                 let sweeps = connection.asked_to_end.get();
                 connection.asked_to_end.set(sweeps.saturating_add(1));
@@ -193,6 +206,8 @@ impl Worker {
                     (Overdue::KeepAlive, 0) => connection.tell(Stop::AfterExchanges),
                     (Overdue::KeepAlive, ENDING_SWEEPS_MAX..) => connection.tell(Stop::Now),
                     (Overdue::KeepAlive, _) => {}
+                    // Who does not read would not read a good-bye either.
+                    (Overdue::WriteIdle, _) => connection.tell(Stop::Now),
                     (overdue, _) => connection.state.expire(overdue),
                 }
             } else {
@@ -275,6 +290,7 @@ impl Worker {
         let connection = Connection {
             state: ConnState::new(self.ticker.clone()),
             stop: Cell::new(self.stop.get()),
+            streams: Streams::default(),
             asked_to_end: Cell::new(0),
             waker: RefCell::default(),
             tunnel: RefCell::default(),
@@ -297,7 +313,8 @@ impl Worker {
                 return;
             }
         };
-        let service = Serve { stack: self.stack.clone(), connection: Rc::clone(connection) };
+        let streams = (protocol == Protocol::Http2).then(|| connection.streams.clone());
+        let service = Serve { stack: self.stack.clone(), connection: Rc::clone(connection), streams };
         let ended = match protocol {
             Protocol::Http1 => {
                 let http = http1_builder(self.limits).serve_connection(TokioIo::new(io), service);
@@ -305,7 +322,8 @@ impl Worker {
                 run(pin!(http), connection, http1::UpgradeableConnection::graceful_shutdown).await
             }
             Protocol::Http2 => {
-                let http = http2_builder(&self.app).serve_connection(TokioIo::new(io), service);
+                let http = http2_builder(&self.app, connection.streams.clone())
+                    .serve_connection(TokioIo::new(io), service);
                 run(pin!(http), connection, http2::Connection::graceful_shutdown).await
             }
         };
@@ -328,9 +346,9 @@ fn http1_builder(limits: Limits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(app: &App) -> http2::Builder<tasks::WorkerExecutor> {
+fn http2_builder(app: &App, streams: Streams) -> http2::Builder<Streams> {
     let limits = &app.config.server.limits;
-    let mut builder = http2::Builder::new(tasks::WorkerExecutor);
+    let mut builder = http2::Builder::new(streams);
     builder
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
@@ -385,6 +403,7 @@ impl Drop for Registered {
 struct Serve {
     stack: Stack,
     connection: Rc<Connection>,
+    streams: Option<Streams>,
 }
 
 impl hyper::service::Service<Request> for Serve {
@@ -393,9 +412,10 @@ impl hyper::service::Service<Request> for Serve {
     type Future = Served;
 
     fn call(&self, request: Request) -> Served {
-        let serving = self.connection.state.exchange();
-        let connection = Rc::clone(&self.connection);
-        Served { reply: (self.stack)(request), connection, serving: Some(serving) }
+        let state = &self.connection.state;
+        let watched = self.streams.as_ref().map(|streams| streams.begin(state.ticker()));
+        let serving = Some((state.exchange(), watched));
+        Served { reply: (self.stack)(request), connection: Rc::clone(&self.connection), serving }
     }
 }
 
@@ -403,7 +423,7 @@ impl hyper::service::Service<Request> for Serve {
 struct Served {
     reply: crate::http::LocalFuture<Result<Response, Infallible>>,
     connection: Rc<Connection>,
-    serving: Option<guard::Exchange>,
+    serving: Option<(guard::Exchange, Option<Reply>)>,
 }
 
 impl Future for Served {
@@ -412,10 +432,11 @@ impl Future for Served {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         this.reply.as_mut().poll(cx).map(|reply| {
-            let serving = this.serving.take();
+            let (serving, watched) = this.serving.take().unzip();
+            let watched = watched.flatten();
             reply.map(|response| match response.body() {
                 ReplyBody::Tunnel(_) => this.connection.switch(response, serving),
-                _ => response.map(|body| ServedBody { body, _serving: serving }),
+                _ => response.map(|body| ServedBody { body, watched, _serving: serving }),
             })
         })
     }
@@ -425,6 +446,7 @@ impl Future for Served {
 #[derive(Debug)]
 struct ServedBody {
     body: ReplyBody,
+    watched: Option<Reply>,
     _serving: Option<guard::Exchange>,
 }
 
@@ -433,7 +455,11 @@ impl Body for ServedBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(watched) = &self.watched {
+            watched.handed_over(matches!(frame, Poll::Ready(Some(Ok(_)))));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -127,6 +127,7 @@ struct Inner {
     answers: RefCell<VecDeque<Answer>>,
     received: RefCell<Vec<Http2Request>>,
     connections: Cell<u32>,
+    open: Cell<u32>,
 }
 
 impl Http2Provider {
@@ -147,10 +148,18 @@ impl Http2Provider {
         self.0.connections.get()
     }
 
+    /// How many connections are open.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.0.open.get()
+    }
+
     /// A new connection to the provider.
     #[must_use]
     pub fn connect(&self) -> DuplexStream {
         self.0.connections.set(self.0.connections.get() + 1);
+        self.0.open.set(self.0.open.get() + 1);
+        let closing = self.clone();
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let provider = self.clone();
         let service = hyper::service::service_fn(move |request| provider.clone().serve(request));
@@ -158,6 +167,7 @@ impl Http2Provider {
             let http = hyper::server::conn::http2::Builder::new(bursar::tasks::WorkerExecutor);
             // A broken connection only means that the sidecar has left.
             let _ = http.serve_connection(TokioIo::new(ours), service).await;
+            closing.0.open.set(closing.0.open.get() - 1);
         });
         theirs
     }

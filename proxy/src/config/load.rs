@@ -418,6 +418,7 @@ impl Loader<'_> {
             head: self.get(&s::SERVER_TIMEOUTS_HEAD).value,
             body_idle: self.get(&s::SERVER_TIMEOUTS_BODY_IDLE).value,
             keep_alive: self.get(&s::SERVER_TIMEOUTS_KEEP_ALIVE).value,
+            write_idle: self.get(&s::SERVER_TIMEOUTS_WRITE_IDLE).value,
             drain: self.get(&s::SERVER_TIMEOUTS_DRAIN).value,
         };
         Server { workers, timeouts, limits: self.server_limits() }

@@ -319,6 +319,8 @@ pub struct ServerTimeouts {
     pub body_idle: Duration,
     /// Between two requests of a connection.
     pub keep_alive: Duration,
+    /// For a client to take some of a reply that waits for it.
+    pub write_idle: Duration,
     /// For open requests to end after the signal to stop.
     pub drain: Duration,
 }

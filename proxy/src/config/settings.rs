@@ -383,6 +383,10 @@ settings! {
     SERVER_TIMEOUTS_KEEP_ALIVE: Duration = Setting::new("server.timeouts.keep_alive", DEADLINE, || Duration::from_secs(60))
         .doc("How long a connection may wait for its next request.")
         .because("SDKs reuse connections within seconds.");
+    SERVER_TIMEOUTS_WRITE_IDLE: Duration = Setting::new("server.timeouts.write_idle", PATIENCE, || Duration::from_secs(600))
+        .doc("How long a client may take nothing of a reply that is waiting for it. The reply is then cut and \
+              its request recorded as aborted.")
+        .because("A reader that pauses for longer has left; until then a slow one only slows its upstream.");
     SERVER_TIMEOUTS_DRAIN: Duration = Setting::new("server.timeouts.drain", DEADLINE, || Duration::from_secs(30))
         .doc("How long open requests may take to end after the signal to stop.")
         .because("Kubernetes sends its second signal after 30 seconds.");

@@ -99,6 +99,7 @@ fn without_any_source_every_setting_has_its_default() {
             head: seconds(5),
             body_idle: seconds(30),
             keep_alive: seconds(60),
+            write_idle: seconds(600),
             drain: seconds(30),
         }
     );

@@ -12,9 +12,10 @@
 use super::deadlines::{Deadlines, Overdue, overdue};
 use super::framing::Position;
 use super::rejection::Rejection;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -63,6 +64,8 @@ pub enum Phase {
 pub struct ConnState {
     ticker: Ticker,
     is_tunnel: AtomicBool,
+    /// Since when the client has had no room for what we write: one more than the tick, or zero.
+    blocked_since: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -165,7 +168,12 @@ impl ConnState {
             expired: None,
             waker: None,
         };
-        Arc::new(Self { ticker, is_tunnel: AtomicBool::new(false), inner: Mutex::new(inner) })
+        Arc::new(Self {
+            ticker,
+            is_tunnel: AtomicBool::new(false),
+            blocked_since: AtomicU64::new(0),
+            inner: Mutex::new(inner),
+        })
     }
 
     /// What the connection is doing.
@@ -180,10 +188,21 @@ impl ConnState {
         self.lock().rejection
     }
 
+    /// The clock it is timed by.
+    #[must_use]
+    pub const fn ticker(&self) -> &Ticker {
+        &self.ticker
+    }
+
     /// Which deadline the connection has passed by the ticker's time. Heads and bodies are overdue
-    /// only while someone waits for them.
+    /// only while someone waits for them. A client that takes nothing of its reply is overdue whatever
+    /// else goes on.
     #[must_use]
     pub fn overdue(&self, deadlines: &Deadlines) -> Option<Overdue> {
+        let blocked = self.blocked_since.load(Ordering::Relaxed).checked_sub(1).map(Tick);
+        if blocked.is_some_and(|since| self.ticker.now().since(since) >= deadlines.write_idle) {
+            return Some(Overdue::WriteIdle);
+        }
         let inner = self.lock();
         let phase = inner.phase();
         if matches!(phase, Phase::ReadingHead | Phase::ReadingBody) && !inner.is_read_pending {
@@ -280,6 +299,18 @@ impl ConnState {
             known => *known = Some(waker.clone()),
         }
         inner.expired
+    }
+
+    /// Something was to be written. Costs one load where the client takes what it is sent.
+    pub(super) fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        let is_blocked = self.blocked_since.load(Ordering::Relaxed) != 0;
+        match written {
+            Poll::Pending if !is_blocked => {
+                self.blocked_since.store(self.ticker.now().0.saturating_add(1), Ordering::Relaxed);
+            }
+            Poll::Ready(_) if is_blocked => self.blocked_since.store(0, Ordering::Relaxed),
+            _ => {}
+        }
     }
 
     /// We closed our side and wait for the client to close its own.

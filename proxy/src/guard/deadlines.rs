@@ -16,6 +16,8 @@ pub struct Deadlines {
     pub body_idle: Duration,
     /// From the end of a response to the next request.
     pub keep_alive: Duration,
+    /// From a write that the client had no room for to the next that it had.
+    pub write_idle: Duration,
     /// From our half-close after a refusal to the client's close.
     pub linger: Duration,
 }
@@ -27,6 +29,7 @@ impl Default for Deadlines {
             head: Duration::from_secs(5),
             body_idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(60),
+            write_idle: Duration::from_secs(600),
             linger: Duration::from_secs(2),
         }
     }
@@ -43,6 +46,8 @@ pub enum Overdue {
     BodyIdle,
     /// No further request came.
     KeepAlive,
+    /// The client takes nothing of what is written.
+    WriteIdle,
     /// The client did not close after a refusal.
     Linger,
 }
@@ -56,6 +61,7 @@ impl Overdue {
             Self::Head => "head",
             Self::BodyIdle => "body_idle",
             Self::KeepAlive => "keep_alive",
+            Self::WriteIdle => "write_idle",
             Self::Linger => "linger",
         }
     }

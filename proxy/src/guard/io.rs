@@ -212,7 +212,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> GuardedIo<IO> {
         match overdue {
             Overdue::Head => self.poison(Rejection::HeadTimeout),
             Overdue::BodyIdle => self.break_body(Rejection::BodyTimeout),
-            Overdue::FirstByte | Overdue::KeepAlive | Overdue::Linger => self.is_at_eof = true,
+            Overdue::FirstByte | Overdue::KeepAlive | Overdue::WriteIdle | Overdue::Linger => {
+                self.is_at_eof = true;
+            }
         }
     }
 
@@ -282,7 +284,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<IO> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.state.wrote(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -290,7 +295,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<IO> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, slices);
+        this.state.wrote(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -98,7 +98,7 @@ pub struct Pool {
     limits: PoolLimits,
     /// By origin; a list, since there are few and hashing a name costs more than comparing some.
     idle: RefCell<Vec<(Arc<Origin>, Vec<Idle>)>>,
-    shared: RefCell<HashMap<Origin, http2::SendRequest<RequestBody>>>,
+    shared: RefCell<HashMap<Origin, Shared>>,
     /// Timers of exchanges that have ended, still armed.
     timers: RefCell<Vec<IdleTimer>>,
 }
@@ -107,6 +107,14 @@ pub struct Pool {
 struct Idle {
     line: Line,
     since: Instant,
+}
+
+/// A connection that carries any number of exchanges. Once it is off the list it ends with the last of
+/// them.
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    used_at: Instant,
 }
 
 /// A connection that carries one exchange; give it back when the reply has ended whole.
@@ -321,7 +329,8 @@ impl Pool {
         sender.send_request(for_http1(request)).await.map_err(SendError::Broken)
     }
 
-    /// Drops connections that have been idle for too long.
+    /// Drops connections that have been idle for too long; an HTTP/2 one counts as idle when it was given
+    /// no new request, and still finishes those that it has.
     pub fn evict_idle(&self) {
         let now = Instant::now();
         let oldest = self.limits.idle_for_max;
@@ -329,7 +338,9 @@ impl Pool {
             list.retain_mut(|idle| now.duration_since(idle.since) < oldest && idle.line.is_idle());
             !list.is_empty()
         });
-        self.shared.borrow_mut().retain(|_, sender| !sender.is_closed());
+        self.shared
+            .borrow_mut()
+            .retain(|_, shared| !shared.sender.is_closed() && now.duration_since(shared.used_at) < oldest);
     }
 
     fn lease(self: &Rc<Self>, origin: &Arc<Origin>, line: Line) -> Lease {
@@ -344,11 +355,13 @@ impl Pool {
     }
 
     fn shared_connection(&self, origin: &Origin) -> Option<http2::SendRequest<RequestBody>> {
-        let shared = self.shared.borrow();
+        let mut shared = self.shared.borrow_mut();
         if shared.is_empty() {
             return None;
         }
-        shared.get(origin).filter(|sender| !sender.is_closed()).cloned()
+        let shared = shared.get_mut(origin).filter(|shared| !shared.sender.is_closed())?;
+        shared.used_at = Instant::now();
+        Some(shared.sender.clone())
     }
 
     async fn send_on_new(
@@ -375,7 +388,8 @@ impl Pool {
                     tracing::debug!(%error, "upstream connection ended");
                 }
             });
-            self.shared.borrow_mut().insert(Origin::clone(origin), sender.clone());
+            let shared = Shared { sender: sender.clone(), used_at: Instant::now() };
+            self.shared.borrow_mut().insert(Origin::clone(origin), shared);
             return match send_shared(sender, origin, request).await {
                 Ok(response) => Ok((response, None)),
                 Err(Unsent::Retry(_)) => Err(SendError::Connect(ConnectError::ClosedAtOnce)),
