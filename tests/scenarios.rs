@@ -25,5 +25,6 @@ mod realtime;
 mod streaming;
 mod tidy;
 mod timeouts;
+mod tls;
 mod transcripts;
 mod usage_chunk;
