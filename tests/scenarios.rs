@@ -22,6 +22,7 @@ mod identity;
 mod ledger_modes;
 mod metering;
 mod realtime;
+mod smuggling;
 mod streaming;
 mod tidy;
 mod timeouts;

@@ -146,6 +146,12 @@ impl Provider {
         self.0.refuse.set(true);
     }
 
+    /// Forgets the scripts that were not played and what was received.
+    pub fn start_anew(&self) {
+        self.0.scripts.borrow_mut().clear();
+        self.0.received.borrow_mut().clear();
+    }
+
     /// The requests received so far.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {

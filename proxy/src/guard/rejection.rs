@@ -93,9 +93,9 @@ rejections! {
     /// White space between header name and colon.
     SpaceBeforeColon = 15, BAD_REQUEST, "space_before_colon",
         "white space before the colon of a header: remove it";
-    /// A control character in a header value.
+    /// A control character in a header value, or in HTTP/2 space around it.
     HeaderValue = 16, BAD_REQUEST, "header_value",
-        "a header value contains a control character: remove it";
+        "a header value contains a control character or space around it: remove it";
     /// A byte above 0x7f in a header value.
     ObsoleteText = 17, BAD_REQUEST, "obsolete_text",
         "a header value contains a non-ASCII byte: encode it";

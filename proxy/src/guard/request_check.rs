@@ -124,12 +124,21 @@ fn check_headers(parts: &Parts, limits: &Limits) -> Result<(), Rejection> {
         }
         seen |= kind.bit();
         grammar::check_value(value.as_bytes())?;
+        if parts.version == Version::HTTP_2 && has_outer_space(value.as_bytes()) {
+            return Err(Rejection::HeaderValue);
+        }
         check_header(kind, name, value, parts, limits)?;
     }
     if head_bytes > limits.head_bytes_max {
         return Err(Rejection::HeadTooLarge);
     }
     Ok(())
+}
+
+/// RFC 9113 §8.2.1: in HTTP/1 such space is no part of the value, so it would not arrive as it was sent.
+fn has_outer_space(value: &[u8]) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_space(value.first()) || is_space(value.last())
 }
 
 fn check_header(

@@ -2,12 +2,12 @@
 
 use super::*;
 use Rejection::*;
-use http::HeaderValue;
+use http::HeaderValue as Value;
 
 fn parts(version: Version, method: &str, uri: &str, headers: &[(&str, &str)]) -> Parts {
     let mut request = http::Request::builder().version(version).method(method).uri(uri);
     for (name, value) in headers {
-        request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).expect("value"));
+        request = request.header(*name, Value::from_bytes(value.as_bytes()).expect("value"));
     }
     request.body(()).expect("request").into_parts().0
 }
@@ -50,6 +50,15 @@ fn ordinary_requests_pass_in_both_versions() {
     check_http1("OPTIONS", "*", &[], Ok(()));
     check_http1("POST", "/", &[("connection", "keep-alive"), ("transfer-encoding", "chunked")], Ok(()));
     check_http2("POST", "/", &[("host", "A")], Ok(()));
+}
+
+#[test]
+fn space_around_a_value_is_refused_where_it_would_be_part_of_it() {
+    for value in [" a", "a ", "\ta", "a\t", " "] {
+        check_http2("GET", "/", &[("x", value)], Err(HeaderValue));
+        check_http1("GET", "/", &[("x", value)], Ok(()));
+    }
+    check("GET", "/", &[("x", "a \tb"), ("y", "")], Ok(()));
 }
 
 #[test]
