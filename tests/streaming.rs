@@ -106,7 +106,7 @@ fn a_metered_request_streams_behind_its_first_64_kib() {
 
 #[test]
 fn a_client_that_does_not_read_stops_the_upstream() {
-    run("", |system| async move {
+    run("server: { timeouts: { write_idle: 2h } }", |system| async move {
         let total = 16 * 1024 * 1024;
         let mut reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {total}\r\n\r\n").into_bytes();
         reply.resize(reply.len() + total, b'x');

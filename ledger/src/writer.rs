@@ -514,6 +514,8 @@ impl Writer {
                 Some(stored) if !settle::says_the_same(stored, &record) => {
                     conflicts = conflicts.saturating_add(1);
                     example = Some(record.id);
+                    // Before the answer: whoever has that finds the count true.
+                    self.shared.counters.conflicting.fetch_add(1, Ordering::Relaxed);
                     Err(NotRecorded::Conflict)
                 }
                 None if self.shared.has_failed() => Err(NotRecorded::JournalFailed),
@@ -524,7 +526,6 @@ impl Writer {
             }
         }
         if let Some(id) = example {
-            self.shared.counters.conflicting.fetch_add(conflicts, Ordering::Relaxed);
             tracing::error!(conflicts, %id, "records repeat ids with other content; those that were there stay");
         }
     }

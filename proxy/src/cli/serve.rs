@@ -82,8 +82,9 @@ async fn wait_for_signals(shutdown: &watch::Sender<Shutdown>, workers: Workers) 
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("draining: waiting for exchanges to end; signal again to end at once");
+    // In this order: whoever has read the line finds the sidecar not ready.
     shutdown.send_replace(Shutdown::Drain);
+    tracing::info!("draining: waiting for exchanges to end; signal again to end at once");
     let mut joined = tokio::task::spawn_blocking(|| workers.join());
     tokio::select! {
         _ = terminate.recv() => {}
