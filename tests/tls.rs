@@ -78,8 +78,11 @@ impl Authority {
 #[derive(Clone, Default)]
 struct Seen {
     connections: Rc<Cell<u32>>,
-    requests: Rc<RefCell<Vec<(Version, Option<String>, Bytes)>>>,
+    requests: Rc<RefCell<Vec<Asked>>>,
 }
+
+/// A request: its version, host and body.
+type Asked = (Version, Option<String>, Bytes);
 
 impl Seen {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
