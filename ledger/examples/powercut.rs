@@ -111,6 +111,7 @@ fn record(n: u64) -> Result<UsageRecord> {
         metering: Metering::Count,
         usage,
         usage_source: UsageSource::Provider,
+        counted_by: None,
         by_model: Vec::new(),
         usage_raw: None,
         provider_cost: None,
