@@ -13,8 +13,8 @@ import json, pathlib, sys
 recorded, chosen = map(pathlib.Path, sys.argv[1:])
 APIS = {"openai-chat", "responses", "responses-compact", "responses-get", "legacy-completions", "embeddings",
         "moderation", "count-tokens", "chat-store-get", "messages", "generate-content", "stream-generate-content",
-        "interactions", "interactions-get"}
-OTHER_SHAPES = {"bedrock", "cohere", "voyage", "ollama"}  # their own APIs come later
+        "interactions", "interactions-get", "converse", "converse-stream", "invoke", "invoke-stream"}
+OTHER_SHAPES = {"cohere", "voyage", "ollama"}  # their own APIs come later
 
 
 def choose(case):

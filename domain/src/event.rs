@@ -96,6 +96,8 @@ numbered!(
         UsageChunkShown = 10 "usage_chunk_shown",
         /// A tag or label was dropped because it was not valid.
         TagDropped = 11 "tag_dropped",
+        /// The reply counts the same thing twice, and differently.
+        CountsDisagree = 12 "counts_disagree",
         /// The provider charged something else than the list cost: more than 5 % apart.
         ProviderCostDiffers = 14 "provider_cost_differs",
         /// The client left and the rest of the reply was read for its usage.

@@ -280,8 +280,12 @@ impl Exchange {
             api: self.api.label(),
             model_requested: facts.model,
             model_served: reading.model_served,
-            // Anthropic's fast mode is a price of its own, whatever the tier says.
-            tier: reading.speed.filter(|speed| speed.as_str() == "fast").or(reading.tier),
+            // Anthropic's fast mode and Bedrock's optimised latency are prices of their own, whatever the
+            // tier says.
+            tier: reading
+                .speed
+                .filter(|speed| matches!(speed.as_str(), "fast" | "optimized"))
+                .or(reading.tier),
             region: reading.inference_geo.or_else(|| self.region.clone()),
             // What came; what was asked for only where nothing came.
             stream: if self.status.is_some() { reading.stream } else { facts.stream },

@@ -43,7 +43,7 @@ impl KeyHeader {
         match dialect {
             Dialect::Anthropic => Self::Own("x-api-key"),
             Dialect::Gemini => Self::Own("x-goog-api-key"),
-            Dialect::OpenAi | Dialect::PassThrough => Self::Bearer,
+            Dialect::OpenAi | Dialect::Bedrock | Dialect::PassThrough => Self::Bearer,
         }
     }
 }
@@ -77,7 +77,8 @@ pub(super) const PROVIDERS: &[Provider] = &[
     provider("azure", Dialect::OpenAi).asked_for_usage().with_key("api-key"),
     provider("gemini", Dialect::Gemini).with_key("x-goog-api-key"),
     provider("vertex", Dialect::Gemini),
-    provider("bedrock", Dialect::PassThrough),
+    provider("bedrock", Dialect::Bedrock),
+    provider("bedrock-mantle", Dialect::Bedrock).asked_for_usage(),
     provider("mistral", Dialect::OpenAi),
     provider("cohere", Dialect::PassThrough),
     provider("deepseek", Dialect::OpenAi),
@@ -146,6 +147,7 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
     below("/gemini", GEMINI, "gemini"),
     below("/azure/{resource}", "https://{}.openai.azure.com", "azure"),
     below("/bedrock/{region}", "https://bedrock-runtime.{}.amazonaws.com", "bedrock"),
+    below("/bedrock-mantle/{region}", "https://bedrock-mantle.{}.api.aws", "bedrock-mantle"),
     below("/vertex/{region}", "https://{}-aiplatform.googleapis.com", "vertex"),
     // The locations that are no single region have host names of another form.
     vertex("/vertex/global", "https://aiplatform.googleapis.com", "global"),

@@ -37,6 +37,8 @@ pub enum Dialect {
     Anthropic,
     /// Google's APIs: Gemini and Vertex, and what they offer in OpenAI's and Anthropic's form.
     Gemini,
+    /// Amazon Bedrock's APIs, and those of OpenAI and Anthropic that it offers beside them.
+    Bedrock,
     /// Forwarded and recorded, but not metered.
     PassThrough,
 }
@@ -177,6 +179,7 @@ impl Dialect {
             Self::OpenAi => "openai",
             Self::Anthropic => "anthropic",
             Self::Gemini => "gemini",
+            Self::Bedrock => "bedrock",
             Self::PassThrough => "passthrough",
         }
     }

@@ -294,7 +294,7 @@ settings! {
         .default_words("the provider's own")
         .doc("API that the upstream speaks. `passthrough` forwards and records without metering.");
     ROUTE_INCLUDE_USAGE: Option<bool> = Setting::new("routes[].include_usage", (), || None)
-        .default_words("`true` for `openai`, `azure`, `vllm` and `llama.cpp`, `false` for others")
+        .default_words("`true` for `openai`, `azure`, `bedrock-mantle`, `vllm` and `llama.cpp`, `false` for others")
         .doc("Whether streams are asked to report usage (`stream_options.include_usage`) when the client did \
               not ask. The extra chunk is then kept from the client.")
         .because("Those providers report usage in streams only when asked.");

@@ -660,7 +660,7 @@ fn rules_within_a_route_are_checked() {
         (
             "routes: [{prefix: /a, upstream: 'https://h', provider: writer, dialect: cohere}]".to_owned(),
             vec![
-                "b.yaml:1:73: routes[0].dialect: \"cohere\" is not one of openai, anthropic, gemini, passthrough; use one \
+                "b.yaml:1:73: routes[0].dialect: \"cohere\" is not one of openai, anthropic, gemini, bedrock, passthrough; use one \
                  of these",
             ],
         ),

@@ -189,6 +189,7 @@ impl Choice for Dialect {
         (Dialect::OpenAi.as_str(), Dialect::OpenAi),
         (Dialect::Anthropic.as_str(), Dialect::Anthropic),
         (Dialect::Gemini.as_str(), Dialect::Gemini),
+        (Dialect::Bedrock.as_str(), Dialect::Bedrock),
         (Dialect::PassThrough.as_str(), Dialect::PassThrough),
     ];
 }

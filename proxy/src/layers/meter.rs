@@ -327,8 +327,9 @@ fn tell_figures(headers: &mut HeaderMap, figures: &Figures) {
 
 fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    const EVENTS: &[u8] = b"text/event-stream";
-    kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+    [&b"text/event-stream"[..], b"application/vnd.amazon.eventstream"]
+        .iter()
+        .any(|events| kind.get(..events.len()).is_some_and(|start| start.eq_ignore_ascii_case(events)))
 }
 
 #[cfg(test)]

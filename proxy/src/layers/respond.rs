@@ -23,6 +23,9 @@ pub fn respond(failure: &Failure) -> Response {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if failure.dialect == Dialect::Bedrock {
+        headers.insert("x-amzn-errortype", HeaderValue::from_static(aws_type(status)));
+    }
     if let Some(id) = failure.request.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
         headers.insert("x-bursar-request-id", id);
     }
@@ -93,8 +96,8 @@ fn closes(kind: &FailureKind) -> bool {
 }
 
 /// OpenAI: `{"error":{message,type,param,code}}`; Anthropic: `{"type":"error","error":{type,message}}`;
-/// Google: `{"error":{code,message,status,details}}` (by the providers' published error formats;
-/// Google's is <https://google.aip.dev/193>).
+/// Google: `{"error":{code,message,status,details}}`; AWS: `{"message"}`, its type in a header (by the
+/// providers' published error formats; Google's is <https://google.aip.dev/193>).
 fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
     let message = format!("bursar: {}", failure.kind);
     let code = code_of(&failure.kind);
@@ -116,6 +119,7 @@ fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
                 }],
             },
         }),
+        Dialect::Bedrock => serde_json::json!({ "message": message }),
         Dialect::OpenAi | Dialect::PassThrough => serde_json::json!({
             "error": { "message": message, "type": openai_type(status), "param": null, "code": code },
         }),
@@ -169,5 +173,16 @@ fn google_status(status: StatusCode) -> &'static str {
         502 | 503 => "UNAVAILABLE",
         500.. => "INTERNAL",
         _ => "INVALID_ARGUMENT",
+    }
+}
+
+/// The exceptions that Bedrock's API reference lists for its runtime.
+fn aws_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        404 => "ResourceNotFoundException",
+        503 => "ServiceUnavailableException",
+        504 => "ModelTimeoutException",
+        500.. => "InternalServerException",
+        _ => "ValidationException",
     }
 }

@@ -113,7 +113,9 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
             api @ (Api::OpenAiChat | Api::Realtime | Api::Live) => api,
             _ => Api::Unmetered,
         },
-        Dialect::OpenAi | Dialect::Anthropic | Dialect::Gemini => usage::api_of(&head.method, target.path()),
+        Dialect::OpenAi | Dialect::Anthropic | Dialect::Gemini | Dialect::Bedrock => {
+            usage::api_of(&head.method, target.path())
+        }
     };
     let origin = Origin {
         secure: matched.route.is_tls(),
@@ -151,6 +153,8 @@ pub fn guess_dialect(path: &str) -> Dialect {
         Dialect::Anthropic
     } else if google || path.contains("enerateContent") {
         Dialect::Gemini
+    } else if path.contains("/model/") || path.starts_with("/bedrock") {
+        Dialect::Bedrock
     } else {
         Dialect::OpenAi
     }

@@ -14,6 +14,7 @@ use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
 use super::shape::{Context, Data, Gathered, Held, Progress, Shape};
 use super::text::{PassedText, TextKind};
+use super::totals::set_writes;
 use bursar_domain::event::{Anomalies, Anomaly, ModelUsage};
 use bursar_domain::ids::Label;
 use bursar_domain::usage::{Quantity, TokenClass, Usage};
@@ -333,7 +334,9 @@ impl Counts {
                 usage.set(class, count);
             }
         }
-        self.writes(&mut usage, anomalies);
+        let [written, short, long] =
+            [field::WRITTEN, field::WRITTEN_5M, field::WRITTEN_1H].map(|id| self.get(id));
+        set_writes(&mut usage, written, short, long, anomalies);
         let thinking = self.get(field::THINKING);
         if let Some(output) = self.get(field::OUTPUT) {
             let reasoning = thinking.unwrap_or(0).min(output);
@@ -346,30 +349,6 @@ impl Counts {
             }
         }
         usage
-    }
-
-    /// Written tokens by lifetime. The sum may be newer than the split, which a delta does not repeat.
-    fn writes(&self, usage: &mut Usage, anomalies: &mut Anomalies) {
-        let (short, long) = (self.get(field::WRITTEN_5M), self.get(field::WRITTEN_1H));
-        let split = short.unwrap_or(0).saturating_add(long.unwrap_or(0));
-        let is_split = short.is_some() || long.is_some();
-        let Some(written) = self.get(field::WRITTEN).or(is_split.then_some(split)) else { return };
-        if written < split {
-            anomalies.insert(Anomaly::TotalMismatch);
-        }
-        let long_kept = long.map(|long| long.min(written));
-        let left = written.saturating_sub(long_kept.unwrap_or(0));
-        let short_kept = short.map(|short| short.min(left));
-        let unsplit = left.saturating_sub(short_kept.unwrap_or(0));
-        for (count, class) in [(short_kept, TokenClass::CacheWrite5m), (long_kept, TokenClass::CacheWrite1h)]
-        {
-            if let Some(count) = count {
-                usage.set(class, count);
-            }
-        }
-        if unsplit > 0 || !is_split {
-            usage.set(TokenClass::CacheWrite, unsplit);
-        }
     }
 }
 

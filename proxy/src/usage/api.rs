@@ -49,6 +49,14 @@ pub enum Api {
     InteractionsGet,
     /// Counting tokens without a generation; free.
     CountTokens,
+    /// Bedrock's Converse.
+    Converse,
+    /// Bedrock's ConverseStream.
+    ConverseStream,
+    /// Bedrock's InvokeModel.
+    Invoke,
+    /// Bedrock's InvokeModelWithResponseStream.
+    InvokeStream,
     /// A call that is passed through and not metered.
     Unmetered,
 }
@@ -74,6 +82,10 @@ impl Api {
             Self::Interactions => "interactions",
             Self::InteractionsGet => "interactions-get",
             Self::CountTokens => "count-tokens",
+            Self::Converse => "converse",
+            Self::ConverseStream => "converse-stream",
+            Self::Invoke => "invoke",
+            Self::InvokeStream => "invoke-stream",
             Self::Unmetered => "unmetered",
         }
     }
@@ -102,15 +114,16 @@ impl Api {
     /// Whether this API streams whatever the body asks for.
     #[must_use]
     pub const fn is_stream(self) -> bool {
-        matches!(self, Self::StreamGenerateContent)
+        matches!(self, Self::StreamGenerateContent | Self::ConverseStream | Self::InvokeStream)
     }
 
-    /// The model that is asked for, by the names in the body and in the path. Google's methods act on
-    /// the path's, whatever the body repeats; elsewhere the body's comes first.
+    /// The model that is asked for, by the names in the body and in the path. Google's methods and
+    /// Bedrock's act on the path's, whatever the body repeats; elsewhere the body's comes first.
     #[must_use]
     pub fn requested_model(self, body: Option<Label>, path: Option<Label>) -> Option<Label> {
         match self {
             Self::GenerateContent | Self::StreamGenerateContent | Self::EmbedContent => path.or(body),
+            Self::Converse | Self::ConverseStream | Self::Invoke | Self::InvokeStream => path.or(body),
             _ => body.or(path),
         }
     }
@@ -126,6 +139,11 @@ impl Api {
 #[must_use]
 pub fn api_of(method: &Method, path: &str) -> Api {
     let path = without_query(path);
+    if *method == Method::POST
+        && let Some(api) = bedrock_api(path)
+    {
+        return api;
+    }
     if memchr::memchr(b'%', path.as_bytes()).is_some() {
         return api_of_decoded(method, &percent_decode_str(path).decode_utf8_lossy());
     }
@@ -179,14 +197,39 @@ fn tail(path: &str) -> [&str; 4] {
     [a, b, c, d]
 }
 
-/// The model that a path names: Azure's deployments and what Google's methods are called on.
+/// The API that a path `/model/{id}/{operation}` calls.
+fn bedrock_api(path: &str) -> Option<Api> {
+    let (_, operation) = bedrock_model(path)?;
+    match &*percent_decode_str(operation).decode_utf8_lossy() {
+        "converse" => Some(Api::Converse),
+        "converse-stream" => Some(Api::ConverseStream),
+        "invoke" => Some(Api::Invoke),
+        "invoke-with-response-stream" => Some(Api::InvokeStream),
+        "count-tokens" => Some(Api::CountTokens),
+        _ => None,
+    }
+}
+
+/// Model and operation of a path of Bedrock's. The model may be an ARN with slashes in it, which most
+/// clients escape; so this looks at the path before it is decoded.
+fn bedrock_model(path: &str) -> Option<(&str, &str)> {
+    let (_, rest) = path.split_once("/model/")?;
+    let (model, operation) = rest.trim_end_matches('/').rsplit_once('/')?;
+    (!model.is_empty()).then_some((model, operation))
+}
+
+/// The model that a path names: Azure's deployments, Bedrock's models, and what Google's methods are
+/// called on.
 #[must_use]
 pub fn model_in_path(path: &str) -> Option<String> {
     let path = without_query(path);
-    let Some((_, rest)) = path.split_once("/deployments/") else {
-        return google_path::model_of(&percent_decode_str(path).decode_utf8_lossy());
+    let name = match path.split_once("/deployments/") {
+        Some((_, rest)) => rest.split('/').find(|segment| !segment.is_empty())?,
+        None => match bedrock_api(path).and_then(|_| bedrock_model(path)) {
+            Some((model, _)) => model,
+            None => return google_path::model_of(&percent_decode_str(path).decode_utf8_lossy()),
+        },
     };
-    let name = rest.split('/').find(|segment| !segment.is_empty())?;
     Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
 }
 
@@ -304,6 +347,43 @@ mod tests {
         ] {
             check(&method, path, Api::Unmetered);
         }
+    }
+
+    #[test]
+    fn bedrocks_operations_are_told_by_the_end_of_their_paths() {
+        for (operation, api) in [
+            ("converse", Api::Converse),
+            ("converse-stream", Api::ConverseStream),
+            ("invoke", Api::Invoke),
+            ("invoke-with-response-stream", Api::InvokeStream),
+            ("count-tokens", Api::CountTokens),
+            ("%63onverse", Api::Converse),
+            ("invoke-with-bidirectional-stream", Api::Unmetered),
+            ("", Api::Unmetered),
+        ] {
+            for model in ["amazon.nova-micro-v1%3A0", "us.anthropic.claude-haiku-4-5-20251001-v1:0", ARN] {
+                check(&Method::POST, &format!("/model/{model}/{operation}"), api);
+                check(&Method::GET, &format!("/model/{model}/{operation}"), Api::Unmetered);
+            }
+            check(&Method::POST, &format!("/model/{operation}"), Api::Unmetered);
+        }
+        check(&Method::POST, "/async-invoke", Api::Unmetered);
+        check(&Method::POST, "/guardrail/g/version/1/apply", Api::Unmetered);
+        check(&Method::POST, "/openai/v1/responses", Api::Responses);
+    }
+
+    const ARN: &str =
+        "arn%3Aaws%3Abedrock%3Aeu-west-1%3A123456789012%3Ainference-profile%2Feu.amazon.nova-lite-v1%3A0";
+
+    #[test]
+    fn bedrocks_paths_name_the_model() {
+        let named = |model: &str| model_in_path(&format!("/model/{model}/converse"));
+        assert_eq!(named("amazon.nova-micro-v1%3A0").as_deref(), Some("amazon.nova-micro-v1:0"));
+        let arn = "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.amazon.nova-lite-v1:0";
+        assert_eq!(named(ARN).as_deref(), Some(arn));
+        assert_eq!(named(arn).as_deref(), Some(arn));
+        assert_eq!(model_in_path("/model/x/other"), None);
+        assert_eq!(model_in_path("/model/converse"), None);
     }
 
     #[test]

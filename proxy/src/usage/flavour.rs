@@ -102,6 +102,8 @@ static FLAVOURS: &[Flavour] = &[
     Flavour { provider: "vllm", asks_for_usage: true, ..PLAIN },
     Flavour { provider: "llama.cpp", asks_for_usage: true, ..PLAIN },
     Flavour { provider: "alibaba", ..PLAIN },
+    Flavour { provider: "bedrock", own_model_names: true, ..PLAIN },
+    Flavour { provider: "bedrock-mantle", asks_for_usage: true, ..PLAIN },
     Flavour { provider: "crusoe", ..PLAIN },
     Flavour { provider: "deepseek", ..PLAIN },
     Flavour { provider: "doubleword", ..PLAIN },

@@ -7,11 +7,11 @@
 //! | `api` | which API a method and path call |
 //! | `flavour` | how providers deviate from it |
 //! | `request`, `include`, `hide` | facts of a request; asking for usage, and hiding the answer |
-//! | `openai`, `anthropic`, `gemini`, `shape` | the reply shapes and what their numbers mean |
+//! | `openai`, `anthropic`, `gemini`, `bedrock`, `shape` | the reply shapes and what their numbers mean |
 //! | `text` | the text that passed, for when nobody tells what it cost |
 //! | `totals`, `number`, `model_name` | disjoint classes; exact numbers; sameness of model names |
 //! | `session`, `realtime`, `bidi` | the parts of a WebSocket session, and its two shapes |
-//! | `websocket` | framing messages |
+//! | `websocket`, `aws_events` | framing messages |
 //! | `json`, `sse`, `elements`, `decode` | walking JSON, framing events, undoing content encodings |
 //!
 //! Invariants
@@ -22,6 +22,7 @@
 //! Not here: forwarding, prices, estimates for replies without usage.
 
 pub mod api;
+pub mod aws_events;
 pub mod decode;
 pub mod flavour;
 pub mod hide;
@@ -37,6 +38,7 @@ pub mod totals;
 pub mod websocket;
 
 mod anthropic;
+mod bedrock;
 mod bidi;
 mod elements;
 mod gemini;
@@ -53,6 +55,7 @@ pub use request::{RequestFacts, RequestScan};
 pub use session::{Part, SessionMeter};
 
 use anthropic::Messages;
+use bedrock::{Converse, Invoke};
 use bursar_domain::event::{Anomalies, Anomaly, Metering, ModelUsage, Outcome, ProviderCost};
 use bursar_domain::ids::Label;
 use bursar_domain::usage::{Usage, UsageSource};
@@ -124,7 +127,7 @@ pub struct Reading {
     pub tier: Option<Label>,
     /// Where Anthropic ran the model, which changes the price.
     pub inference_geo: Option<Label>,
-    /// Anthropic's speed mode, which changes the price.
+    /// Anthropic's speed mode, or Bedrock's latency mode, which changes the price.
     pub speed: Option<Label>,
     /// The reply's own id, for the once-per-id rule; `None` for what never counts.
     pub meter_id: Option<Label>,
@@ -180,6 +183,8 @@ enum Body {
     Messages(Reader<Messages>),
     Content(Reader<Content>),
     Interactions(Reader<Interactions>),
+    Converse(Box<bedrock::Reader<Converse>>),
+    Invoke(Box<bedrock::Reader<Invoke>>),
 }
 
 impl ReplyMeter {
@@ -203,6 +208,12 @@ impl ReplyMeter {
                 Body::Content(Reader::new(framing))
             }
             Api::Interactions | Api::InteractionsGet => Body::Interactions(Reader::new(framing)),
+            Api::Converse | Api::ConverseStream => {
+                Body::Converse(Box::new(bedrock::Reader::new(framing, Converse::default())))
+            }
+            Api::Invoke | Api::InvokeStream => {
+                Body::Invoke(Box::new(bedrock::Reader::new(framing, Invoke::new(context.headers))))
+            }
         };
         let decoder = text(&CONTENT_ENCODING).map_or(Ok(None), Decoder::new);
         let header = |name: Option<&str>| name.and_then(|name| context.headers.get(name));
@@ -268,6 +279,8 @@ impl ReplyMeter {
             Body::Messages(reader) => Some(reader.finish(&mut context)),
             Body::Content(reader) => Some(reader.finish(&mut context)),
             Body::Interactions(reader) => Some(reader.finish(&mut context)),
+            Body::Converse(reader) => Some(reader.finish(&mut context)),
+            Body::Invoke(reader) => Some(reader.finish(&mut context)),
         };
         let Some((gathered, document)) = read else { return self.unread(ending) };
         self.conclude(gathered, document, ending, request)
@@ -376,7 +389,7 @@ impl ReplyMeter {
 impl Body {
     fn passed(&mut self) -> Option<&mut PassedText> {
         match self {
-            Self::Ignored => None,
+            Self::Ignored | Self::Converse(_) | Self::Invoke(_) => None,
             Self::Chat(reader) => reader.events.shape.passed(),
             Self::Responses(reader) => reader.events.shape.passed(),
             Self::Messages(reader) => reader.events.shape.passed(),
@@ -393,6 +406,8 @@ impl Body {
             Self::Messages(reader) => reader.feed(bytes),
             Self::Content(reader) => reader.feed(bytes),
             Self::Interactions(reader) => reader.feed(bytes),
+            Self::Converse(reader) => reader.feed(bytes),
+            Self::Invoke(reader) => reader.feed(bytes),
         }
     }
 }
@@ -424,6 +439,8 @@ enum Framing {
     Events,
     /// One JSON array, whose elements are events.
     Elements,
+    /// AWS's own event stream.
+    AwsEvents,
     /// Told by the first byte: a brace or bracket opens a document; else what was asked for.
     Untold { stream_requested: bool },
 }
@@ -435,6 +452,8 @@ impl Framing {
             Self::Events
         } else if kind.eq_ignore_ascii_case("application/json") {
             Self::Document
+        } else if kind.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
+            Self::AwsEvents
         } else {
             Self::Untold { stream_requested }
         }
@@ -536,7 +555,7 @@ impl<S: Shape + Default> Reader<S> {
         match self.framing {
             Framing::Events => self.sse.feed(bytes, &mut self.events),
             Framing::Elements => scanner.feed(bytes, &mut Elements(shape)),
-            Framing::Document | Framing::Untold { .. } => scanner.feed(bytes, shape),
+            Framing::Document | Framing::AwsEvents | Framing::Untold { .. } => scanner.feed(bytes, shape),
         }
     }
 

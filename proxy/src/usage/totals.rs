@@ -138,6 +138,32 @@ fn writes(reported: &Reported, cached: u64, rest: &mut Rest, usage: &mut Usage) 
     }
 }
 
+/// States written tokens by lifetime, where they add to the input. The sum may be newer than its split,
+/// which not every provider repeats.
+pub(super) fn set_writes(
+    usage: &mut Usage,
+    written: Option<u64>,
+    written_5m: Option<u64>,
+    written_1h: Option<u64>,
+    anomalies: &mut Anomalies,
+) {
+    let split = written_5m.unwrap_or(0).saturating_add(written_1h.unwrap_or(0));
+    let is_split = written_5m.is_some() || written_1h.is_some();
+    let Some(written) = written.or(is_split.then_some(split)) else { return };
+    if written < split {
+        anomalies.insert(Anomaly::TotalMismatch);
+    }
+    let mut rest = Rest(written);
+    for (count, class) in [(written_1h, TokenClass::CacheWrite1h), (written_5m, TokenClass::CacheWrite5m)] {
+        if let Some(count) = count {
+            usage.set(class, rest.take(count));
+        }
+    }
+    if rest.0 > 0 || !is_split {
+        usage.set(TokenClass::CacheWrite, rest.0);
+    }
+}
+
 fn output(reported: &Reported, usage: &mut Usage, anomalies: &mut Anomalies) {
     let Reported { output, reasoning, output_audio, output_image, .. } = *reported;
     let mut rest = Rest(output.unwrap_or(u64::MAX));

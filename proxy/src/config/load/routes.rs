@@ -226,7 +226,8 @@ impl Loader<'_> {
         match (providers::find(provider.as_str()), dialect) {
             (Some(known), dialect) => {
                 let dialect = dialect.unwrap_or(known.dialect);
-                let include_usage = known.include_usage && dialect == Dialect::OpenAi;
+                let speaks_openai = matches!(dialect, Dialect::OpenAi | Dialect::Bedrock);
+                let include_usage = known.include_usage && speaks_openai;
                 Some(Speaks { provider, dialect, include_usage, key: known.key })
             }
             (None, Some(dialect)) => {
