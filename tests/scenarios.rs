@@ -9,6 +9,8 @@
     reason = "test code: a failed expectation is a failed test"
 )]
 
+mod aws_signature;
+mod bedrock;
 mod compressed;
 mod cuts;
 mod deploy_examples;
@@ -22,6 +24,8 @@ mod identity;
 mod ledger_modes;
 mod metering;
 mod realtime;
+#[cfg(feature = "sigv4")]
+mod sigv4;
 mod smuggling;
 mod streaming;
 mod tidy;

@@ -52,7 +52,15 @@ impl Call {
     pub fn error_dialect(&self) -> Dialect {
         match (self.route.dialect, self.api) {
             (Dialect::Gemini, Api::OpenAiChat | Api::Embeddings) => Dialect::OpenAi,
-            (Dialect::Gemini, Api::Messages) => Dialect::Anthropic,
+            (Dialect::Gemini | Dialect::Bedrock, Api::Messages) => Dialect::Anthropic,
+            (
+                Dialect::Bedrock,
+                Api::OpenAiChat
+                | Api::Responses
+                | Api::ResponsesCompact
+                | Api::ResponsesGet
+                | Api::LegacyCompletions,
+            ) => Dialect::OpenAi,
             (dialect, _) => dialect,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Not here: which status and body that becomes (`layers::respond`).
 
+use crate::aws::SignError;
 use crate::config::Dialect;
 use crate::guard::Rejection;
 use crate::layers::identify::IdentityError;
@@ -49,6 +50,17 @@ pub enum FailureKind {
         /// The limit.
         limit: u64,
     },
+    /// The body is too large to be signed.
+    #[error(
+        "the request body is larger than {limit} bytes, the most that is held to be signed (auth: sigv4)"
+    )]
+    BodyTooLargeToSign {
+        /// The limit.
+        limit: u64,
+    },
+    /// The request could not be signed.
+    #[error(transparent)]
+    Unsigned(#[from] SignError),
     /// The client's body broke off.
     #[error("the request body ended early or was not valid")]
     BodyBroken,

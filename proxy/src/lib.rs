@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod aws;
 mod call;
 pub mod cli;
 pub mod config;

@@ -3,6 +3,7 @@
 //! Not here: what the layers do (`layers`).
 
 use crate::app::App;
+use crate::aws::Signer;
 use crate::call::Call;
 use crate::failure::{Failure, FailureKind};
 use crate::guard::{self, BodyPresence, Upgrade};
@@ -32,6 +33,7 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
         (app.clone(), app.clone(), app.clone(), app.clone());
     let for_ids = Rc::clone(&ids);
     let paths = Rc::new(RefCell::new(RouteCache::default()));
+    let signer = Rc::new(Signer::new(pool.connector().clone()));
     let identities = Rc::new(RefCell::new(IdentityCache::default()));
     let service = ServiceBuilder::new()
         // Outermost, so that whatever fails below becomes a reply in the provider's shape.
@@ -55,7 +57,7 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
             if upgrade::is_asked(&call) {
                 return Box::pin(upgrade::upgrade(Arc::clone(&app), Rc::clone(&pool), Rc::clone(&ids), call));
             }
-            Box::pin(meter::meter(Arc::clone(&app), Rc::clone(&pool), call))
+            Box::pin(meter::meter(Arc::clone(&app), Rc::clone(&pool), Rc::clone(&signer), call))
         }));
     let service = RefCell::new(service);
     Rc::new(move |request| service.borrow_mut().call(request))

@@ -97,6 +97,8 @@ pub struct Setup {
     pub connector: Option<Connector>,
     /// Most records in one group of the ledger.
     pub group_records_max: usize,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -108,6 +110,7 @@ impl Setup {
             settings: settings.to_owned(),
             connector: None,
             group_records_max: 4096,
+            env: Vec::new(),
         }
     }
 
@@ -130,7 +133,10 @@ impl System {
     fn start(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text = format!("{}\n{}\n", setup.routes, setup.settings);
-        let config = Config::load(Sources::from_text(&text)).unwrap_or_else(|errors| panic!("{errors}"));
+        let variable =
+            |name: &str| setup.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let sources = Sources { text: Some(text), env: &variable, ..Sources::none() };
+        let config = Config::load(sources).unwrap_or_else(|errors| panic!("{errors}"));
         let prices = Arc::new(Prices::new(PriceBook::builtin().unwrap()));
         let clock = Arc::new(ManualClock::at(START_MICROS));
         let gate = Gate::default();

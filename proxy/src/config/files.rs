@@ -2,6 +2,7 @@
 //!
 //! Not here: what is in them.
 
+use super::secret::Secret;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -67,4 +68,13 @@ pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, FileTroub
         return Err(FileTrouble::TooLarge(bytes_max));
     }
     String::from_utf8(bytes).map_err(|error| FileTrouble::NotText(error.utf8_error().valid_up_to()))
+}
+
+/// Largest file with tokens or keys of AWS.
+const AWS_FILE_BYTES_MAX: u64 = 256 << 10;
+
+/// Reads a file with tokens or keys that is written anew while the program runs. The error is a
+/// predicate: `cannot be read: …`.
+pub fn read_secret_text(path: &Path) -> Result<Secret, String> {
+    read_text(path, AWS_FILE_BYTES_MAX).map(|text| Secret::new(&text)).map_err(|trouble| trouble.to_string())
 }

@@ -12,6 +12,7 @@
 //!
 //! Not here: watching the file and reloading, the contents of price files, command-line parsing.
 
+mod aws;
 mod error;
 mod files;
 mod load;
@@ -26,7 +27,9 @@ mod suggest;
 mod value;
 mod yaml;
 
+pub use aws::{AwsEnvironment, AwsKeys, Container, Profile, SigV4, WebIdentity};
 pub use error::{ConfigError, ConfigErrors, Origin, Shown};
+pub use files::read_secret_text;
 pub use load::{Overrides, Sources};
 pub use overlay::{OverlayFileError, ReadOverlay, overlay_file, read_overlay};
 pub use providers::CREDENTIAL_HEADERS;
@@ -159,6 +162,8 @@ choices! {
         PassThrough = "passthrough",
         /// A secret of the sidecar.
         Inject = "inject",
+        /// A signature with the sidecar's own AWS credentials.
+        SigV4 = "sigv4",
     }
 }
 

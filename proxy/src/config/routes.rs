@@ -11,7 +11,7 @@
 //! Not here: reading routes from a file (`load`), forwarding.
 
 use super::providers::{BUILT_IN, BuiltIn, Strip, find};
-use super::{CountMode, OnAbort, Protocol, ResponseHeaders};
+use super::{CountMode, OnAbort, Protocol, ResponseHeaders, SigV4};
 use bursar_domain::Label;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
@@ -50,6 +50,8 @@ pub enum Auth {
     PassThrough,
     /// A configured secret replaces them.
     Inject(Inject),
+    /// A signature with AWS credentials of the sidecar replaces them.
+    SigV4(SigV4),
 }
 
 /// A header with a secret in it. Its value is marked sensitive, so that formatting hides it.
@@ -512,6 +514,14 @@ impl Upstream {
 
     pub(super) fn is_tls(&self) -> bool {
         self.scheme == Scheme::HTTPS
+    }
+
+    /// The host, where it is fixed.
+    pub(super) fn host(&self) -> Option<&str> {
+        match &self.host {
+            Host::Fixed(authority) => Some(authority.host()),
+            Host::Template { .. } => None,
+        }
     }
 
     /// Whether the host is this machine.

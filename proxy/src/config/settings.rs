@@ -300,7 +300,8 @@ settings! {
         .because("Those providers report usage in streams only when asked.");
     ROUTE_AUTH: AuthMode = Setting::new("routes[].auth", (), || AuthMode::PassThrough)
         .doc("`passthrough`: the client's credentials go to the upstream. `inject`: a configured secret \
-              replaces them.")
+              replaces them. `sigv4`: the request is signed with AWS credentials of the sidecar, for Bedrock \
+              only and in builds with the feature `sigv4` only; see docs/bedrock.md.")
         .because("A sidecar that holds no keys cannot lose them.");
     ROUTE_SECRET_FILE: Option<PathBuf> = Setting::new("routes[].secret_file", PathKind::OfSecret, || None)
         .doc("File with the secret to inject. Space around it is ignored.");
@@ -315,7 +316,8 @@ settings! {
         .doc("Allows credentials to cross the network to an `http://` upstream that is not this machine.")
         .because("Credentials must not cross a network in the clear by accident.");
     ROUTE_REGION: Option<Label> = Setting::new("routes[].region", (), || None)
-        .doc("Region whose prices apply.");
+        .default_words("the one in the path or in Bedrock's host name, if any")
+        .doc("Region whose prices apply, and which `auth: sigv4` signs for.");
     ROUTE_PROTOCOL: Protocol = Setting::new("routes[].protocol", (), || Protocol::Auto)
         .doc("HTTP version towards the upstream. `auto` negotiates over TLS and is HTTP/1.1 otherwise.")
         .because("It works everywhere.");

@@ -258,6 +258,9 @@ fn usage_is_asked_for_where_providers_need_it_unless_told_otherwise() {
         ("provider: openai, dialect: passthrough", false),
         ("provider: openai, include_usage: false", false),
         ("provider: groq, include_usage: true", true),
+        ("provider: bedrock", false),
+        ("provider: bedrock-mantle", true),
+        ("provider: bedrock-mantle, dialect: openai", true),
     ] {
         let config = good(&format!("routes: [{{prefix: /a, upstream: 'https://h', {more}}}]"));
         assert_eq!(config.routes.resolve("/a").unwrap().route.include_usage, want, "{more}");
@@ -873,6 +876,75 @@ fn secrets_are_read_trimmed_and_put_into_the_providers_header() {
         assert!(inject.value.is_sensitive());
         assert!(!format!("{config:?} {:?}", config.effective()).contains("canary"), "{more}");
     }
+}
+
+/// A route to Bedrock that signs, at `host`.
+fn signing(host: &str, more: &str) -> String {
+    format!("routes: [{{prefix: /a, upstream: 'https://{host}', provider: bedrock, auth: sigv4{more}}}]")
+}
+
+#[test]
+fn signing_is_for_bedrock_only() {
+    check(
+        &route("    auth: sigv4\n"),
+        &["b.yaml:5:5: routes[0].auth: auth: sigv4 is for Bedrock; use auth: inject, or provider: bedrock"],
+    );
+}
+
+#[cfg(not(feature = "sigv4"))]
+#[test]
+fn a_build_that_cannot_sign_says_so() {
+    check(
+        &signing("bedrock-runtime.eu-west-1.amazonaws.com", ""),
+        &[
+            "b.yaml:1:98: routes[0].auth: this build cannot sign requests for AWS; build with --features sigv4, \
+           or use a Bedrock API key",
+        ],
+    );
+}
+
+#[cfg(feature = "sigv4")]
+#[test]
+fn signing_takes_region_and_service_from_the_route_the_host_or_the_environment() {
+    let env = [("AWS_REGION", "ap-south-1")];
+    let runtime = "bedrock-runtime.eu-west-1.amazonaws.com";
+    for (host, more, region, price_region, service) in [
+        (runtime, "", "eu-west-1", Some("eu-west-1"), "bedrock"),
+        (runtime, ", region: us-east-1", "us-east-1", Some("us-east-1"), "bedrock"),
+        ("h", "", "ap-south-1", None, "bedrock"),
+        ("bedrock-mantle.us-east-1.api.aws", "", "us-east-1", Some("us-east-1"), "bedrock-mantle"),
+    ] {
+        let config = load_with(&signing(host, more), &env, Overrides::default()).unwrap();
+        let matched = config.routes.resolve("/a").unwrap();
+        let Auth::SigV4(scope) = &matched.route.auth else { panic!("{host}") };
+        assert_eq!((&*scope.region, scope.service, matched.region()), (region, service, price_region));
+    }
+}
+
+#[cfg(feature = "sigv4")]
+#[test]
+fn what_signing_lacks_is_said() {
+    let faults = |yaml: &str, env: &[(&str, &str)]| messages(load_with(yaml, env, Overrides::default()));
+    let auth = "b.yaml:1:60: routes[0].auth";
+    assert_eq!(
+        faults(&signing("h", ""), &[]),
+        [format!("{auth}: auth: sigv4 has no region to sign for; add region: …")]
+    );
+    assert_eq!(
+        faults(&signing("h", ", region: eu"), &[("AWS_SECRET_ACCESS_KEY", CANARY)]),
+        [format!(
+            "{auth}: environment: AWS_SECRET_ACCESS_KEY is set, but AWS_ACCESS_KEY_ID is not; correct the \
+             variable, or unset it"
+        )]
+    );
+    let env = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", CANARY)];
+    let open = format!("listen: 0.0.0.0:1\nallow_plaintext: true\n{}", signing("h", ", region: eu"));
+    let config = load_with(&open, &env, Overrides::default()).unwrap();
+    assert_eq!(
+        config.warnings,
+        ["routes with auth: sigv4: whoever reaches `listen` spends with the sidecar's AWS credentials"]
+    );
+    assert!(!format!("{config:?}").contains(CANARY));
 }
 
 #[test]

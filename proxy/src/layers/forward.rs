@@ -6,6 +6,7 @@
 //!
 //! Not here: connections (`upstream`), the body of the reply (`reply`).
 
+use crate::aws::Authorization;
 use crate::config::{Auth, CREDENTIAL_HEADERS, Route};
 use crate::idle_timer::IdleTimer;
 use crate::layers::identify::{BAGGAGE, OWN_PREFIX};
@@ -36,6 +37,8 @@ pub struct Outgoing {
     pub head: http::request::Parts,
     /// The body.
     pub body: RequestBody,
+    /// Headers that authorize it in place of the client's, where it was signed here.
+    pub authorization: Authorization,
 }
 
 /// Why there is no head of a reply.
@@ -59,8 +62,9 @@ pub fn forward<'a>(
     route: &'a Route,
     outgoing: Outgoing,
 ) -> impl Future<Output = Result<Answer, ForwardError>> + use<'a> {
-    let Outgoing { origin, host, target, mut head, body } = outgoing;
+    let Outgoing { origin, host, target, mut head, body, authorization } = outgoing;
     prepare_headers(&mut head.headers, route, host);
+    head.headers.extend(authorization);
     head.uri = http::Uri::from(target);
     head.extensions = http::Extensions::new();
     let progress = Rc::clone(body.progress());
@@ -123,11 +127,27 @@ pub(crate) fn prepare_headers(headers: &mut HeaderMap, route: &Route, host: Head
     headers.remove(header::EXPECT);
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::HOST, host);
-    if let Auth::Inject(secret) = &route.auth {
-        for name in CREDENTIAL_HEADERS {
-            headers.remove(*name);
+    match &route.auth {
+        Auth::PassThrough => {}
+        Auth::Inject(secret) => {
+            strip_credentials(headers);
+            headers.insert(secret.header.clone(), secret.value.clone());
         }
-        headers.insert(secret.header.clone(), secret.value.clone());
+        Auth::SigV4(_) => {
+            strip_credentials(headers);
+            for name in SIGNATURE_HEADERS {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// Parts of a client's own signature beside its credentials.
+const SIGNATURE_HEADERS: [&str; 2] = ["x-amz-date", "x-amz-content-sha256"];
+
+fn strip_credentials(headers: &mut HeaderMap) {
+    for name in CREDENTIAL_HEADERS {
+        headers.remove(*name);
     }
 }
 
@@ -185,9 +205,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
     strip_own(trailers);
-    for name in CREDENTIAL_HEADERS {
-        trailers.remove(*name);
-    }
+    strip_credentials(trailers);
 }
 
 /// Removes our members from W3C baggage; others' pass as they are.

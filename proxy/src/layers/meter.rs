@@ -1,14 +1,16 @@
 //! Reads what a request asks for, sends it on, and attaches the meter to its reply.
 //!
 //! Invariants
-//! - At most the hold window of a request is in memory; larger bodies stream through.
+//! - At most the hold window of a request is in memory; larger bodies stream through. A body that is
+//!   signed here is held whole, up to a limit of its own.
 //! - A request that is sent has an exchange, so it will have a record whatever happens next.
 //!
 //! Not here: what usage means (`usage`), sending (`forward`).
 
 use crate::app::App;
+use crate::aws::{Authorization, SIGNED_BODY_BYTES_MAX, Signer, Unsigned};
 use crate::call::Call;
-use crate::config::ResponseHeaders;
+use crate::config::{Auth, ResponseHeaders};
 use crate::exchange::{Exchange, Figures};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
@@ -37,21 +39,31 @@ const HOLD_BYTES: usize = 64 * 1024;
 const COST_REPLY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Takes `call` through its whole exchange up to the head of the reply.
-pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result<Response, Failure> {
-    let limit = app.guard_limits.body_bytes_max;
+pub async fn meter(
+    app: Arc<App>,
+    pool: Rc<Pool>,
+    signer: Rc<Signer>,
+    mut call: Box<Call>,
+) -> Result<Response, Failure> {
+    let signs = matches!(call.route.auth, Auth::SigV4(_));
+    let until = if signs { Until::End } else { Until::Full };
+    let limit = match until {
+        Until::Full => app.guard_limits.body_bytes_max,
+        Until::End => app.guard_limits.body_bytes_max.min(SIGNED_BODY_BYTES_MAX),
+    };
     let reads = call.api != Api::Unmetered;
     let scan = RequestScan::new(encoding_of(&call.head.headers));
     let progress = Rc::new(RefCell::new(RequestProgress::new(scan, reads)));
     let mut exchange = Exchange::new(&app, &mut call, Rc::clone(&progress));
-    let fail = Failing { dialect: call.error_dialect(), id: call.id };
+    let fail = Failing { dialect: call.error_dialect(), id: call.id, signs };
 
     let body = call.body.take().filter(|body| !body.is_end_stream());
     // In HTTP/1 the connection has its own deadline for bodies.
     let is_shared = call.head.version == http::Version::HTTP_2 && body.is_some();
     let patience = is_shared.then(|| Box::new(Patience::new(app.config.server.timeouts.body_idle)));
     let mut window = match body {
-        Some(body) if reads => {
-            hold(body, &progress, limit, patience).await.map_err(|fault| fail.body(fault, limit))?
+        Some(body) if reads || signs => {
+            hold(body, &progress, limit, patience, until).await.map_err(|fault| fail.body(fault, limit))?
         }
         rest => Window { rest, patience, ..Window::default() },
     };
@@ -60,7 +72,8 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
     if let Some(trailers) = &window.trailers {
         announce_trailers(&mut head.headers, trailers);
     }
-    let wanted = route.include_usage && api.has_include_usage();
+    // A client that signed its body itself would see the signature fail.
+    let wanted = route.include_usage && api.has_include_usage() && (signs || !is_signed(&head.headers));
     let rewrite = if wanted && !head.headers.contains_key(header::CONTENT_ENCODING) {
         rewrite(&mut window, progress.borrow().is_stream())
     } else {
@@ -75,8 +88,17 @@ pub async fn meter(app: Arc<App>, pool: Rc<Pool>, mut call: Box<Call>) -> Result
         Rewrite::Streaming(rewriter) => Some(rewriter),
         Rewrite::None | Rewrite::Done => None,
     };
+    let authorization = match &route.auth {
+        Auth::SigV4(scope) => {
+            let request = Unsigned { origin: &origin, target: &target, head: &head, body: &window.held };
+            // Boxed: few requests are signed, and every one would carry room for it.
+            let signed = Box::pin(signer.sign(scope, request, app.now())).await;
+            signed.map_err(|error| fail.kind(FailureKind::Unsigned(error)))?
+        }
+        Auth::PassThrough | Auth::Inject(_) => Authorization::new(),
+    };
     let body = RequestBody::new(window, streaming, Rc::clone(&progress), limit);
-    let outgoing = Outgoing { origin, host, target, head, body };
+    let outgoing = Outgoing { origin, host, target, head, body, authorization };
     exchange.sent();
     match forward::forward(&pool, &route, outgoing).await {
         Ok(answer) => {
@@ -112,6 +134,7 @@ fn encoding_of(headers: &http::HeaderMap) -> Option<&str> {
 struct Failing {
     dialect: crate::config::Dialect,
     id: RequestId,
+    signs: bool,
 }
 
 impl Failing {
@@ -121,11 +144,35 @@ impl Failing {
 
     fn body(&self, fault: BodyFault, limit: u64) -> Failure {
         self.kind(match fault {
+            BodyFault::TooLarge if self.signs && limit == SIGNED_BODY_BYTES_MAX => {
+                FailureKind::BodyTooLargeToSign { limit }
+            }
             BodyFault::TooLarge => FailureKind::BodyTooLarge { limit },
             BodyFault::Rejected(rejection) => FailureKind::Rejected(rejection),
             BodyFault::Broken => FailureKind::BodyBroken,
         })
     }
+}
+
+/// How much of a body is held before it goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// As much as is looked at.
+    Full,
+    /// All of it: its hash must be known before its first byte is sent.
+    End,
+}
+
+impl Until {
+    fn is_reached(self, bytes: usize) -> bool {
+        self == Self::Full && bytes >= HOLD_BYTES
+    }
+}
+
+/// Whether the client signed the request for AWS.
+fn is_signed(headers: &http::HeaderMap) -> bool {
+    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    authorization.starts_with(b"AWS4-")
 }
 
 /// Reads the body until its end or the hold window is full.
@@ -134,9 +181,13 @@ async fn hold(
     progress: &Rc<RefCell<RequestProgress>>,
     limit: u64,
     mut patience: Option<Box<Patience>>,
+    until: Until,
 ) -> Result<Window, BodyFault> {
+    if until == Until::End && body.size_hint().lower() > limit {
+        return Err(BodyFault::TooLarge);
+    }
     let (mut held, mut trailers) = (Held::default(), None);
-    while !body.is_end_stream() && held.bytes < HOLD_BYTES {
+    while !body.is_end_stream() && !until.is_reached(held.bytes) {
         let Some(frame) = poll_fn(|cx| poll_frame(&mut body, &mut patience, cx)).await? else { break };
         let data = match frame.into_data() {
             Ok(data) => data,
@@ -155,7 +206,7 @@ async fn hold(
         }
         held.push(data);
     }
-    let rest = if held.bytes < HOLD_BYTES || body.is_end_stream() { None } else { Some(body) };
+    let rest = if !until.is_reached(held.bytes) || body.is_end_stream() { None } else { Some(body) };
     Ok(Window { held: held.into_pieces(), rest, trailers, patience })
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Not here: errors of the upstream itself, which pass unchanged.
 
+use crate::aws::SignError;
 use crate::config::Dialect;
 use crate::failure::{Failure, FailureKind, Handshake};
 use crate::http::Response;
@@ -58,14 +59,17 @@ fn status_of(kind: &FailureKind) -> StatusCode {
         FailureKind::Rejected(rejection) => rejection.status(),
         FailureKind::NoRoute { .. } => StatusCode::NOT_FOUND,
         FailureKind::Upgrade => StatusCode::NOT_IMPLEMENTED,
-        FailureKind::Identity(_) | FailureKind::BodyBroken | FailureKind::Handshake(Handshake::Malformed) => {
-            StatusCode::BAD_REQUEST
-        }
+        FailureKind::Identity(_)
+        | FailureKind::BodyBroken
+        | FailureKind::Handshake(Handshake::Malformed)
+        | FailureKind::Unsigned(SignError::Form(_)) => StatusCode::BAD_REQUEST,
         FailureKind::Handshake(Handshake::Version) => StatusCode::UPGRADE_REQUIRED,
-        FailureKind::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        FailureKind::LedgerClosed { .. } | FailureKind::Upstream(SendError::Refused(_)) => {
-            StatusCode::SERVICE_UNAVAILABLE
+        FailureKind::BodyTooLarge { .. } | FailureKind::BodyTooLargeToSign { .. } => {
+            StatusCode::PAYLOAD_TOO_LARGE
         }
+        FailureKind::LedgerClosed { .. }
+        | FailureKind::Unsigned(_)
+        | FailureKind::Upstream(SendError::Refused(_)) => StatusCode::SERVICE_UNAVAILABLE,
         FailureKind::UpstreamTimeout { .. }
         | FailureKind::Upstream(SendError::Connect(ConnectError::TimedOut { .. })) => {
             StatusCode::GATEWAY_TIMEOUT
@@ -90,6 +94,7 @@ fn closes(kind: &FailureKind) -> bool {
         FailureKind::Rejected(_)
             | FailureKind::BodyBroken
             | FailureKind::BodyTooLarge { .. }
+            | FailureKind::BodyTooLargeToSign { .. }
             | FailureKind::Upgrade
             | FailureKind::Handshake(_)
     )
@@ -134,7 +139,8 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::Upgrade => "upgrade_not_supported",
         FailureKind::Handshake(_) => "bad_handshake",
         FailureKind::Identity(_) => "identity_required",
-        FailureKind::BodyTooLarge { .. } => "body_too_large",
+        FailureKind::BodyTooLarge { .. } | FailureKind::BodyTooLargeToSign { .. } => "body_too_large",
+        FailureKind::Unsigned(_) => "not_signed",
         FailureKind::BodyBroken => "body_broken",
         FailureKind::LedgerClosed { .. } => "ledger_unavailable",
         FailureKind::Upstream(SendError::Refused(_)) => "upstream_refused",

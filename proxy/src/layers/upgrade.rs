@@ -45,7 +45,9 @@ pub fn check(call: Box<Call>) -> Result<Box<Call>, Failure> {
     if !is_asked(&call) {
         return Ok(call);
     }
-    let kind = if call.api.is_session() {
+    // What the sidecar signs is one request; the upstream would refuse an unsigned handshake.
+    let is_signed = matches!(call.route.auth, Auth::SigV4(_));
+    let kind = if call.api.is_session() && !is_signed {
         handshake_fault(&call).map(FailureKind::Handshake)
     } else {
         Some(FailureKind::Upgrade)

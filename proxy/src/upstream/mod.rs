@@ -9,11 +9,13 @@
 //! Not here: which origin a request goes to (`config::routes`), timeouts of a reply (`reply`).
 
 mod connect;
+mod errand;
 mod line;
 mod patience;
 mod request_body;
 
 pub use connect::{ConnectError, Connector, OpenMemory, TlsSetup, TlsSetupError, UpstreamIo};
+pub use errand::{ErrandError, errand};
 pub use patience::Patience;
 pub use request_body::{BodyFault, RequestBody, RequestProgress, Window, passing_trailers};
 
@@ -239,6 +241,12 @@ impl Pool {
         if timers.len() < self.limits.idle_per_origin_max {
             timers.push(timer);
         }
+    }
+
+    /// How connections are made.
+    #[must_use]
+    pub fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     /// Sends `request` to `origin` and waits for the head of the reply. The lease is absent for

@@ -7,6 +7,7 @@
 //! Not here: matching paths (`routes`), what is known of providers (`providers`).
 
 use super::{Chosen, Loader, is_loopback};
+use crate::config::aws::{scope_of_host, service_of};
 use crate::config::error::{Fault, Wrong};
 use crate::config::providers::{self, KeyHeader};
 use crate::config::raw::{RawRoute, Values};
@@ -16,13 +17,15 @@ use crate::config::settings::{self as s, Setting};
 use crate::config::suggest::nearest;
 use crate::config::value::{Prefix, Scalar, SecretVariable};
 use crate::config::{
-    Auth, AuthMode, Dialect, Inject, ResponseHeaders, Route, RouteTable, RouteTimeouts, yaml,
+    Auth, AuthMode, AwsEnvironment, Dialect, Inject, ResponseHeaders, Route, RouteTable, RouteTimeouts,
+    SigV4, yaml,
 };
 use bursar_domain::Label;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Most routes in a file; a path is matched against those of its first segment only.
 const ROUTES_MAX: usize = 1_000;
@@ -68,11 +71,17 @@ impl Loader<'_> {
             self.fault_in_file("routes", Fault::at(extra.at, wrong));
         }
         let configured = self.configured_routes(&raw_routes, defaults);
-        if !is_loopback(listen) && configured.iter().any(|route| matches!(route.auth, Auth::Inject(_))) {
-            self.warnings.push(
-                "routes with auth: inject: whoever reaches `listen` spends with the sidecar's secrets"
-                    .to_owned(),
-            );
+        for (auth, what) in [("inject", "secrets"), ("sigv4", "AWS credentials")] {
+            let has = |route: &Route| match route.auth {
+                Auth::PassThrough => false,
+                Auth::Inject(_) => auth == "inject",
+                Auth::SigV4(_) => auth == "sigv4",
+            };
+            if !is_loopback(listen) && configured.iter().any(has) {
+                self.warnings.push(format!(
+                    "routes with auth: {auth}: whoever reaches `listen` spends with the sidecar's {what}"
+                ));
+            }
         }
         let built_in = if built_in.value { routes::built_in(defaults) } else { Vec::new() };
         RouteTable::new(configured, built_in)
@@ -118,15 +127,16 @@ impl Loader<'_> {
     fn route(&mut self, at: &RouteAt<'_>, prefix: Option<Prefix>, defaults: RouteDefaults) -> Option<Route> {
         let upstream = self.upstream(at);
         let speaks = self.speaks(at);
-        let auth = self.auth(at, speaks.as_ref());
+        let region = self.get_in(at, &s::ROUTE_REGION).value;
+        let auth = self.auth(at, speaks.as_ref(), upstream.as_ref(), region.as_ref());
         let timeouts = self.route_timeouts(at, defaults.timeouts);
         let response_headers = self.response_headers(at, defaults.response_headers);
-        let region = self.get_in(at, &s::ROUTE_REGION).value;
         let protocol = self.get_in(at, &s::ROUTE_PROTOCOL).value;
         let include_usage = self.get_in(at, &s::ROUTE_INCLUDE_USAGE).value;
         let count = self.get_in(at, &s::ROUTE_COUNT).value.unwrap_or(defaults.count);
         let on_abort = self.get_in(at, &s::ROUTE_ON_ABORT).value.unwrap_or(defaults.on_abort);
         let (prefix, upstream, speaks) = (prefix?, upstream?, speaks?);
+        let region = region.or_else(|| region_of(&speaks, &upstream));
         Some(Route {
             name: prefix.name,
             provider: speaks.provider,
@@ -259,7 +269,13 @@ impl Loader<'_> {
         self.fault_in_file(&at.key(path), Fault::at(place, wrong));
     }
 
-    fn auth(&mut self, at: &RouteAt<'_>, speaks: Option<&Speaks>) -> Option<Auth> {
+    fn auth(
+        &mut self,
+        at: &RouteAt<'_>,
+        speaks: Option<&Speaks>,
+        upstream: Option<&Upstream>,
+        region: Option<&Label>,
+    ) -> Option<Auth> {
         let mode = self.get_in(at, &s::ROUTE_AUTH).value;
         let file = self.get_in(at, &s::ROUTE_SECRET_FILE);
         let variable = self.get_in(at, &s::ROUTE_SECRET_ENV);
@@ -277,7 +293,47 @@ impl Loader<'_> {
                 let usual = || speaks.map(|speaks| HeaderName::from_static(speaks.key.name()));
                 inject(header.or_else(usual)?, &secret).map(Auth::Inject)
             }
+            AuthMode::SigV4 => {
+                self.useless_without_inject(at);
+                self.sigv4(at, speaks?, upstream?, region).map(Auth::SigV4)
+            }
         }
+    }
+
+    /// What `auth: sigv4` signs for, and with what.
+    fn sigv4(
+        &mut self,
+        at: &RouteAt<'_>,
+        speaks: &Speaks,
+        upstream: &Upstream,
+        region: Option<&Label>,
+    ) -> Option<SigV4> {
+        let environment = AwsEnvironment::read(self.env);
+        let scope = upstream.host().and_then(scope_of_host);
+        let variable = environment.as_ref().ok().and_then(|environment| environment.region.clone());
+        let named = region.map(Label::as_str).or(scope.map(|(region, _)| region)).map(str::to_owned);
+        let wrong = if speaks.dialect != Dialect::Bedrock {
+            Wrong::absent("auth: sigv4 is for Bedrock", "use auth: inject, or provider: bedrock")
+        } else if !cfg!(feature = "sigv4") {
+            let what = "this build cannot sign requests for AWS";
+            Wrong::absent(what, "build with --features sigv4, or use a Bedrock API key")
+        } else {
+            match (environment, named.or(variable)) {
+                (Err(wrong), _) => {
+                    Wrong::absent(&format!("environment: {wrong}"), "correct the variable, or unset it")
+                }
+                (Ok(_), None) => Wrong::absent("auth: sigv4 has no region to sign for", "add region: …"),
+                (Ok(environment), Some(region)) => {
+                    let service =
+                        scope.map_or_else(|| service_of(speaks.provider.as_str()), |(_, name)| name);
+                    let (region, environment) = (region.into(), Arc::new(environment));
+                    return Some(SigV4 { region, service, environment });
+                }
+            }
+        };
+        let path = s::ROUTE_AUTH.path;
+        self.fault_in_file(&at.key(path), Fault::at(at.place(path), wrong));
+        None
     }
 
     fn useless_without_inject(&mut self, at: &RouteAt<'_>) {
@@ -313,6 +369,12 @@ impl Loader<'_> {
         self.fault_in_file(&at.key(path), Fault::at(at.place(path), wrong));
         None
     }
+}
+
+/// The price region that Bedrock's host names.
+fn region_of(speaks: &Speaks, upstream: &Upstream) -> Option<Label> {
+    let host = upstream.host().filter(|_| speaks.dialect == Dialect::Bedrock)?;
+    scope_of_host(host).and_then(|(region, _)| Label::new(region).ok())
 }
 
 /// The header line that carries `secret`. In `authorization`, a secret with a space in it is the whole
