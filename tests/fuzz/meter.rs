@@ -37,7 +37,11 @@ impl<'a> Setup<'a> {
 
     fn read(&self, api: Api, size: usize) -> Reading {
         let mut headers = HeaderMap::new();
-        let kind = if self.stream { "text/event-stream" } else { "application/json" };
+        let kind = match (self.stream, api) {
+            (false, _) => "application/json",
+            (true, Api::ConverseStream | Api::InvokeStream) => "application/vnd.amazon.eventstream",
+            (true, _) => "text/event-stream",
+        };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         let mut meter = ReplyMeter::new(&ReplyContext {
             flavour: flavour_of(self.provider),
