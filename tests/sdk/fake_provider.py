@@ -1,4 +1,5 @@
-"""A fake provider for the SDK test: OpenAI's, Anthropic's and Gemini's HTTP APIs, on loopback, stdlib only.
+"""A fake provider for the SDK test: OpenAI's, Anthropic's, Gemini's and Bedrock's HTTP APIs, on loopback,
+stdlib only. Bedrock's part has a file of its own.
 
 All content is invented. The reply depends on the path and on the model's name, which Gemini's paths hold:
 
@@ -50,6 +51,8 @@ import struct
 import sys
 import urllib.parse
 import zlib
+
+import fake_bedrock
 
 HEAD_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 8 * 1024 * 1024
@@ -135,6 +138,8 @@ class Exchange:
         if self.google:
             # Google names no request.
             request_id, own = None, [("server-timing", "gfet4t7; dur=7"), ("x-gemini-service-tier", "standard")]
+        elif fake_bedrock.is_bedrock(self.path):
+            own = [("x-amzn-requestid", request_id)]
         elif self.anthropic:
             own = [("request-id", request_id)]
         else:
@@ -818,6 +823,8 @@ async def stall(x):
 
 async def answer(x):
     """Chooses the reply by model name first, then by path."""
+    if fake_bedrock.is_bedrock(x.path):
+        return await fake_bedrock.answer(x)
     if x.model == "fake-stall":
         return await stall(x)
     if x.model.startswith("fake-error-") and x.model[11:].isdigit():

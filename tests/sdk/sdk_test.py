@@ -41,6 +41,7 @@ for variable in list(os.environ):
         del os.environ[variable]
 
 import anthropic  # noqa: E402
+import bedrock_scenarios  # noqa: E402
 import openai  # noqa: E402
 import pydantic  # noqa: E402
 from google import genai  # noqa: E402
@@ -169,6 +170,7 @@ class Bursar:
             f"  - {{ prefix: /openai, upstream: {upstream}, dialect: openai }}\n"
             f"  - {{ prefix: /anthropic, upstream: {upstream}, dialect: anthropic }}\n"
             f"  - {{ prefix: /gemini, upstream: {upstream}, dialect: gemini }}\n"
+            f"  - {{ prefix: /bedrock, upstream: {upstream}, provider: bedrock }}\n"
         )
         self.output_path = folder / "bursar.log"
         with open(self.output_path, "wb") as output:
@@ -331,6 +333,7 @@ class World:
         self.port = port
         self.openai_prefix = "" if self.direct else "/openai"
         self.anthropic_prefix = "" if self.direct else "/anthropic"
+        self.bedrock_prefix = "" if self.direct else "/bedrock"
         self.openai_url = f"http://127.0.0.1:{port}{self.openai_prefix}/v1"
         self.anthropic_url = f"http://127.0.0.1:{port}{self.anthropic_prefix}"
         self.gemini_prefix = "" if self.direct else "/gemini"
@@ -848,6 +851,11 @@ def gemini_interaction_stream(case):
     check("interaction.completed" in [event.event_type for event in events], "events:", events)
 
 
+# --- Bedrock ---
+
+bedrock_scenarios.register(scenario, check, equal, Failed, PROMPT)
+
+
 # --- errors ---
 
 
@@ -1304,8 +1312,7 @@ def check_record(case, entry, record, outcome):
     for name in ("team", "workload", "customer", "session", "trace_id"):
         equal(record.get(name) or None, getattr(case, name), name)
     equal(record.get("tags") or {}, case.tags, "tags")
-    route = "/gemini" if entry_is_google(entry) else "/anthropic" if entry_is_anthropic(entry) else "/openai"
-    equal(record.get("route"), route, "route")
+    equal(record.get("route"), route_of(entry), "route")
     if entry["method"] == "POST":
         equal(record.get("model_requested"), entry["model"], "model_requested")
     if entry["model_served"]:
@@ -1314,6 +1321,12 @@ def check_record(case, entry, record, outcome):
         equal(record.get("bytes_out"), entry["body_bytes"], "bytes_out")
     check_usage(entry, record, outcome)
     check_cost(entry, record)
+
+
+def route_of(entry):
+    if bedrock_scenarios.is_bedrock(entry):
+        return "/bedrock"
+    return "/gemini" if entry_is_google(entry) else "/anthropic" if entry_is_anthropic(entry) else "/openai"
 
 
 def entry_is_anthropic(entry):
@@ -1388,6 +1401,9 @@ def check_forwarding(log):
         headers = dict(entry["headers"])
         own = [name for name in headers if name.startswith("x-bursar-")]
         check(not own, f"{entry['case']}: the provider got {own}")
+        if bedrock_scenarios.is_bedrock(entry):
+            bedrock_scenarios.check_credentials(entry, check)
+            continue
         # Anthropic's SDK sends its key as a bearer token since 2.x, as x-api-key before; both are legal.
         key = GEMINI_KEY if entry_is_google(entry) else ANTHROPIC_KEY if entry_is_anthropic(entry) else OPENAI_KEY
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
@@ -1452,7 +1468,8 @@ def check_privacy(folder):
     check(files, "bursar wrote no file at all")
     for path in files:
         content = path.read_bytes()
-        for secret in (OPENAI_KEY, ANTHROPIC_KEY, GEMINI_KEY, "canaryprompt", ANSWER_CANARY):
+        secrets = (OPENAI_KEY, ANTHROPIC_KEY, GEMINI_KEY, *bedrock_scenarios.SECRETS)
+        for secret in (*secrets, "canaryprompt", ANSWER_CANARY):
             check(secret.encode() not in content, f"{secret!r} is in {path.relative_to(folder)}")
 
 
@@ -1596,7 +1613,7 @@ def main():
     timer.daemon = True
     timer.start()
     sdks = f"openai {openai.__version__}, anthropic {anthropic.__version__}, google-genai {genai.__version__}"
-    print(f"{sdks}, python {sys.version.split()[0]}")
+    print(f"{sdks}, boto3 {bedrock_scenarios.boto3.__version__}, python {sys.version.split()[0]}")
     tally = Tally()
     try:
         run(options, tally)
