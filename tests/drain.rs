@@ -111,7 +111,7 @@ fn the_end_of_the_drain_time_cuts_and_the_record_says_aborted() {
         go_on.notify_one();
         until("the upstream connection is closed", || provider.open() == 0).await;
         let record = system.record().await;
-        assert_eq!((record.outcome, record.usage_source), (Outcome::Aborted, UsageSource::Absent));
+        assert_eq!((record.outcome, record.usage_source), (Outcome::Aborted, UsageSource::Tokenizer));
     });
 }
 

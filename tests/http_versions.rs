@@ -100,7 +100,8 @@ fn a_cancelled_http2_stream_cancels_its_upstream_and_leaves_a_record() {
         );
         let records = system.records().await;
         assert_eq!(records.len(), 2);
-        assert_eq!((records[0].record.outcome, records[0].record.http_status), (Outcome::Aborted, Some(200)));
+        let outcomes: Vec<_> = records.iter().map(|r| (r.record.outcome, r.record.http_status)).collect();
+        assert!(outcomes.contains(&(Outcome::Aborted, Some(200))), "{outcomes:?}");
     });
 }
 
@@ -121,8 +122,10 @@ fn an_upstream_cut_resets_the_http2_stream_alone() {
         let error: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
         assert_eq!(error["error"]["code"], "upstream_unreachable");
         let records = system.records().await;
-        let outcomes: Vec<_> = records.iter().map(|r| r.record.outcome).collect();
-        assert_eq!(outcomes, [Outcome::ErrorMidstream, Outcome::Error]);
+        // The cut stream's tokens are counted first, so its record may come second.
+        let mut outcomes: Vec<_> = records.iter().map(|r| r.record.outcome.name()).collect();
+        outcomes.sort_unstable();
+        assert_eq!(outcomes, ["error", "error_midstream"]);
     });
 }
 

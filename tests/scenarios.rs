@@ -12,6 +12,7 @@
 mod aws_signature;
 mod bedrock;
 mod compressed;
+mod counting;
 mod cuts;
 mod deploy_examples;
 mod drain;

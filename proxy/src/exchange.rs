@@ -364,12 +364,20 @@ fn is_uncounted(record: &UsageRecord, watch: &Watch, text: &PassedText) -> bool 
     if record.metering != Metering::Count || !is_open {
         return false;
     }
+    let has_text = watch.has_sent() || !text.is_empty();
     match record.outcome {
-        Outcome::Ok | Outcome::Aborted | Outcome::Incomplete => true,
-        // A stream that failed before it said anything: nobody knows what is charged.
-        Outcome::ErrorMidstream => watch.has_sent() || !text.is_empty(),
+        // The prompt is charged when nothing was answered yet; a reply that could not be read is no
+        // such answer.
+        Outcome::Aborted => has_text || !is_unreadable(record.anomalies),
+        // Without text nobody knows what the reply was, or what is charged for an early failure.
+        Outcome::Ok | Outcome::Incomplete | Outcome::ErrorMidstream => has_text || watch.is_input_only(),
         _ => false,
     }
+}
+
+/// Whether a reply may have said more than was read of it.
+pub(crate) fn is_unreadable(anomalies: Anomalies) -> bool {
+    [Anomaly::MeteringCapped, Anomaly::MalformedReply].into_iter().any(|anomaly| anomalies.contains(anomaly))
 }
 
 /// The reading of an exchange whose reply never came or could not be read.

@@ -321,7 +321,7 @@ impl Relay {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, room: &mut u64) -> Poll<()> {
         loop {
-            match std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            match std::task::ready!(self.poll_upstream(cx)) {
                 None => {
                     self.finish();
                     return Poll::Ready(());

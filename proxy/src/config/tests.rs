@@ -897,7 +897,7 @@ fn a_build_that_cannot_sign_says_so() {
     check(
         &signing("bedrock-runtime.eu-west-1.amazonaws.com", ""),
         &[
-            "b.yaml:1:98: routes[0].auth: this build cannot sign requests for AWS; build with --features sigv4, \
+            "b.yaml:1:103: routes[0].auth: this build cannot sign requests for AWS; build with --features sigv4, \
            or use a Bedrock API key",
         ],
     );

@@ -115,7 +115,8 @@ impl Work {
         };
         let output = (self.api != Api::Embeddings).then(|| self.output(&tally));
         let scale = |tokens| tally.model.knowledge.scale(tokens);
-        let (mut exact, mut sampled) = (tally.is_exact(), false);
+        let (mut exact, mut sampled) =
+            (tally.is_exact() && !exchange::is_unreadable(record.anomalies), false);
         if let Some(input) = input {
             record.usage.set(TokenClass::InputFresh, scale(input.tokens));
             exact &= input.exact;

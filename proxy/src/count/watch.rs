@@ -113,6 +113,12 @@ impl Watch {
         self.texts.is_some()
     }
 
+    /// Whether the API has no output to count.
+    #[must_use]
+    pub const fn is_input_only(&self) -> bool {
+        matches!(self.api, Api::Embeddings)
+    }
+
     /// All there is to count, when the exchange is over.
     #[must_use]
     pub fn finish(self, last: PassedText, sample: Option<Box<Sample>>) -> Work {
