@@ -39,12 +39,9 @@ fn done(bytes: &[u8]) -> usize {
 async fn records_of(system: System, count: usize) -> Vec<UsageRecord> {
     let metric = system.metric("bursar_requests_in_flight");
     assert_eq!(metric, 0, "an exchange is still under way");
-    let records = system.records().await;
+    let records = system.records_by_start().await;
     assert_eq!(records.len(), count, "as many records as requests");
-    let mut records: Vec<_> = records.into_iter().map(|stored| stored.record).collect();
-    // Records whose tokens are counted come later than those that need none.
-    records.sort_by_key(|record| record.started_at);
-    records
+    records.into_iter().map(|stored| stored.record).collect()
 }
 
 /// The byte after which some of the reply's text has passed.

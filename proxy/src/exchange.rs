@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::config::{CountMode, DrainLimits, Durability, OnAbort, Route};
 use crate::count::{BLOCK_BYTES, Sample, Settlement, Watch, Work};
 use crate::upstream::RequestProgress;
-use crate::usage::text::PassedText;
+use crate::usage::text::{DOCUMENT_BYTES_MAX, PassedText, STREAM_BYTES_MAX};
 use crate::usage::{self, Api, Ending, Reading, ReplyContext, ReplyMeter};
 use bursar_domain::{
     Anomalies, Anomaly, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
@@ -49,6 +49,8 @@ pub struct Exchange {
     meter: Option<Box<ReplyMeter>>,
     /// What is kept in case the tokens must be counted.
     watch: Option<Box<Watch>>,
+    /// Whether text of the reply is sent to be counted while it passes, which it is for streams.
+    sends_text: bool,
     /// Whether the reply was read on without a client.
     drained: bool,
     first_byte_at: Option<Timestamp>,
@@ -102,6 +104,7 @@ impl Exchange {
             upstream_request_id: None,
             meter: None,
             watch: None,
+            sends_text: false,
             drained: false,
             first_byte_at: None,
             bytes_out: 0,
@@ -156,7 +159,9 @@ impl Exchange {
             stream_requested: self.api.is_stream() || self.request.borrow().is_stream(),
         };
         let mut meter = Box::new(ReplyMeter::new(&context));
-        if status >= 400 || (self.watch.is_some() && !meter.keep_text()) {
+        self.sends_text = context.stream_requested;
+        let held_max = if self.sends_text { STREAM_BYTES_MAX } else { DOCUMENT_BYTES_MAX };
+        if status >= 400 || (self.watch.is_some() && !meter.keep_text(held_max)) {
             self.watch = None;
         }
         self.meter = Some(meter);
@@ -175,7 +180,7 @@ impl Exchange {
             self.anomalies.insert(Anomaly::MeteringCapped);
             self.app.metrics.meter_panics.inc();
         }
-        if self.watch.is_some() {
+        if self.sends_text && self.watch.is_some() {
             self.send_long_text();
         }
     }

@@ -228,6 +228,14 @@ impl System {
         ledger.records(RecordRange::default()).map(Result::unwrap).collect()
     }
 
+    /// Ends the sidecar and reads what its ledger holds, as the requests began: records whose tokens are
+    /// counted come later than those that need none.
+    pub async fn records_by_start(self) -> Vec<StoredRecord> {
+        let mut records = self.records().await;
+        records.sort_by_key(|stored| stored.record.started_at);
+        records
+    }
+
     /// Ends the sidecar and returns its only record.
     pub async fn record(self) -> UsageRecord {
         let mut records = self.records().await;

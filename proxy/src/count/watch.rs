@@ -19,7 +19,7 @@ use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 
 /// Text that a worker holds of a reply before it goes to the pool: a whole answer, nearly always.
-pub const BLOCK_BYTES: usize = 16 * 1024;
+pub const BLOCK_BYTES: usize = 32 * 1024;
 
 const WINDOW_BYTES: usize = 256;
 const STRIDE_BYTES: u64 = 16 * 1024;

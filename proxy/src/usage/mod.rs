@@ -246,9 +246,10 @@ impl ReplyMeter {
         }
     }
 
-    /// Keeps the text that passes from now on; `false` where the API's text is not known.
-    pub fn keep_text(&mut self) -> bool {
-        self.body.passed().map(PassedText::keep).is_some()
+    /// Keeps the text that passes from now on, at most so many bytes; `false` where the API's text is
+    /// not known.
+    pub fn keep_text(&mut self, held_max: usize) -> bool {
+        self.body.passed().map(|text| text.keep(held_max)).is_some()
     }
 
     /// The text that passed, where the API's text is known.

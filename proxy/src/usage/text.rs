@@ -1,15 +1,19 @@
 //! The text of a reply as it passes, kept raw until it is counted or not needed any more.
 //!
 //! Invariants
-//! - Nothing is kept unless it was asked for; then at most [`HELD_BYTES_MAX`], and what does not fit
-//!   is counted in bytes. It goes nowhere but to the counter (`count`), and is dropped when the
+//! - Nothing is kept unless it was asked for; then at most as much as was allowed, and of what does not
+//!   fit only the bytes are counted. It goes nowhere but to the counter (`count`), and is dropped when the
 //!   provider has told its figures.
 //! - Texts that run side by side (choices; answer, reasoning, tool calls) are told apart.
 //!
 //! Not here: when it is needed (`count`), undoing JSON escapes (`count::unescape`).
 
-/// Most text that is kept; a frame may hold this much before anybody can take it.
-pub const HELD_BYTES_MAX: usize = 128 * 1024;
+/// Most text of a stream that is kept: a frame may hold this much before anybody can take it.
+pub const STREAM_BYTES_MAX: usize = 128 * 1024;
+
+/// Most text of a document that is kept. Its usage comes at its end, nearly always, so that nothing of
+/// it is counted before.
+pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
 
 /// What a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +44,8 @@ struct Segment {
 /// Text that passed: pieces of JSON strings without their quotes, in order.
 #[derive(Debug, Default)]
 pub struct PassedText {
-    is_kept: bool,
+    /// Most bytes that are held; zero while nothing is kept.
+    held_max: usize,
     raw: Vec<u8>,
     segments: Vec<Segment>,
     /// Segments from here on belong to a choice or event that is not over.
@@ -50,16 +55,16 @@ pub struct PassedText {
 
 impl PassedText {
     /// From now on text is kept.
-    pub(super) fn keep(&mut self) {
-        self.is_kept = true;
+    pub(super) fn keep(&mut self, held_max: usize) {
+        self.held_max = held_max;
     }
 
     /// Takes a piece of text.
     pub(super) fn piece(&mut self, kind: TextKind, raw: &[u8]) {
-        if !self.is_kept || raw.is_empty() {
+        if self.held_max == 0 || raw.is_empty() {
             return;
         }
-        if self.raw.len().saturating_add(raw.len()) > HELD_BYTES_MAX {
+        if self.raw.len().saturating_add(raw.len()) > self.held_max {
             self.lost_bytes = self.lost_bytes.saturating_add(raw.len() as u64);
             return;
         }
@@ -122,7 +127,7 @@ impl PassedText {
 
     /// What is held so far, out of the way of what follows.
     pub fn take(&mut self) -> Self {
-        let taken = Self { is_kept: self.is_kept, ..Self::default() };
+        let taken = Self { held_max: self.held_max, ..Self::default() };
         self.open_from = 0;
         std::mem::replace(self, taken)
     }
@@ -143,7 +148,7 @@ mod tests {
 
     fn kept() -> PassedText {
         let mut text = PassedText::default();
-        text.keep();
+        text.keep(STREAM_BYTES_MAX);
         text
     }
 
@@ -192,10 +197,10 @@ mod tests {
         text.piece(TextKind::Content, b"a");
         assert!(text.is_empty());
         let mut text = kept();
-        for _ in 0..HELD_BYTES_MAX / 1_000 + 10 {
+        for _ in 0..STREAM_BYTES_MAX / 1_000 + 10 {
             text.piece(TextKind::Content, &[b'x'; 1_000]);
         }
-        assert!(text.held() <= HELD_BYTES_MAX && text.lost_bytes() >= 9_000);
+        assert!(text.held() <= STREAM_BYTES_MAX && text.lost_bytes() >= 9_000);
         assert!(!text.take().is_empty());
         text.piece(TextKind::Content, b"on");
         assert_eq!((text.held(), text.lost_bytes()), (2, 0));
