@@ -30,6 +30,9 @@ pub mod kind {
     pub const WINDOW_UPDATE: u8 = 8;
 }
 
+/// So long (of paused time) nobody waits for a frame: in vain, then, and the test has failed.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
 /// On `DATA` and `HEADERS`: the stream ends here.
 pub const END_STREAM: u8 = 1;
 /// On `SETTINGS` and `PING`: an answer.
@@ -120,7 +123,8 @@ impl Frames {
     /// The next frame; `None` when the connection has ended.
     pub async fn next(&mut self) -> Option<RawFrame> {
         while self.buffer.len() < 9 || self.buffer.len() < 9 + self.length() {
-            if !matches!(self.io.read_buf(&mut self.buffer).await, Ok(count) if count > 0) {
+            let read = tokio::time::timeout(FOR_EVER, self.io.read_buf(&mut self.buffer)).await;
+            if !matches!(read.expect("a frame or an end never came"), Ok(count) if count > 0) {
                 return None;
             }
         }

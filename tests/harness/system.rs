@@ -72,6 +72,8 @@ impl Pricer for GatedPrices {
 /// A sidecar with fake providers behind it.
 #[derive(Debug)]
 pub struct System {
+    /// First, since fields are dropped in their order: the ledger's end waits for its writer.
+    gate: OpensAtEnd,
     /// The provider.
     pub provider: Provider,
     /// The provider behind `/h2`.
@@ -82,7 +84,6 @@ pub struct System {
     pub app: Arc<App>,
     /// The worker.
     pub worker: Rc<Worker>,
-    gate: OpensAtEnd,
     dir: tempfile::TempDir,
 }
 
