@@ -14,6 +14,7 @@ pub mod money;
 pub mod rate;
 pub mod time;
 pub mod usage;
+pub mod wide;
 
 pub use event::{
     Anomalies, Anomaly, Cost, CostStatus, Identity, IdentitySource, Metering, ModelUsage, Outcome,

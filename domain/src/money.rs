@@ -7,6 +7,7 @@
 //!
 //! Not here: prices per token (`rate`), exchange rates (a later fact).
 
+use crate::wide::mul_div_rem;
 use std::fmt;
 
 /// Pico-units in one unit of currency.
@@ -148,15 +149,19 @@ impl Money {
         Ok(Self { pico, ..self })
     }
 
+    /// Shares the amount out by `weights`: [`Self::split_wide`] for small weights.
+    pub fn split(self, weights: &[u64]) -> Result<(Vec<Self>, Self), MoneyError> {
+        let weights: Vec<u128> = weights.iter().copied().map(u128::from).collect();
+        self.split_wide(&weights)
+    }
+
     /// Shares the amount out by `weights` in whole minor units: largest remainder, ties to the
     /// lower index, sign applied last (FINANCE §1). What is finer than a minor unit, and everything
     /// when all weights are zero, is the second value, the residual. Parts + residual = whole, always.
-    pub fn split(self, weights: &[u64]) -> Result<(Vec<Self>, Self), MoneyError> {
+    pub fn split_wide(self, weights: &[u128]) -> Result<(Vec<Self>, Self), MoneyError> {
         let zero = Self::zero(self.currency);
-        let total_weight: u128 = weights
-            .iter()
-            .try_fold(0_u128, |sum, w| sum.checked_add(u128::from(*w)))
-            .ok_or(MoneyError::Overflow)?;
+        let total_weight =
+            weights.iter().try_fold(0_u128, |sum, w| sum.checked_add(*w)).ok_or(MoneyError::Overflow)?;
         if total_weight == 0 {
             return Ok((vec![zero; weights.len()], self));
         }
@@ -166,9 +171,7 @@ impl Money {
         let mut remainders = Vec::with_capacity(weights.len());
         let mut given = 0_u128;
         for (index, weight) in weights.iter().enumerate() {
-            let scaled = units.checked_mul(u128::from(*weight)).ok_or(MoneyError::Overflow)?;
-            let floor = scaled.checked_div(total_weight).ok_or(MoneyError::Overflow)?;
-            let remainder = scaled.checked_rem(total_weight).ok_or(MoneyError::Overflow)?;
+            let (floor, remainder) = mul_div_rem(units, *weight, total_weight).ok_or(MoneyError::Overflow)?;
             given = given.checked_add(floor).ok_or(MoneyError::Overflow)?;
             shares.push(floor);
             remainders.push((std::cmp::Reverse(remainder), index));
