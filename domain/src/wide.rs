@@ -28,10 +28,7 @@ impl Wide {
         let left = a_high.wrapping_mul(b_low).wrapping_add(bottom >> HALF_BITS);
         let right = a_low.wrapping_mul(b_high).wrapping_add(left & LOW_HALF);
         let top = a_high.wrapping_mul(b_high).wrapping_add(left >> HALF_BITS);
-        Self {
-            high: top.wrapping_add(right >> HALF_BITS),
-            low: (right << HALF_BITS) | (bottom & LOW_HALF),
-        }
+        Self { high: top.wrapping_add(right >> HALF_BITS), low: (right << HALF_BITS) | (bottom & LOW_HALF) }
     }
 
     /// Quotient and remainder by `divisor`; `None` when it is zero or the quotient needs more than

@@ -7,4 +7,6 @@
 //! Not here: what the facts are (`bursar-domain`), where they are kept (`bursar-ledger`).
 #![cfg_attr(not(test), deny(clippy::float_arithmetic, clippy::arithmetic_side_effects))]
 
+pub mod exact;
+pub mod hedge;
 pub mod price;
