@@ -14,9 +14,6 @@ use bursar_domain::{Currency, Money};
 use std::cmp::Ordering;
 use std::fmt;
 
-/// Decimals kept when a fraction no longer fits and [`Ratio::coarse`] shortens it.
-const COARSE_DECIMALS: u32 = 15;
-
 /// An exact fraction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ratio {
@@ -225,17 +222,46 @@ impl Ratio {
         fits(root.checked_mul(up)).map(Decimal::from_pico)
     }
 
-    /// The same number, shortened to 15 decimals when its denominator has grown beyond them. Parts
-    /// of parts of parts otherwise outgrow 128 bits; their order of magnitude is 1, and no amount
-    /// of money that can be booked sees the difference.
-    #[must_use]
-    pub fn coarse(self) -> Self {
-        let unit = 10_i128.saturating_pow(COARSE_DECIMALS);
-        if self.denominator <= unit {
-            return self;
+    /// `self · other`, exact where that fits, else rounded half-even to `places` decimals. Parts of
+    /// parts of parts outgrow 128 bits; what is lost is far below what can be booked.
+    pub fn times_near(self, other: Self, places: u32) -> Result<Self, ExactError> {
+        if let Ok(exact) = self.times(other) {
+            return Ok(exact);
         }
-        let scaled = self.scaled_half_even(unit.unsigned_abs());
-        scaled.and_then(|scaled| Self::new(scaled, unit)).unwrap_or(self)
+        let unit = 10_u128.checked_pow(places).ok_or(ExactError::Overflow)?;
+        let scaled = self.scaled_half_even(unit)?;
+        let product = other.scaled_half_even(scaled.unsigned_abs())?;
+        let signed = fits(product.checked_mul(if scaled < 0 { -1 } else { 1 }))?;
+        Self::new(signed, i128::try_from(unit).map_err(|_| ExactError::Overflow)?)
+    }
+
+    /// `self / other`, exact where that fits, else of both rounded half-even to 12 decimals.
+    pub fn over_near(self, other: Self) -> Result<Self, ExactError> {
+        if let Ok(exact) = self.over(other) {
+            return Ok(exact);
+        }
+        let unit = PICO.unsigned_abs();
+        Self::new(self.scaled_half_even(unit)?, other.scaled_half_even(unit)?)
+    }
+
+    /// `self + other`, exact where that fits, else of both rounded half-even to 12 decimals.
+    pub fn plus_near(self, other: Self) -> Result<Self, ExactError> {
+        if let Ok(exact) = self.plus(other) {
+            return Ok(exact);
+        }
+        let unit = PICO.unsigned_abs();
+        let sum = self.scaled_half_even(unit)?.checked_add(other.scaled_half_even(unit)?);
+        Ok(Self::from_pico(fits(sum)?))
+    }
+
+    /// `self − other`, as [`Self::plus_near`].
+    pub fn minus_near(self, other: Self) -> Result<Self, ExactError> {
+        self.plus_near(other.negated()?)
+    }
+
+    /// The sum of `parts`, as [`Self::plus_near`].
+    pub fn sum_near(parts: impl IntoIterator<Item = Self>) -> Result<Self, ExactError> {
+        parts.into_iter().try_fold(Self::ZERO, Self::plus_near)
     }
 }
 
@@ -333,6 +359,20 @@ mod tests {
     fn roots_round_down_and_negatives_have_none() {
         assert_eq!(Ratio::whole(2).root_down(6).unwrap().to_string(), "1.414213");
         assert_eq!(Ratio::whole(-1).root_down(6), Err(ExactError::NegativeRoot));
+    }
+
+    #[test]
+    fn near_results_are_exact_while_they_fit_and_rounded_after() {
+        assert_eq!(ratio(1, 3).times_near(ratio(3, 7), 15).unwrap(), ratio(1, 7));
+        let left = ratio(10_i128.pow(30) + 1, 7_i128.pow(35));
+        let right = ratio(11_i128.pow(30), 3_i128.pow(65));
+        assert_eq!(left.times(right), Err(ExactError::Overflow));
+        let text = |ratio: Ratio| ratio.text_half_even(9).unwrap();
+        let product = left.times_near(right, 12).unwrap();
+        assert_eq!(text(product.over_near(right).unwrap()), text(left));
+        assert_eq!(text(left.plus_near(right).unwrap().minus_near(right).unwrap()), text(left));
+        let negative = left.negated().unwrap().times_near(right, 12).unwrap();
+        assert_eq!(negative, product.negated().unwrap());
     }
 
     #[test]

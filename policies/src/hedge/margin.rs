@@ -22,16 +22,12 @@ pub fn variation_margin(
 ) -> Result<Vec<Money>, ExactError> {
     let size = lots.times(multiplier)?;
     let mut flows = Vec::with_capacity(settlements.len());
-    let (mut before, mut paid) = (entry, Money::zero(currency));
+    let mut paid = Money::zero(currency);
     for settlement in settlements {
+        // The day takes what the total to date says, so that rounded days do not drift from it.
         let to_date = side.signed(size.times(settlement.minus(entry)?.ratio())?)?;
-        let change = side.signed(size.times(settlement.minus(before)?.ratio())?)?;
-        let flow = change.money_half_even(currency)?;
-        // Rounding each day must not drift from the whole: the day takes what the total says.
-        let owed = to_date.money_half_even(currency)?.checked_sub(paid)?;
-        let flow = if flow == owed { flow } else { owed };
+        let flow = to_date.money_half_even(currency)?.checked_sub(paid)?;
         paid = paid.checked_add(flow)?;
-        before = *settlement;
         flows.push(flow);
     }
     Ok(flows)

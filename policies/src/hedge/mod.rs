@@ -10,7 +10,9 @@
 
 pub mod calendar;
 pub mod commitment;
+pub mod lifecycle;
 pub mod margin;
 pub mod market;
 pub mod payoff;
+pub mod position;
 pub mod profile;

@@ -90,6 +90,14 @@ pub enum ProfileError {
         /// The day.
         date: Date,
     },
+    /// Two profiles of one id from the same day.
+    #[error("profile {id} has two meanings from {date}: give the new one a later day")]
+    Conflict {
+        /// Its id.
+        id: Label,
+        /// The day.
+        date: Date,
+    },
     /// A throughput, utilisation or score that is zero or less.
     #[error("{0} must be above zero")]
     NotPositive(&'static str),
@@ -215,9 +223,19 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// Adds a profile; one for the same id and day replaces it only if it is the same.
-    pub fn add(&mut self, profile: Profile) {
-        self.by_id.entry(profile.id.clone()).or_default().insert(profile.from, profile);
+    /// Adds a profile; the same one again changes nothing, another one for its id and day is refused.
+    pub fn add(&mut self, profile: Profile) -> Result<(), ProfileError> {
+        let versions = self.by_id.entry(profile.id.clone()).or_default();
+        match versions.get(&profile.from) {
+            Some(there) if *there != profile => {
+                Err(ProfileError::Conflict { id: profile.id, date: profile.from })
+            }
+            Some(_) => Ok(()),
+            None => {
+                versions.insert(profile.from, profile);
+                Ok(())
+            }
+        }
     }
 
     /// The profile that holds on `date`.
@@ -354,7 +372,9 @@ mod tests {
                 utilisation: decimal(utilisation),
             };
             let from = parse_day(from).unwrap();
-            profiles.add(Profile { id: id.clone(), from, conversion, measured: Measured::default() });
+            let profile = Profile { id: id.clone(), from, conversion, measured: Measured::default() };
+            profiles.add(profile.clone()).unwrap();
+            profiles.add(profile).unwrap();
         }
         let on = |from, to, date| profiles.factor((from, to), Some(&id), parse_day(date).unwrap());
         let text = |ratio: Ratio| ratio.text_half_even(6).unwrap();
@@ -382,7 +402,7 @@ mod tests {
         let weights = capped_weights(&volumes, cap()).unwrap().unwrap();
         assert_eq!(weights["a"], cap());
         assert_eq!(weights["b"], cap(), "20/30 of the other 70 % is over the cap too");
-        assert_eq!(weights["c"].text_half_even(2).unwrap(), "0.24", "c is at 30 % of nothing more");
+        assert_eq!(weights["c"].text_half_even(2).unwrap(), "0.24", "6 of 10 in the last 40 %");
     }
 
     #[test]
