@@ -10,6 +10,7 @@
 
 pub mod calendar;
 pub mod commitment;
+pub mod cost;
 pub mod lifecycle;
 pub mod margin;
 pub mod market;

@@ -642,6 +642,13 @@ impl Position {
         months.map(|month| self.units_in(month)).try_fold(Ratio::ZERO, |sum, units| sum.plus(units?))
     }
 
+    /// Whether what a period does not use is there in the next, until the term ends.
+    #[must_use]
+    pub fn carries_over(&self) -> bool {
+        let commitment = self.terms.commitment.as_ref();
+        commitment.is_some_and(|commitment| commitment.fulfilment == Interval::Term)
+    }
+
     /// The price terms, for kinds that settle in cash.
     #[must_use]
     pub fn shape(&self) -> Option<Shape> {
