@@ -8,12 +8,15 @@
 //!
 //! Not here: files, storage and commands; usage itself and its spot price (`price`).
 
+pub mod analytics;
 pub mod calendar;
 pub mod commitment;
 pub mod cost;
+pub mod effectiveness;
 pub mod lifecycle;
 pub mod margin;
 pub mod market;
 pub mod payoff;
 pub mod position;
 pub mod profile;
+pub mod risk;
