@@ -2,11 +2,15 @@
 //!
 //! Invariants
 //! - Nothing here reads a clock, a file or the network, and nothing waits.
-//! - Money is exact: no floats, and every operation that can overflow is checked.
+//! - Money is exact: no floats, and every operation that can overflow is checked. Statistics, which
+//!   are never booked, may use floats in `hedge::analytics` alone.
 //!
 //! Not here: what the facts are (`bursar-domain`), where they are kept (`bursar-ledger`).
 #![cfg_attr(not(test), deny(clippy::float_arithmetic, clippy::arithmetic_side_effects))]
 
+pub mod attribution;
 pub mod exact;
 pub mod hedge;
+pub mod periods;
 pub mod price;
+pub mod roi;
