@@ -41,18 +41,34 @@ impl Wide {
         if self.high >= divisor {
             return None;
         }
-        let (mut remainder, mut quotient) = (self.high, 0_u128);
-        for bit in (0..u128::BITS).rev() {
-            let carry = remainder >> 127;
-            remainder = (remainder << 1) | ((self.low >> bit) & 1);
-            quotient <<= 1;
-            if carry == 1 || remainder >= divisor {
-                remainder = remainder.wrapping_sub(divisor);
-                quotient |= 1;
-            }
-        }
-        Some((quotient, remainder))
+        // Long division in digits of 64 bits (Knuth, volume 2, algorithm D), with the divisor shifted
+        // so that its first digit is large and a guessed digit is at most two too high.
+        let shift = divisor.leading_zeros();
+        let divisor = divisor << shift;
+        let carried = self.low.checked_shr(u128::BITS.wrapping_sub(shift)).unwrap_or(0);
+        let high = (self.high << shift) | carried;
+        let low = self.low << shift;
+        let (first, rest) = digit(high, low >> HALF_BITS, divisor);
+        let (second, rest) = digit(rest, low & LOW_HALF, divisor);
+        Some(((first << HALF_BITS) | second, rest >> shift))
     }
+}
+
+/// One digit of 64 bits of `(high · 2⁶⁴ + next) / divisor`, and the remainder. `high` is below the
+/// divisor, whose highest bit is set.
+const fn digit(high: u128, next: u128, divisor: u128) -> (u128, u128) {
+    let (top, bottom) = (divisor >> HALF_BITS, divisor & LOW_HALF);
+    let Some(mut guess) = high.checked_div(top) else { return (0, high) };
+    let mut rest = high.wrapping_sub(guess.wrapping_mul(top));
+    while guess > LOW_HALF || guess.wrapping_mul(bottom) > ((rest << HALF_BITS) | next) {
+        guess = guess.wrapping_sub(1);
+        rest = rest.wrapping_add(top);
+        if rest > LOW_HALF {
+            break;
+        }
+    }
+    let taken = guess.wrapping_mul(divisor);
+    (guess, ((high << HALF_BITS) | next).wrapping_sub(taken))
 }
 
 /// Quotient and remainder of `a · b / divisor`; `None` when it does not fit or `divisor` is zero.
@@ -82,9 +98,19 @@ mod tests {
         assert_eq!(mul_div_rem(max, 2, 4), Some((max / 2, 2)));
     }
 
+    /// Numbers of every size, and those next to powers of two, where digits carry.
+    fn number() -> impl Strategy<Value = u128> {
+        let edge =
+            (0_u32..128, 0_u128..3).prop_map(|(bit, off)| (1_u128 << bit).wrapping_add(off).wrapping_sub(1));
+        let sized = (any::<u128>(), 0_u32..128).prop_map(|(bits, shift)| bits >> shift);
+        prop_oneof![edge, sized]
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_024))]
+
         #[test]
-        fn quotient_times_divisor_plus_remainder_is_the_product(a: u128, b: u128, divisor in 1_u128..) {
+        fn quotient_times_divisor_plus_remainder_is_the_product(a in number(), b in number(), divisor in number()) {
             if let Some((quotient, remainder)) = mul_div_rem(a, b, divisor) {
                 prop_assert!(remainder < divisor);
                 let whole = Wide::product(quotient, divisor);

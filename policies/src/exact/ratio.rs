@@ -321,8 +321,20 @@ fn fits<T>(value: Option<T>) -> Result<T, ExactError> {
     value.ok_or(ExactError::Overflow)
 }
 
-/// The greatest common divisor; never zero.
+/// The greatest common divisor; never zero. Most numbers are small, and 64-bit division is many
+/// times faster than 128-bit division.
 fn gcd(a: u128, b: u128) -> u128 {
+    let (mut a, mut b) = (a, b);
+    while b != 0 {
+        if let (Ok(small_a), Ok(small_b)) = (u64::try_from(a), u64::try_from(b)) {
+            return gcd_small(small_a, small_b).into();
+        }
+        (a, b) = (b, a.checked_rem(b).unwrap_or(0));
+    }
+    a.max(1)
+}
+
+fn gcd_small(a: u64, b: u64) -> u64 {
     let (mut a, mut b) = (a, b);
     while b != 0 {
         (a, b) = (b, a.checked_rem(b).unwrap_or(0));

@@ -34,7 +34,7 @@ pub fn apportion<K: Ord + Clone>(
     exact: &BTreeMap<K, Ratio>,
     currency: Currency,
 ) -> Result<(BTreeMap<K, Money>, Money), ExactError> {
-    let whole = Ratio::sum(exact.values().copied())?.money_half_even(currency)?;
+    let whole = Ratio::sum_near(exact.values().copied())?.money_half_even(currency)?;
     let minor = currency.minor_pico();
     let per_unit = PICO.checked_div(minor).ok_or(ExactError::Overflow)?.unsigned_abs();
     let mut left = whole.pico().checked_div(minor).ok_or(ExactError::Overflow)?;

@@ -187,7 +187,6 @@ pub fn limit_use(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn usd(text: &str) -> Money {
         Money::parse(Currency::USD, text).unwrap()
@@ -215,25 +214,5 @@ mod tests {
         assert_eq!(use_of("101", LimitKind::Limit), LimitStatus::LimitExceeded);
         assert_eq!(use_of("-101", LimitKind::Accountability), LimitStatus::AccountabilityExceeded);
         assert!(limit_use(decimal("1"), decimal("0"), LimitKind::Limit, decimal("0.9")).is_err());
-    }
-
-    proptest! {
-        // FINANCE §10, property 5.
-        #[test]
-        fn daily_variation_margin_telescopes(
-            lots in 1_u32..10_000, multiplier in 1_u32..2_000, entry in 1_u32..1_000_000,
-            settlements in prop::collection::vec(1_u32..1_000_000, 1..40), long: bool
-        ) {
-            let side = if long { Side::Long } else { Side::Short };
-            // Prices with six decimals: a day's flow is finer than a cent.
-            let price = |micros: u32| Decimal::from_pico(i128::from(micros) * 1_000_000);
-            let settlements: Vec<Decimal> = settlements.into_iter().map(price).collect();
-            let size = (Decimal::whole(lots), Decimal::whole(multiplier));
-            let flows = variation_margin(side, size, price(entry), &settlements, Currency::USD).unwrap();
-            let sum = crate::exact::sum(Currency::USD, flows).unwrap();
-            let change = settlements.last().unwrap().minus(price(entry)).unwrap();
-            let whole = side.signed(size.0.times(size.1).unwrap().times(change.ratio()).unwrap()).unwrap();
-            prop_assert_eq!(sum, whole.money_half_even(Currency::USD).unwrap());
-        }
     }
 }

@@ -15,6 +15,7 @@ use crate::hedge::position::Facets;
 use crate::hedge::profile::Unit;
 use bursar_domain::{Currency, Label, Money, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// Usage of one kind, and how much of it is still open.
 struct Cell {
@@ -37,7 +38,7 @@ pub fn waterfall(
     (currency, unit): (Currency, Unit),
 ) -> Result<CostReport, CostError> {
     let mut run = Run {
-        cells: cells(uses, currency, legs.iter().any(needs_time))?,
+        cells: cells(uses, legs, currency)?,
         report: CostReport { unpriced, ..CostReport::empty(currency, unit) },
         currency,
     };
@@ -72,23 +73,28 @@ fn needs_time(leg: &Leg) -> bool {
     buckets || leg.allocation == Allocation::Fifo
 }
 
-/// Adds usage up by what can tell it apart.
-fn cells(uses: &[Use], currency: Currency, by_time: bool) -> Result<Vec<Cell>, CostError> {
-    type Key<'a> = (&'a Facets, Option<(Timestamp, u128)>);
-    let mut sums: BTreeMap<Key<'_>, (Timestamp, i128, Money)> = BTreeMap::new();
+/// Adds usage up by what can tell it apart: team, provider, the legs that look at it, and its time
+/// where a leg asks for that. Usage that nothing tells apart is taken in equal parts anyway.
+fn cells(uses: &[Use], legs: &[Leg], currency: Currency) -> Result<Vec<Cell>, CostError> {
+    type Key<'a> = (&'a Label, Option<&'a Label>, bool, Rc<[bool]>, Option<(Timestamp, u128)>);
+    let by_time = legs.iter().any(needs_time);
+    let mut looks: BTreeMap<&Facets, Rc<[bool]>> = BTreeMap::new();
+    let mut sums: BTreeMap<Key<'_>, (&Use, i128, Money)> = BTreeMap::new();
     for used in uses {
         if used.volume.is_negative() {
             return Err(CostError::NegativeVolume(used.facets.team.clone()));
         }
+        let look = || legs.iter().map(|leg| leg.selector.covers(&used.facets)).collect();
+        let look = Rc::clone(looks.entry(&used.facets).or_insert_with(look));
         let order = by_time.then_some((used.at, used.id));
-        let zero = (used.at, 0, Money::zero(currency));
-        let (_, volume, spot) = sums.entry((&used.facets, order)).or_insert(zero);
+        let key = (&used.facets.team, used.facets.provider.as_ref(), used.volume.is_positive(), look, order);
+        let (_, volume, spot) = sums.entry(key).or_insert((used, 0, Money::zero(currency)));
         *volume = volume.checked_add(used.volume.pico()).ok_or(ExactError::Overflow)?;
         *spot = spot.checked_add(used.spot)?;
     }
-    let cell = |((facets, order), (at, volume, spot)): (Key<'_>, (Timestamp, i128, Money))| Cell {
-        facets: facets.clone(),
-        at,
+    let cell = |((.., order), (used, volume, spot)): (Key<'_>, (&Use, i128, Money))| Cell {
+        facets: used.facets.clone(),
+        at: used.at,
         id: order.map_or(0, |(_, id)| id),
         volume: Ratio::from_pico(volume),
         spot: Ratio::of(spot),
