@@ -925,7 +925,7 @@ fn signing_takes_region_and_service_from_the_route_the_host_or_the_environment()
 #[test]
 fn what_signing_lacks_is_said() {
     let faults = |yaml: &str, env: &[(&str, &str)]| messages(load_with(yaml, env, Overrides::default()));
-    let auth = "b.yaml:1:60: routes[0].auth";
+    let auth = "b.yaml:1:65: routes[0].auth";
     assert_eq!(
         faults(&signing("h", ""), &[]),
         [format!("{auth}: auth: sigv4 has no region to sign for; add region: …")]
