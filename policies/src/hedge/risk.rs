@@ -9,7 +9,7 @@
 
 use super::calendar::{Month, Window};
 use super::lifecycle::History;
-use super::margin::{LimitKind, LimitStatus, Margins, limit_use};
+use super::margin::{LimitStatus, Margins, limit_use};
 use super::market::{Irregular, Market, MarketError};
 use super::payoff::Side;
 use super::position::{Group, Limits, Position, SettlementRule};
@@ -195,7 +195,7 @@ pub struct NetLots {
 /// The limits that exist, and whether the position must be reported.
 pub fn limits(net: NetLots, limits: &Limits) -> Result<(Vec<LimitRow>, Option<bool>), ExactError> {
     let warn_at = Decimal::whole(LIMIT_WARN_PERCENT).over(Decimal::whole(100))?.decimal_half_even(2)?;
-    let asked: [(&'static str, Decimal, Option<(Decimal, LimitKind)>); 3] = [
+    let asked = [
         ("spot", net.spot, limits.spot),
         ("single_month", net.single_month, limits.single_month),
         ("all_months", net.all_months, limits.all_months),

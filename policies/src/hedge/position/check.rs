@@ -27,6 +27,9 @@ use bursar_domain::{Currency, Label, Money};
 use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How a member of a list is read, and the list.
+type Known<'a, T> = (fn(&str) -> Option<T>, &'a [T]);
+
 /// One mistake in an entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
@@ -145,7 +148,7 @@ impl Reader {
         &mut self,
         key: &str,
         text: Option<&String>,
-        (parse, all): (fn(&str) -> Option<T>, &[T]),
+        (parse, all): Known<'_, T>,
         name: fn(T) -> &'static str,
     ) -> Option<T> {
         let text = text?;
