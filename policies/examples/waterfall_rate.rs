@@ -58,10 +58,14 @@ fn leg(number: u32, mixed: bool) -> Leg {
     let payoff = Money::from_pico(Currency::USD, i128::from(number) * 7_770_000_000_000);
     let mut leg = Leg::plain(label("position", number), Cover::Cash { quantity, payoff }, Currency::USD);
     if mixed {
-        let teams =
-            (0..TEAMS).filter(|team| (team + number) % 3 != 0).map(|team| label("team", team)).collect();
-        let models =
-            (0..MODELS).filter(|model| (model * 5 + number) % 4 != 0).map(|m| label("model", m)).collect();
+        let teams = (0..TEAMS)
+            .filter(|team| !(team + number).is_multiple_of(3))
+            .map(|team| label("team", team))
+            .collect();
+        let models = (0..MODELS)
+            .filter(|model| !(model * 5 + number).is_multiple_of(4))
+            .map(|m| label("model", m))
+            .collect();
         leg.selector = Selector { teams, models, ..Selector::default() };
     }
     leg

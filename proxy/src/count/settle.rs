@@ -77,8 +77,8 @@ impl Settlement {
         self.with(Precision::Rough);
     }
 
-    fn with(self: Box<Self>, precision: Precision) {
-        let Self { app, mut record, work, place, waits } = *self;
+    fn with(self, precision: Precision) {
+        let Self { app, mut record, work, place, waits } = self;
         // A defect must cost a figure, not the record.
         let filled = catch_unwind(AssertUnwindSafe(|| {
             let mut filled = record.clone();
