@@ -67,12 +67,12 @@ impl Settlement {
     }
 
     /// Counts and settles.
-    pub(super) fn run(self: Box<Self>) {
+    pub(super) fn run(self) {
         self.with(Precision::Full);
     }
 
     /// Estimates and settles, in microseconds.
-    pub(super) fn run_roughly(self: Box<Self>) {
+    pub(super) fn run_roughly(self) {
         self.app.metrics.counts_shed.inc();
         self.with(Precision::Rough);
     }
