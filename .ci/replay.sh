@@ -42,6 +42,9 @@ for case in sorted(recorded.iterdir()):
 print(f"{count} recorded exchanges chosen")
 sys.exit(0 if count >= 240 else 1)
 PY
+# The corpus knows what providers said and takes any other figure for wrong. What is counted where they say
+# nothing has tests of its own (`tests/counting.rs`, the crate `tokens`).
+export BURSAR_COUNTING_MODE=off
 failed=0
 for options in "" "--gzip" "--split 1" "--split 17"; do
   # shellcheck disable=SC2086  # the options are words
