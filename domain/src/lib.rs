@@ -8,6 +8,7 @@
 //! Not here: decisions (`bursar-policies`), disk (`bursar-ledger`), wire shapes (`bursar`).
 #![cfg_attr(not(test), deny(clippy::float_arithmetic, clippy::arithmetic_side_effects))]
 
+pub mod batch;
 pub mod event;
 pub mod ids;
 pub mod money;
@@ -16,6 +17,7 @@ pub mod time;
 pub mod usage;
 pub mod wide;
 
+pub use batch::{BatchFacts, BatchLine, BatchLines, BatchNames};
 pub use event::{
     Anomalies, Anomaly, Cost, CostStatus, Identity, IdentitySource, Metering, ModelUsage, Outcome,
     ProviderCost, Tags, UsageRecord,

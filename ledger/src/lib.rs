@@ -26,6 +26,7 @@
 //! Not here: prices and rules (`bursar-policies`), the network (`bursar`).
 
 mod ack;
+mod batch;
 mod codec;
 mod disk;
 pub mod export;
@@ -57,7 +58,7 @@ pub use settle::{Pricer, USAGE_RAW_BYTES_MAX};
 pub use verify::{StoreCheck, Verified, VerifyError, verify};
 pub use writer::{Durability, Health};
 
-use bursar_domain::{Clock, LedgerId, UsageRecord};
+use bursar_domain::{BatchFacts, Clock, LedgerId, UsageRecord};
 use disk::{Disk, RealDisk};
 use guard::DirectoryLock;
 use journal::View;
@@ -273,6 +274,26 @@ impl Ledger {
     /// Idempotent by id: a record whose id is there already changes nothing, and is an error
     /// ([`NotRecorded::Conflict`]) if it says anything else than the one that is there.
     pub fn append(&self, record: Box<UsageRecord>, wait: Wait) -> Result<Receipt, Rejected> {
+        self.append_entry(record, None, wait)
+    }
+
+    /// The same for a call about a batch. The writer leaves in the record what was not counted by an
+    /// earlier one, and gives it to whoever made the batch.
+    pub fn append_batch(
+        &self,
+        record: Box<UsageRecord>,
+        facts: Box<BatchFacts>,
+        wait: Wait,
+    ) -> Result<Receipt, Rejected> {
+        self.append_entry(record, Some(facts), wait)
+    }
+
+    fn append_entry(
+        &self,
+        record: Box<UsageRecord>,
+        batch: Option<Box<BatchFacts>>,
+        wait: Wait,
+    ) -> Result<Receipt, Rejected> {
         let (ack, receipt) = match wait {
             Wait::No => (None, Receipt::queued()),
             Wait::Acknowledged => {
@@ -280,7 +301,7 @@ impl Ledger {
                 (Some(ack), receipt)
             }
         };
-        match self.inner.shared.push(Entry { record, ack }) {
+        match self.inner.shared.push(Entry { record, batch, ack }) {
             Ok(()) => Ok(receipt),
             Err((refusal, entry)) => {
                 let reason = match refusal {

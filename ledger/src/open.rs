@@ -10,7 +10,7 @@
 //!
 //! Not here: the running ledger (`lib`, `writer`), full recomputation (`verify`).
 
-use crate::codec::{DecodeError, FrameDecoder};
+use crate::codec::{DecodeError, FrameDecoder, Mark};
 use crate::disk::Disk;
 use crate::guard::{self, DirectoryError, DirectoryLock};
 use crate::journal::find::{self, FindError, Found, TornTail};
@@ -20,9 +20,8 @@ use crate::journal::{Damage, Journal, JournalError, Place, Segment, View};
 use crate::rollup::Rollups;
 use crate::seen::RecentIds;
 use crate::settle::{self, Counting};
-use crate::store::{self, Store};
+use crate::store::{self, Keys, Store};
 use bursar_domain::{Clock, LedgerId, Metering, RequestId};
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -336,6 +335,7 @@ fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result
         }
         let undecodable = |source| OpenError::Undecodable { sequence: head.first_sequence, source };
         let mut decoder = FrameDecoder::new(&head, std::mem::take(&mut payload)).map_err(undecodable)?;
+        replay.add_marks(decoder.take_marks());
         while let Some(decoded) = decoder.next() {
             let decoded = decoded.map_err(undecodable)?;
             replay.add(&decoded.record, decoded.counted);
@@ -360,7 +360,7 @@ struct Replay<'a> {
     records_total: u64,
     since_apply: u64,
     rollups: Rollups,
-    meter_ids: HashSet<Box<[u8]>>,
+    keys: Keys,
 }
 
 impl<'a> Replay<'a> {
@@ -372,7 +372,7 @@ impl<'a> Replay<'a> {
             records_total,
             since_apply: 0,
             rollups: Rollups::default(),
-            meter_ids: HashSet::new(),
+            keys: Keys::default(),
         }
     }
 
@@ -382,10 +382,17 @@ impl<'a> Replay<'a> {
             && record.metering == Metering::OncePerId
             && let Counting::Once(key) = settle::counting(record)
         {
-            self.meter_ids.insert(key);
+            self.keys.meter_ids.insert(key);
         }
         self.records = self.records.saturating_add(1);
         self.since_apply = self.since_apply.saturating_add(1);
+    }
+
+    fn add_marks(&mut self, marks: Vec<Mark>) {
+        self.since_apply = self.since_apply.saturating_add(marks.len() as u64);
+        for mark in marks {
+            self.keys.add(mark);
+        }
     }
 
     /// Applies at the end of a frame, when there is enough or nothing follows.
@@ -397,9 +404,9 @@ impl<'a> Replay<'a> {
         if !is_last && self.since_apply < REPLAY_RECORDS && self.rollups.len() < REPLAY_ROWS {
             return Ok(());
         }
-        self.store.apply(&self.rollups, &self.meter_ids, watermark, hash)?;
+        self.store.apply(&self.rollups, &self.keys, watermark, hash)?;
         self.rollups.clear();
-        self.meter_ids.clear();
+        self.keys.clear();
         self.since_apply = 0;
         if let Some(progress) = self.progress {
             progress(Progress { records: self.records, records_total: self.records_total });

@@ -1,5 +1,5 @@
-//! The embedded database that is derived from the journal: hourly rollups and the ids that count
-//! once. The only file that names `sled`.
+//! The embedded database that is derived from the journal: hourly rollups, the ids that count
+//! once and the owners of batches. The only file that names `sled`.
 //!
 //! Invariants
 //! - Rows, the watermark (the last sequence they include) and a checksum over all rows change in one
@@ -10,15 +10,17 @@
 //!
 //! Not here: when to apply and flush (`writer`), rebuilding (`open`).
 
+use crate::batch::{decode_identity, encode_identity};
+use crate::codec::Mark;
 use crate::disk;
 use crate::journal::format::{GENESIS, Hash};
 use crate::rollup::{Hour, Rollups, Totals, decode_totals, encode_totals};
-use bursar_domain::LedgerId;
-use std::collections::HashSet;
+use bursar_domain::{Identity, LedgerId};
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Version of the rows. Any other is built anew.
@@ -29,6 +31,7 @@ const LOCK_WAITS_MAX: u32 = 400;
 const META_KEY: &[u8] = b"m";
 const ROLLUP: u8 = b'r';
 const METER_ID: u8 = b'i';
+const OWNER: u8 = b'o';
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,34 @@ struct Meta {
     rows: u64,
     /// The sum, modulo 2¹²⁸, of a hash of each row.
     checksum: u128,
+}
+
+/// What is remembered besides rollups, and not yet in the store.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keys {
+    /// Ids that count once.
+    pub(crate) meter_ids: HashSet<Box<[u8]>>,
+    /// Owners of batches and of the files of their results.
+    pub(crate) owners: HashMap<Box<[u8]>, Arc<Identity>>,
+}
+
+impl Keys {
+    /// Takes over a mark. The first owner stays.
+    pub(crate) fn add(&mut self, mark: Mark) {
+        match mark {
+            Mark::Counted(key) => {
+                self.meter_ids.insert(key);
+            }
+            Mark::Owner(key, identity) => {
+                self.owners.entry(key).or_insert(identity);
+            }
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.meter_ids.clear();
+        self.owners.clear();
+    }
 }
 
 /// The open store.
@@ -103,7 +134,7 @@ impl Store {
     pub(crate) fn apply(
         &self,
         rollups: &Rollups,
-        meter_ids: &HashSet<Box<[u8]>>,
+        keys: &Keys,
         watermark: u64,
         hash: Hash,
     ) -> Result<(), StoreError> {
@@ -113,13 +144,12 @@ impl Store {
             for (key, totals) in rollups.iter() {
                 self.merge_row(&mut batch, &mut meta, prefixed(ROLLUP, key), totals)?;
             }
-            for id in meter_ids {
-                let key = prefixed(METER_ID, id);
-                if self.db.get(&key).map_err(failed)?.is_none() {
-                    meta.rows = meta.rows.wrapping_add(1);
-                    meta.checksum = meta.checksum.wrapping_add(row_hash(&key, &[]));
-                    batch.insert(key, &[]);
-                }
+            for id in &keys.meter_ids {
+                self.insert_new(&mut batch, &mut meta, prefixed(METER_ID, id), &[])?;
+            }
+            for (name, identity) in &keys.owners {
+                let value = encode_identity(identity);
+                self.insert_new(&mut batch, &mut meta, prefixed(OWNER, name), &value)?;
             }
             meta.watermark = watermark;
             meta.hash = hash;
@@ -128,6 +158,22 @@ impl Store {
             *self.meta.lock().unwrap_or_else(PoisonError::into_inner) = meta;
             Ok(())
         })
+    }
+
+    /// Adds a row unless there is one.
+    fn insert_new(
+        &self,
+        batch: &mut sled::Batch,
+        meta: &mut Meta,
+        key: Vec<u8>,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        if self.db.get(&key).map_err(failed)?.is_none() {
+            meta.rows = meta.rows.wrapping_add(1);
+            meta.checksum = meta.checksum.wrapping_add(row_hash(&key, value));
+            batch.insert(key, value);
+        }
+        Ok(())
     }
 
     fn merge_row(
@@ -184,6 +230,12 @@ impl Store {
     /// Whether the once-per-id key is there.
     pub(crate) fn has_meter_id(&self, id: &[u8]) -> Result<bool, StoreError> {
         guard(|| self.db.contains_key(prefixed(METER_ID, id)))
+    }
+
+    /// Whose the batch or file with this key is.
+    pub(crate) fn owner(&self, name: &[u8]) -> Result<Option<Identity>, StoreError> {
+        let Some(value) = guard(|| self.db.get(prefixed(OWNER, name)))? else { return Ok(None) };
+        decode_identity(&value).map(Some).ok_or(StoreError::Damaged("an owner cannot be read"))
     }
 
     /// Hands what was applied to the disk. Never the last word: the journal is.

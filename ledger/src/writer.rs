@@ -16,15 +16,16 @@
 //! Not here: files (`journal`), rows (`store`), opening and closing (`lib`, `open`).
 
 use crate::ack::{Ack, Appended, NotRecorded, Receipt};
-use crate::codec::Encoder;
-use crate::journal::read::{RecordRange, Records, find_ids, find_records};
+use crate::batch::{self, Memory};
+use crate::codec::{Encoder, Mark};
+use crate::journal::read::{Frames, RecordRange, Records, each_mark, find_ids, find_records};
 use crate::journal::segment::Check;
 use crate::journal::{Frame, Journal, JournalError, Promise, View};
 use crate::rollup::{Dimensions, Hour, Rollups, Totals};
 use crate::seen::{RecentIds, Seen};
 use crate::settle::{self, Counting, Pricer};
-use crate::store::{Store, StoreError};
-use bursar_domain::{Clock, Metering, RequestId, UsageRecord};
+use crate::store::{Keys, Store, StoreError};
+use bursar_domain::{BatchFacts, Clock, Identity, Metering, RequestId, UsageRecord};
 use crossbeam_queue::ArrayQueue;
 use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
@@ -75,6 +76,8 @@ pub enum Health {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) record: Box<UsageRecord>,
+    /// What it says of a batch.
+    pub(crate) batch: Option<Box<BatchFacts>>,
     pub(crate) ack: Option<Ack>,
 }
 
@@ -335,10 +338,10 @@ pub(crate) struct Writer {
     clock: Arc<dyn Clock>,
     pricer: Arc<dyn Pricer>,
     recent: RecentIds,
-    /// Ids that count once, settled and not yet in the store.
-    meter_ids: HashSet<Box<[u8]>>,
+    /// Ids that count once and owners of batches, settled and not yet in the store.
+    keys: Keys,
     /// All of them, read from the journal; only after the store was given up.
-    meter_ids_all: Option<HashSet<Box<[u8]>>>,
+    all_keys: Option<Keys>,
     batch: Vec<Entry>,
     encoder: Encoder,
     frame: Frame,
@@ -413,8 +416,8 @@ impl Writer {
             clock,
             pricer,
             recent,
-            meter_ids: HashSet::new(),
-            meter_ids_all: None,
+            keys: Keys::default(),
+            all_keys: None,
             batch: Vec::new(),
             encoder: Encoder::default(),
             frame: Frame::default(),
@@ -509,9 +512,10 @@ impl Writer {
             HashMap::new()
         });
         let (mut conflicts, mut example) = (0_u64, None);
-        for Entry { record, ack } in repeats {
+        for Entry { record, batch, ack } in repeats {
             let outcome = match there.get(&record.id) {
-                Some(stored) if !settle::says_the_same(stored, &record) => {
+                // The results of a batch were changed when they were settled.
+                Some(stored) if batch.is_none() && !settle::says_the_same(stored, &record) => {
                     conflicts = conflicts.saturating_add(1);
                     example = Some(record.id);
                     // Before the answer: whoever has that finds the count true.
@@ -553,7 +557,8 @@ impl Writer {
             self.repeats.push(entry);
             return;
         }
-        let Entry { mut record, ack } = entry;
+        let Entry { mut record, batch: facts, ack } = entry;
+        let marks = facts.map(|facts| batch::settle(&mut record, &facts, self)).unwrap_or_default();
         let once = settle::counting(&record);
         let counted = match &once {
             Counting::Yes => true,
@@ -575,16 +580,33 @@ impl Writer {
         }
         self.recent.insert(record.id);
         if let (Counting::Once(key), true) = (once, counted) {
-            if let Some(all) = &mut self.meter_ids_all {
-                all.insert(key.clone());
-            }
-            self.meter_ids.insert(key);
+            self.remember(Mark::Counted(key));
         }
+        self.mark(marks);
         let key = self.delta_key(&record);
         self.deltas.entry(key).or_default().add_record(&record, counted);
         let sequence = self.journal.last_sequence().saturating_add(u64::from(self.encoder.count()));
         self.answers.extend(ack.map(|ack| (ack, Appended::Recorded { sequence })));
         drop(self.shared.spent.push(record));
+    }
+
+    /// Writes marks into the frame and remembers them.
+    fn mark(&mut self, marks: Vec<Mark>) {
+        self.timers.pending_records = self.timers.pending_records.saturating_add(marks.len() as u64);
+        for mark in marks {
+            if self.encoder.add_mark(&mark).is_err() {
+                tracing::error!("what a batch needs to be remembered by cannot be written");
+                return;
+            }
+            self.remember(mark);
+        }
+    }
+
+    fn remember(&mut self, mark: Mark) {
+        if let Some(all) = &mut self.all_keys {
+            all.add(mark.clone());
+        }
+        self.keys.add(mark);
     }
 
     fn delta_key(&mut self, record: &UsageRecord) -> DeltaKey {
@@ -595,32 +617,43 @@ impl Writer {
     }
 
     fn has_meter_id(&mut self, key: &[u8]) -> bool {
-        if self.meter_ids.contains(key) {
+        if self.keys.meter_ids.contains(key) {
             return true;
         }
-        if let Some(all) = &self.meter_ids_all {
-            return all.contains(key);
+        match self.ask_store(|store| store.has_meter_id(key)) {
+            Some(there) => there,
+            None => self.all_keys().meter_ids.contains(key),
         }
-        let store = lock(&self.shared.store).clone();
-        match store.map(|store| store.has_meter_id(key)) {
-            Some(Ok(there)) => return there,
-            Some(Err(error)) => self.shared.disable_store(&error),
-            None => {}
-        }
-        let all = self.read_meter_ids();
-        let there = all.contains(key);
-        self.meter_ids_all = Some(all);
-        there
     }
 
-    /// The ids that count once, from the journal and from what is not yet there.
-    fn read_meter_ids(&self) -> HashSet<Box<[u8]>> {
-        let mut all = self.meter_ids.clone();
-        for stored in Records::new(&self.journal.view(), RecordRange::default(), Check::Checksums) {
+    /// The store's answer; `None` when there is no usable store.
+    fn ask_store<T>(&self, ask: impl FnOnce(&Store) -> Result<T, StoreError>) -> Option<T> {
+        if self.all_keys.is_some() {
+            return None;
+        }
+        let store = lock(&self.shared.store).clone()?;
+        let answer = ask(&store);
+        drop(store);
+        answer.map_err(|error| self.shared.disable_store(&error)).ok()
+    }
+
+    /// All keys, from the journal and from what is not yet there.
+    fn all_keys(&mut self) -> &Keys {
+        if self.all_keys.is_none() {
+            let keys = self.read_keys();
+            self.all_keys = Some(keys);
+        }
+        self.all_keys.get_or_insert_default()
+    }
+
+    fn read_keys(&self) -> Keys {
+        let mut all = self.keys.clone();
+        let view = self.journal.view();
+        for stored in Records::new(&view, RecordRange::default(), Check::Checksums) {
             match stored {
                 Ok(stored) if stored.counted && stored.record.metering == Metering::OncePerId => {
                     if let Counting::Once(key) = settle::counting(&stored.record) {
-                        all.insert(key);
+                        all.meter_ids.insert(key);
                     }
                 }
                 Ok(_) => {}
@@ -629,6 +662,10 @@ impl Writer {
                     break;
                 }
             }
+        }
+        let frames = Frames::new(view.segments().cloned(), Check::Checksums);
+        if let Err(error) = each_mark(frames, |mark| all.add(mark)) {
+            tracing::error!(%error, "cannot read all marks of batches");
         }
         all
     }
@@ -771,17 +808,17 @@ impl Writer {
         self.timers.pending_records = 0;
         self.timers.pending_since = None;
         let Some(store) = lock(&self.shared.store).clone() else {
-            self.meter_ids.clear();
+            self.keys.clear();
             return;
         };
         let pending = std::mem::take(&mut *lock(&self.shared.pending));
         let (watermark, hash) = (self.journal.last_sequence(), self.journal.hash());
-        let applied = store.apply(&pending, &self.meter_ids, watermark, hash);
+        let applied = store.apply(&pending, &self.keys, watermark, hash);
         drop(gate);
         drop(store);
         match applied {
             Ok(()) => {
-                self.meter_ids.clear();
+                self.keys.clear();
                 self.timers.unflushed_since.get_or_insert(monotonic());
             }
             // The ids stay in memory; the rows are read from the journal.
@@ -815,6 +852,22 @@ impl Writer {
         };
         for ack in asked {
             ack.answer(outcome);
+        }
+    }
+}
+
+impl Memory for Writer {
+    fn is_counted(&mut self, key: &[u8]) -> bool {
+        self.has_meter_id(key)
+    }
+
+    fn owner(&mut self, key: &[u8]) -> Option<Arc<Identity>> {
+        if let Some(owner) = self.keys.owners.get(key) {
+            return Some(Arc::clone(owner));
+        }
+        match self.ask_store(|store| store.owner(key)) {
+            Some(owner) => owner.map(Arc::new),
+            None => self.all_keys().owners.get(key).cloned(),
         }
     }
 }

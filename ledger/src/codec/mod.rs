@@ -7,6 +7,7 @@
 //!   records:   byte length, then for each: kind (u8), byte length, body
 //!   strings:   count, then each once: teams, models, routes, price rows, tag names and values …
 //!   identities: count, then each once, as numbers of strings
+//!   marks (version 2 only): see `marks`
 //! ```
 //! A string or identity is named by its number, from 1; 0 is *absent*. Every record body, of every
 //! kind, begins with its id (16 bytes) and its time, so ids can be listed without reading the rest.
@@ -19,22 +20,27 @@
 //! Not here: checksums and the chain (`journal::format`).
 
 mod intern;
+mod marks;
 mod wire;
 
 use crate::journal::Payload;
 use crate::journal::format::{FrameHead, Ranges};
 use bursar_domain::{Identity, Label, RequestId, Tags, Timestamp, UsageRecord};
 use intern::Interner;
+use marks::Marks;
 use serde::Serialize;
 use std::sync::Arc;
 use wire::{
     WireContext, WireCountedBy, WireIdentity, WireText, WireUsage, counted_flag, has_counted_by, sink,
 };
 
+pub(crate) use marks::Mark;
 pub(crate) use wire::{code, currency};
 
-/// Version of the payload. A newer one is refused.
+/// Version of the payload of nearly every frame.
 pub(crate) const PAYLOAD_VERSION: u16 = 1;
+/// Version of a payload with marks. A newer one is refused.
+const PAYLOAD_VERSION_MARKS: u16 = 2;
 
 /// The kinds of record and their numbers on disk; a number is never reused. Only `Usage` is written
 /// today, the others are reserved.
@@ -73,7 +79,7 @@ pub enum RecordKind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A version this program does not know.
-    #[error("it has payload version {0}; this program reads version 1: use a newer one")]
+    #[error("it has payload version {0}; this program reads versions 1 and 2: use a newer one")]
     NewerPayload(u16),
     /// A kind this program does not know.
     #[error("it has a record of kind {0}, which this program does not know: use a newer one")]
@@ -105,6 +111,7 @@ pub(crate) struct Encoder {
     identities: Interner,
     last_identity: Option<(Arc<Identity>, u32)>,
     records: Vec<u8>,
+    marks: Marks,
     body: Vec<u8>,
     base_micros: i64,
     count: u32,
@@ -118,6 +125,7 @@ impl Encoder {
         self.identities.clear();
         self.last_identity = None;
         self.records.clear();
+        self.marks.clear();
         self.count = 0;
         self.ranges = None;
     }
@@ -129,7 +137,8 @@ impl Encoder {
 
     /// About how long the payload would be.
     pub(crate) fn bytes(&self) -> usize {
-        self.records.len().saturating_add(self.strings.bytes()).saturating_add(self.identities.bytes())
+        let tables = self.strings.bytes().saturating_add(self.identities.bytes());
+        self.records.len().saturating_add(self.marks.len()).saturating_add(tables)
     }
 
     /// The number of `text` in this frame.
@@ -165,6 +174,15 @@ impl Encoder {
         Ok(())
     }
 
+    /// Adds a mark to the frame of the record before it.
+    pub(crate) fn add_mark(&mut self, mark: &Mark) -> Result<(), EncodeError> {
+        let identity = match mark {
+            Mark::Counted(_) => 0,
+            Mark::Owner(_, identity) => self.identity(identity)?,
+        };
+        self.marks.add(mark, identity)
+    }
+
     /// Appends the payload to `out`.
     pub(crate) fn finish(&self, out: &mut Vec<u8>) -> Result<Payload, EncodeError> {
         postcard::to_extend(&(self.base_micros, self.records.len()), sink(out)).map_err(|_| EncodeError)?;
@@ -177,7 +195,11 @@ impl Encoder {
             }
         }
         let ranges = self.ranges.unwrap_or(Ranges::EMPTY);
-        Ok(Payload { count: self.count, version: PAYLOAD_VERSION, ranges })
+        if self.marks.is_empty() {
+            return Ok(Payload { count: self.count, version: PAYLOAD_VERSION, ranges });
+        }
+        self.marks.finish(out)?;
+        Ok(Payload { count: self.count, version: PAYLOAD_VERSION_MARKS, ranges })
     }
 
     fn identity(&mut self, identity: &Arc<Identity>) -> Result<u32, EncodeError> {
@@ -223,6 +245,7 @@ pub(crate) struct FrameDecoder {
     records_end: usize,
     left: u32,
     context: WireContext,
+    marks: Vec<Mark>,
 }
 
 impl FrameDecoder {
@@ -233,7 +256,8 @@ impl FrameDecoder {
         let at = records_end.saturating_sub(records.len());
         let (strings, tables) = table(tables)?;
         let (identities, rest) = table(tables)?;
-        if !rest.is_empty() {
+        let has_marks = has_marks(head);
+        if !rest.is_empty() && !has_marks {
             return Err(DecodeError::Malformed("bytes follow the frame's tables"));
         }
         let mut context = WireContext { base_micros, strings: Vec::new(), identities: Vec::new() };
@@ -248,7 +272,13 @@ impl FrameDecoder {
             let identity = wire.into_identity(&context)?;
             context.identities.push(Arc::new(identity));
         }
-        Ok(Self { at, records_end, left: head.count, context, payload })
+        let marks = if has_marks { marks::read(rest, &context)? } else { Vec::new() };
+        Ok(Self { at, records_end, left: head.count, context, marks, payload })
+    }
+
+    /// The frame's marks, once.
+    pub(crate) fn take_marks(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.marks)
     }
 
     /// The next record.
@@ -281,6 +311,11 @@ impl FrameDecoder {
     }
 }
 
+/// Whether a frame has marks.
+pub(crate) fn has_marks(head: &FrameHead) -> bool {
+    head.payload_version == PAYLOAD_VERSION_MARKS
+}
+
 /// Calls `each` with the id and start of every record of a frame.
 pub(crate) fn for_each_id(
     head: &FrameHead,
@@ -301,7 +336,7 @@ pub(crate) fn for_each_id(
 
 /// Base time, records and tables of a payload.
 fn split<'a>(head: &FrameHead, payload: &'a [u8]) -> Result<(i64, &'a [u8], &'a [u8]), DecodeError> {
-    if head.payload_version != PAYLOAD_VERSION {
+    if !(PAYLOAD_VERSION..=PAYLOAD_VERSION_MARKS).contains(&head.payload_version) {
         return Err(DecodeError::NewerPayload(head.payload_version));
     }
     let short = DecodeError::Malformed("the payload is too short");

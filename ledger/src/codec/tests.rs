@@ -327,8 +327,8 @@ fn a_plain_record_takes_little_room() {
 #[test]
 fn what_a_newer_program_wrote_is_refused_with_a_reason() {
     let (head, payload) = encode(&golden_records());
-    let newer = FrameHead { payload_version: 2, ..head };
-    assert_eq!(decode(&newer, payload.clone()).unwrap_err(), DecodeError::NewerPayload(2));
+    let newer = FrameHead { payload_version: 3, ..head };
+    assert_eq!(decode(&newer, payload.clone()).unwrap_err(), DecodeError::NewerPayload(3));
 
     let mut encoder = Encoder::default();
     encoder.add_usage(&plain_record(1), true).unwrap();
@@ -338,6 +338,39 @@ fn what_a_newer_program_wrote_is_refused_with_a_reason() {
     let unknown = Err(DecodeError::UnknownKind(8));
     assert_eq!(decode(&super::tests::head(1, &payload), payload.clone()).map(|_| ()), unknown.clone());
     assert_eq!(for_each_id(&super::tests::head(1, &payload), &payload, |_, _| {}), unknown);
+}
+
+#[test]
+fn marks_come_out_as_they_went_in_and_leave_frames_without_them_as_they_were() {
+    let owner = Arc::new(Identity { team: Some(name("b")), ..Identity::unallocated() });
+    let marks = [
+        Mark::Counted(b"openai\0\x01abc".as_slice().into()),
+        Mark::Owner(b"openai\0batch_1".as_slice().into(), owner),
+        Mark::Owner(b"".as_slice().into(), plain_record(1).identity),
+    ];
+    let mut encoder = Encoder::default();
+    encoder.add_usage(&plain_record(1), true).unwrap();
+    for mark in &marks {
+        encoder.add_mark(mark).unwrap();
+    }
+    let mut payload = Vec::new();
+    let about = encoder.finish(&mut payload).unwrap();
+    assert_eq!(about.version, 2);
+    let marked = FrameHead { payload_version: 2, ..head(1, &payload) };
+    let mut decoder = FrameDecoder::new(&marked, payload.clone()).unwrap();
+    assert_eq!(decoder.take_marks(), marks);
+    assert_eq!(decoder.next().unwrap().unwrap().record, plain_record(1));
+    assert!(decoder.next().is_none());
+    for_each_id(&marked, &payload, |id, _| assert_eq!(id, plain_record(1).id)).unwrap();
+    // Damage is told, never a panic.
+    for cut in 0..payload.len() {
+        let _ = FrameDecoder::new(&marked, payload[..cut].to_vec()).map(|mut d| while d.next().is_some() {});
+    }
+    encoder.clear();
+    encoder.add_usage(&plain_record(3), true).unwrap();
+    let mut again = Vec::new();
+    assert_eq!(encoder.finish(&mut again).unwrap().version, 1);
+    assert_eq!(again, encode(&[(plain_record(3), true)]).1);
 }
 
 #[test]

@@ -326,7 +326,7 @@ impl WireContext {
         if number == 0 { Ok(None) } else { self.label(number).map(Some) }
     }
 
-    fn identity(&self, number: u32) -> Result<Arc<Identity>, DecodeError> {
+    pub(super) fn identity(&self, number: u32) -> Result<Arc<Identity>, DecodeError> {
         usize::try_from(number)
             .ok()
             .and_then(|number| self.identities.get(number.checked_sub(1)?))

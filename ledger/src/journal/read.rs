@@ -10,7 +10,7 @@
 use super::format::{FrameHead, HeaderError};
 use super::segment::{Check, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
-use crate::codec::{self, DecodeError, Decoded, FrameDecoder};
+use crate::codec::{self, DecodeError, Decoded, FrameDecoder, Mark};
 use bursar_domain::{LedgerId, RequestId, Timestamp, UsageRecord};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -298,6 +298,22 @@ pub(crate) fn find_ids(view: &View, ids: &HashSet<RequestId>) -> Result<HashSet<
         }
     })?;
     Ok(found)
+}
+
+/// Calls `each` with every mark that the frames hold, in sequence.
+pub(crate) fn each_mark(mut frames: Frames, mut each: impl FnMut(Mark)) -> Result<(), ReadError> {
+    let mut payload = Vec::new();
+    while let Some(head) = frames.next(&mut payload) {
+        let head = head?;
+        if !codec::has_marks(&head) {
+            continue;
+        }
+        let mut decoder = FrameDecoder::new(&head, std::mem::take(&mut payload))
+            .map_err(|source| ReadError::Undecodable { sequence: head.first_sequence, source })?;
+        decoder.take_marks().into_iter().for_each(&mut each);
+        payload = decoder.into_buffer();
+    }
+    Ok(())
 }
 
 /// Calls `each` with every id that the frames hold, in sequence.
