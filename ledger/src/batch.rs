@@ -89,6 +89,7 @@ fn repeat(record: &mut UsageRecord) {
     record.metering = Metering::Never;
     record.usage = Usage::unknown();
     record.usage_source = UsageSource::Absent;
+    record.counted_by = None;
     record.by_model.clear();
     record.usage_raw = None;
     record.provider_cost = None;

@@ -12,12 +12,12 @@ use crate::config::{CountMode, DrainLimits, Durability, OnAbort, Route};
 use crate::count::{BLOCK_BYTES, Sample, Settlement, Watch, Work};
 use crate::upstream::RequestProgress;
 use crate::usage::text::{DOCUMENT_BYTES_MAX, PassedText, STREAM_BYTES_MAX};
-use crate::usage::{self, Api, Ending, Reading, ReplyContext, ReplyMeter};
+use crate::usage::{self, Api, BatchReading, Ending, Reading, ReplyContext, ReplyMeter};
 use bursar_domain::{
-    Anomalies, Anomaly, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
-    UsageSource,
+    Anomalies, Anomaly, BatchFacts, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId,
+    UsageRecord, UsageSource,
 };
-use bursar_ledger::{Place, Pricer, Receipt, Wait};
+use bursar_ledger::{Place, Pricer, Receipt, Rejected, Wait};
 use bytes::Bytes;
 use http::HeaderName;
 use std::cell::RefCell;
@@ -40,6 +40,7 @@ pub struct Exchange {
     region: Option<Label>,
     api: Api,
     model_in_path: Option<Label>,
+    batch_in_path: Option<Label>,
     trace: Option<TraceId>,
     anomalies: Anomalies,
     /// What has passed of the request.
@@ -73,6 +74,15 @@ pub struct Figures {
     pub cost: Cost,
 }
 
+/// What there is to do with a record besides writing it.
+#[derive(Debug)]
+enum Also {
+    /// Its usage is not told and must be counted first.
+    Count(Box<Work>),
+    /// It is about a batch.
+    Batch(Box<BatchFacts>),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nothing has been sent upstream: dropping it leaves no record.
@@ -97,6 +107,11 @@ impl Exchange {
             region: call.region.clone(),
             api: call.api,
             model_in_path: call.model.clone(),
+            batch_in_path: if call.api.is_batch_results() {
+                usage::batch_in_path(call.target.path()).as_deref().and_then(Label::lossy)
+            } else {
+                None
+            },
             trace: call.trace,
             anomalies: call.anomalies,
             request,
@@ -205,18 +220,26 @@ impl Exchange {
             return None;
         }
         self.state = State::Settled;
-        let (record, work) = self.record(ending);
-        self.dispatch(record, work)
+        let (record, also) = self.record(ending);
+        self.dispatch(record, also)
     }
 
-    fn dispatch(&mut self, record: UsageRecord, work: Option<Work>) -> Option<Settling> {
+    fn dispatch(&mut self, record: UsageRecord, also: Option<Also>) -> Option<Settling> {
         let place = self.place.take();
-        let Some(work) = work else {
-            let receipt = hand_over(&self.app, record);
-            drop(place);
-            return receipt.map(Settling::Ledger);
+        let work = match also {
+            Some(Also::Count(work)) => work,
+            Some(Also::Batch(batch)) => {
+                let receipt = hand_over_batch(&self.app, record, batch);
+                drop(place);
+                return receipt.map(Settling::Ledger);
+            }
+            None => {
+                let receipt = hand_over(&self.app, record);
+                drop(place);
+                return receipt.map(Settling::Ledger);
+            }
         };
-        let mut settlement = Box::new(Settlement::new(Arc::clone(&self.app), record, work, place));
+        let mut settlement = Box::new(Settlement::new(Arc::clone(&self.app), record, *work, place));
         let waits = self.app.config.ledger.durability == Durability::Sync;
         let receipt = waits.then(|| settlement.receipt());
         self.app.counting.settle(settlement);
@@ -226,7 +249,7 @@ impl Exchange {
     /// Writes the record of a reply that is here whole and tells its figures.
     pub fn settle_with_figures(&mut self) -> (Option<Settling>, Figures) {
         self.state = State::Settled;
-        let (mut record, work) = self.record(Ending::Complete);
+        let (mut record, also) = self.record(Ending::Complete);
         let cost = self.app.prices.price(&record);
         let figures = Figures {
             input: record.usage.input_total(),
@@ -234,24 +257,27 @@ impl Exchange {
             source: record.usage_source,
             cost: cost.clone(),
         };
-        if record.metering == Metering::Count && work.is_none() {
+        if record.metering == Metering::Count && also.is_none() {
             // Whether any other counts, and so has a cost of its own, the ledger decides.
             record.cost = Some(cost);
         }
-        (self.dispatch(record, work), figures)
+        (self.dispatch(record, also), figures)
     }
 
-    /// The record, and what there is to count where its usage is not told.
-    fn record(&mut self, ending: Ending) -> (UsageRecord, Option<Work>) {
+    /// The record, and what there is to do besides writing it.
+    fn record(&mut self, ending: Ending) -> (UsageRecord, Option<Also>) {
         let text = self.meter.as_mut().and_then(|meter| meter.text()).map(PassedText::take);
-        let record = self.read_record(ending);
+        let (record, batch) = self.read_record(ending);
+        if let Some(batch) = batch {
+            return (record, Some(Also::Batch(Box::new(batch))));
+        }
         let text = text.unwrap_or_default();
         let watch = self.watch.take().filter(|watch| is_uncounted(&record, watch, &text));
         let work = watch.map(|watch| watch.finish(text, self.request.borrow_mut().sample.take()));
-        (record, work)
+        (record, work.map(|work| Also::Count(Box::new(work))))
     }
 
-    fn read_record(&mut self, ending: Ending) -> UsageRecord {
+    fn read_record(&mut self, ending: Ending) -> (UsageRecord, Option<BatchFacts>) {
         let request = self.request.borrow();
         let mut facts = request.facts();
         facts.stream |= self.api.is_stream();
@@ -270,12 +296,12 @@ impl Exchange {
             outcome = Outcome::Aborted;
         }
         // A body that was read to its end and is no JSON; calls that have none are no news.
-        let has_body = request.bytes() > 0
-            || !matches!(self.api, Api::ResponsesGet | Api::ChatStoreGet | Api::InteractionsGet);
+        let has_body = request.bytes() > 0 || self.api.has_body();
         if facts.malformed && !facts.capped && has_body && request.is_read() && request.broken.is_none() {
             anomalies.insert(Anomaly::MalformedRequest);
         }
-        UsageRecord {
+        let batch = reading.batch.and_then(|found| self.batch_facts(found));
+        let record = UsageRecord {
             id: self.id,
             started_at: self.started_at,
             ended_at,
@@ -312,16 +338,43 @@ impl Exchange {
             bytes_in: request.bytes(),
             bytes_out: self.bytes_out,
             anomalies,
+        };
+        (record, batch)
+    }
+
+    /// What the ledger must know of a batch.
+    fn batch_facts(&self, found: BatchReading) -> Option<BatchFacts> {
+        match found {
+            BatchReading::Results(lines) => {
+                Some(BatchFacts::Fetched { name: self.batch_in_path.clone()?, lines })
+            }
+            BatchReading::Names(names) if self.api == Api::BatchCreate => {
+                Some(BatchFacts::Made { batch: names.into_iter().next()?.batch })
+            }
+            BatchReading::Names(names) => Some(BatchFacts::Seen(names)),
         }
     }
 }
 
 /// Gives a record to the ledger and counts it. The receipt is only there in `sync` durability.
 pub(crate) fn hand_over(app: &App, record: UsageRecord) -> Option<Receipt> {
+    append(app, record, |record, wait| app.ledger.append(record, wait))
+}
+
+/// The same for a call about a batch.
+fn hand_over_batch(app: &App, record: UsageRecord, batch: Box<BatchFacts>) -> Option<Receipt> {
+    append(app, record, |record, wait| app.ledger.append_batch(record, batch, wait))
+}
+
+fn append(
+    app: &App,
+    record: UsageRecord,
+    append: impl FnOnce(Box<UsageRecord>, Wait) -> Result<Receipt, Rejected>,
+) -> Option<Receipt> {
     app.metrics.settled(&record);
     let waits = app.config.ledger.durability == Durability::Sync;
     let wait = if waits { Wait::Acknowledged } else { Wait::No };
-    match app.ledger.append(app.ledger.boxed(record), wait) {
+    match append(app.ledger.boxed(record), wait) {
         Ok(receipt) => waits.then_some(receipt),
         Err(refused) => {
             app.metrics.record_lost(&refused.to_string());

@@ -43,7 +43,9 @@ impl KeyHeader {
         match dialect {
             Dialect::Anthropic => Self::Own("x-api-key"),
             Dialect::Gemini => Self::Own("x-goog-api-key"),
-            Dialect::OpenAi | Dialect::Bedrock | Dialect::PassThrough => Self::Bearer,
+            Dialect::OpenAi | Dialect::Bedrock | Dialect::Cohere | Dialect::Ollama | Dialect::PassThrough => {
+                Self::Bearer
+            }
         }
     }
 }
@@ -51,7 +53,7 @@ impl KeyHeader {
 /// Request headers that can carry a client's credential for an upstream. A route that injects its
 /// own secret must not forward a client's beside it.
 pub const CREDENTIAL_HEADERS: &[&str] =
-    &["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-amz-security-token"];
+    &["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-amz-security-token", "x-portkey-api-key"];
 
 const fn provider(name: &'static str, dialect: Dialect) -> Provider {
     Provider { name, dialect, include_usage: false, key: KeyHeader::Bearer }
@@ -80,7 +82,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
     provider("bedrock", Dialect::Bedrock),
     provider("bedrock-mantle", Dialect::Bedrock).asked_for_usage(),
     provider("mistral", Dialect::OpenAi),
-    provider("cohere", Dialect::PassThrough),
+    provider("cohere", Dialect::Cohere),
     provider("deepseek", Dialect::OpenAi),
     provider("xai", Dialect::OpenAi),
     provider("groq", Dialect::OpenAi),
@@ -88,11 +90,28 @@ pub(super) const PROVIDERS: &[Provider] = &[
     provider("perplexity", Dialect::OpenAi),
     provider("together", Dialect::OpenAi),
     provider("fireworks", Dialect::OpenAi),
-    provider("ollama", Dialect::OpenAi),
+    provider("ollama", Dialect::Ollama),
     provider("llama.cpp", Dialect::OpenAi).asked_for_usage(),
     provider("vllm", Dialect::OpenAi).asked_for_usage(),
     provider("lmstudio", Dialect::OpenAi),
-    provider("voyage", Dialect::PassThrough),
+    provider("voyage", Dialect::OpenAi),
+    provider("jina", Dialect::OpenAi),
+    provider("alibaba", Dialect::OpenAi),
+    provider("cerebras", Dialect::OpenAi),
+    provider("chatgpt-codex", Dialect::OpenAi),
+    provider("crusoe", Dialect::OpenAi),
+    provider("doubleword", Dialect::OpenAi),
+    provider("github", Dialect::OpenAi),
+    provider("github-copilot", Dialect::OpenAi),
+    provider("gpustack", Dialect::OpenAi),
+    provider("heroku", Dialect::OpenAi),
+    provider("mistralrs", Dialect::OpenAi),
+    provider("moonshot", Dialect::OpenAi),
+    provider("portkey", Dialect::OpenAi).with_key("x-portkey-api-key"),
+    provider("snowflake", Dialect::OpenAi),
+    provider("venice", Dialect::OpenAi),
+    provider("writer", Dialect::OpenAi),
+    provider("zai", Dialect::OpenAi),
 ];
 
 /// The provider called `name`.
@@ -163,6 +182,17 @@ pub(super) const BUILT_IN: &[BuiltIn] = &[
     below("/together", "https://api.together.xyz", "together"),
     below("/fireworks", "https://api.fireworks.ai", "fireworks"),
     below("/voyage", "https://api.voyageai.com", "voyage"),
+    below("/jina", "https://api.jina.ai", "jina"),
+    below("/alibaba", "https://dashscope-intl.aliyuncs.com", "alibaba"),
+    below("/cerebras", "https://api.cerebras.ai", "cerebras"),
+    below("/crusoe", "https://api.inference.crusoecloud.com", "crusoe"),
+    below("/github", "https://models.github.ai", "github"),
+    below("/heroku", "https://us.inference.heroku.com", "heroku"),
+    below("/moonshot", "https://api.moonshot.ai", "moonshot"),
+    below("/portkey", "https://api.portkey.ai", "portkey"),
+    below("/venice", "https://api.venice.ai", "venice"),
+    below("/writer", "https://api.writer.com", "writer"),
+    below("/zai", "https://api.z.ai", "zai"),
     below("/ollama", "http://127.0.0.1:11434", "ollama"),
     below("/vllm", "http://127.0.0.1:8000", "vllm"),
     below("/lmstudio", "http://127.0.0.1:1234", "lmstudio"),

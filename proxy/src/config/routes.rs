@@ -39,6 +39,10 @@ pub enum Dialect {
     Gemini,
     /// Amazon Bedrock's APIs, and those of OpenAI and Anthropic that it offers beside them.
     Bedrock,
+    /// Cohere's API, and OpenAI's beside it.
+    Cohere,
+    /// Ollama's API, and OpenAI's beside it.
+    Ollama,
     /// Forwarded and recorded, but not metered.
     PassThrough,
 }
@@ -182,6 +186,8 @@ impl Dialect {
             Self::Anthropic => "anthropic",
             Self::Gemini => "gemini",
             Self::Bedrock => "bedrock",
+            Self::Cohere => "cohere",
+            Self::Ollama => "ollama",
             Self::PassThrough => "passthrough",
         }
     }

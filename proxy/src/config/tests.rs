@@ -228,8 +228,8 @@ fn json_is_yaml_and_any_provider_may_have_its_own_route() {
     let providers: Vec<String> = providers.collect();
     let json = format!(
         "{{\n \"listen\": \"127.0.0.1:1\",\n \"admin\": {{\n  \"listen\": \"127.0.0.1:2\"\n }},\n \"ledger\": {{\"path\":\
-         \"/tmp/x\"}},\n \"routes\": [\n  {},\n  {{\n   \"prefix\": \"/writer\",\n   \"upstream\": \"http://127.0.0.1:9\",\n   \
-         \"provider\": \"writer\",\n   \"dialect\": \"openai\"\n  }}\n ]\n}}",
+         \"/tmp/x\"}},\n \"routes\": [\n  {},\n  {{\n   \"prefix\": \"/homemade\",\n   \"upstream\": \"http://127.0.0.1:9\",\n   \
+         \"provider\": \"homemade\",\n   \"dialect\": \"openai\"\n  }}\n ]\n}}",
         providers.join(",\n  ")
     );
     let config = good(&json);
@@ -240,8 +240,8 @@ fn json_is_yaml_and_any_provider_may_have_its_own_route() {
         assert_eq!(matched.authority.as_str(), "127.0.0.1:9");
         assert_eq!(matched.rest, "/v1/x");
     }
-    let writer = config.routes.resolve("/writer/v1/chat/completions").unwrap();
-    assert_eq!((writer.route.dialect, writer.route.include_usage), (Dialect::OpenAi, false));
+    let homemade = config.routes.resolve("/homemade/v1/chat/completions").unwrap();
+    assert_eq!((homemade.route.dialect, homemade.route.include_usage), (Dialect::OpenAi, false));
 }
 
 #[test]
@@ -661,10 +661,10 @@ fn rules_within_a_route_are_checked() {
             ],
         ),
         (
-            "routes: [{prefix: /a, upstream: 'https://h', provider: writer, dialect: cohere}]".to_owned(),
+            "routes: [{prefix: /a, upstream: 'https://h', provider: writer, dialect: coheer}]".to_owned(),
             vec![
-                "b.yaml:1:73: routes[0].dialect: \"cohere\" is not one of openai, anthropic, gemini, bedrock, passthrough; use one \
-                 of these",
+                "b.yaml:1:73: routes[0].dialect: \"coheer\" is not one of openai, anthropic, gemini, bedrock, cohere, ollama, passthrough; did you \
+                 mean \"cohere\"?",
             ],
         ),
         (

@@ -190,6 +190,8 @@ impl Choice for Dialect {
         (Dialect::Anthropic.as_str(), Dialect::Anthropic),
         (Dialect::Gemini.as_str(), Dialect::Gemini),
         (Dialect::Bedrock.as_str(), Dialect::Bedrock),
+        (Dialect::Cohere.as_str(), Dialect::Cohere),
+        (Dialect::Ollama.as_str(), Dialect::Ollama),
         (Dialect::PassThrough.as_str(), Dialect::PassThrough),
     ];
 }

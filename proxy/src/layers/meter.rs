@@ -52,7 +52,8 @@ pub async fn meter(
         Until::End => app.guard_limits.body_bytes_max.min(SIGNED_BODY_BYTES_MAX),
     };
     let reads = call.api != Api::Unmetered;
-    let scan = RequestScan::new(encoding_of(&call.head.headers));
+    let content_type = call.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let scan = RequestScan::new(encoding_of(&call.head.headers)).with_type(content_type);
     let progress = Rc::new(RefCell::new(RequestProgress::new(scan, reads)));
     let mut exchange = Exchange::new(&app, &mut call, Rc::clone(&progress));
     let fail = Failing { dialect: call.error_dialect(), id: call.id, signs };

@@ -101,8 +101,9 @@ fn closes(kind: &FailureKind) -> bool {
 }
 
 /// OpenAI: `{"error":{message,type,param,code}}`; Anthropic: `{"type":"error","error":{type,message}}`;
-/// Google: `{"error":{code,message,status,details}}`; AWS: `{"message"}`, its type in a header (by the
-/// providers' published error formats; Google's is <https://google.aip.dev/193>).
+/// Google: `{"error":{code,message,status,details}}`; AWS: `{"message"}`, its type in a header; Cohere:
+/// `{id,message}`; Ollama: `{"error":message}` (by the providers' published error formats; Google's is
+/// <https://google.aip.dev/193>).
 fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
     let message = format!("bursar: {}", failure.kind);
     let code = code_of(&failure.kind);
@@ -125,6 +126,11 @@ fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
             },
         }),
         Dialect::Bedrock => serde_json::json!({ "message": message }),
+        Dialect::Cohere => serde_json::json!({
+            "id": failure.request.map(|id| id.to_string()),
+            "message": message,
+        }),
+        Dialect::Ollama => serde_json::json!({ "error": message }),
         Dialect::OpenAi | Dialect::PassThrough => serde_json::json!({
             "error": { "message": message, "type": openai_type(status), "param": null, "code": code },
         }),

@@ -113,6 +113,8 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
             api @ (Api::OpenAiChat | Api::Realtime | Api::Live) => api,
             _ => Api::Unmetered,
         },
+        Dialect::Cohere => usage::cohere_api_of(&head.method, target.path()),
+        Dialect::Ollama => usage::ollama_api_of(&head.method, target.path()),
         Dialect::OpenAi | Dialect::Anthropic | Dialect::Gemini | Dialect::Bedrock => {
             usage::api_of(&head.method, target.path())
         }

@@ -93,7 +93,7 @@ impl RequestProgress {
 
     /// Whether a stream was asked for, so far.
     #[must_use]
-    pub const fn is_stream(&self) -> bool {
+    pub fn is_stream(&self) -> bool {
         self.scan.is_stream()
     }
 

@@ -191,8 +191,8 @@ impl Shape for Messages {
             progress: if self.closed { Progress::Closed } else { Progress::Open },
             error: self.error,
             state: None,
-            background: false,
             anomalies,
+            ..Gathered::nothing()
         }
     }
 }
@@ -360,9 +360,17 @@ struct Merged {
     placeholder: bool,
 }
 
-struct Read {
-    usage: Usage,
-    by_model: Vec<ModelUsage>,
+/// What usage objects say.
+pub(super) struct Read {
+    pub(super) usage: Usage,
+    pub(super) by_model: Vec<ModelUsage>,
+}
+
+/// Reads the usage object of one whole message.
+pub(super) fn read_message_usage(raw: &[u8], anomalies: &mut Anomalies) -> Read {
+    let mut merged = Merged::default();
+    merged.update(Counts::of(raw));
+    merged.read(anomalies)
 }
 
 impl Merged {

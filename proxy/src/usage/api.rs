@@ -10,6 +10,7 @@ use super::google_path;
 use bursar_domain::Label;
 use http::Method;
 use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 /// An API within a provider.
@@ -57,6 +58,42 @@ pub enum Api {
     Invoke,
     /// Bedrock's InvokeModelWithResponseStream.
     InvokeStream,
+    /// Cohere chat, version 1.
+    CohereChatV1,
+    /// Cohere chat, version 2.
+    CohereChat,
+    /// Cohere embeddings.
+    CohereEmbed,
+    /// Cohere classification.
+    CohereClassify,
+    /// Ollama's own chat.
+    OllamaChat,
+    /// Ollama's own completions.
+    OllamaGenerate,
+    /// Ollama's own embeddings.
+    OllamaEmbed,
+    /// Ranking documents by their relevance, of every provider.
+    Rerank,
+    /// Making or changing images.
+    Images,
+    /// Speech to text.
+    Transcription,
+    /// Text to speech.
+    Speech,
+    /// Reading documents (Mistral).
+    Ocr,
+    /// OpenAI assistants: starting or reading a run; its usage counts once per id.
+    AssistantsRun,
+    /// Making a batch; never counts, its output does.
+    BatchCreate,
+    /// Reading how far batches are; never counts.
+    Batch,
+    /// The content of a file, which may be the output of a batch: each line counts once.
+    BatchOutput,
+    /// The results of an Anthropic batch: each line counts once.
+    MessagesBatchResults,
+    /// The results of an xAI batch: each one counts once.
+    BatchResults,
     /// A call that is passed through and not metered.
     Unmetered,
 }
@@ -86,6 +123,24 @@ impl Api {
             Self::ConverseStream => "converse-stream",
             Self::Invoke => "invoke",
             Self::InvokeStream => "invoke-stream",
+            Self::CohereChatV1 => "chat-v1",
+            Self::CohereChat => "cohere-chat-v2",
+            Self::CohereEmbed => "cohere-embed",
+            Self::CohereClassify => "classify",
+            Self::OllamaChat => "ollama-chat",
+            Self::OllamaGenerate => "ollama-generate",
+            Self::OllamaEmbed => "ollama-embed",
+            Self::Rerank => "rerank",
+            Self::Images => "images",
+            Self::Transcription => "transcription",
+            Self::Speech => "speech",
+            Self::Ocr => "ocr",
+            Self::AssistantsRun => "assistants-run",
+            Self::BatchCreate => "batch-create",
+            Self::Batch => "batch",
+            Self::BatchOutput => "batch-output",
+            Self::MessagesBatchResults => "messages-batch-results",
+            Self::BatchResults => "batch-results",
             Self::Unmetered => "unmetered",
         }
     }
@@ -102,7 +157,37 @@ impl Api {
     /// Whether a reply of this API can count at all.
     #[must_use]
     pub const fn is_metered(self) -> bool {
-        !matches!(self, Self::ChatStoreGet | Self::Moderation | Self::CountTokens | Self::Unmetered)
+        !matches!(
+            self,
+            Self::ChatStoreGet
+                | Self::Moderation
+                | Self::CountTokens
+                | Self::BatchCreate
+                | Self::Batch
+                | Self::Unmetered
+        )
+    }
+
+    /// Whether a request of this API always has a body.
+    #[must_use]
+    pub const fn has_body(self) -> bool {
+        !matches!(
+            self,
+            Self::ResponsesGet
+                | Self::ChatStoreGet
+                | Self::InteractionsGet
+                | Self::AssistantsRun
+                | Self::Batch
+                | Self::BatchOutput
+                | Self::MessagesBatchResults
+                | Self::BatchResults
+        )
+    }
+
+    /// Whether a reply of this API holds the results of a batch.
+    #[must_use]
+    pub const fn is_batch_results(self) -> bool {
+        matches!(self, Self::BatchOutput | Self::MessagesBatchResults | Self::BatchResults)
     }
 
     /// Whether it is spoken over WebSocket.
@@ -135,6 +220,39 @@ impl Api {
     }
 }
 
+/// The API of Cohere that `method` on `path` calls; its OpenAI-like one included.
+#[must_use]
+pub fn cohere_api_of(method: &Method, path: &str) -> Api {
+    let path = decoded(path);
+    if *method != Method::POST {
+        return Api::Unmetered;
+    }
+    match tail(&path) {
+        [_, _, "v1", "chat"] => Api::CohereChatV1,
+        [_, _, "v2", "chat"] => Api::CohereChat,
+        [_, _, "v1" | "v2", "embed"] => Api::CohereEmbed,
+        [_, _, "v1" | "v2", "classify"] => Api::CohereClassify,
+        [_, _, "v1", "tokenize" | "detokenize"] => Api::CountTokens,
+        _ => api_of_decoded(method, &path),
+    }
+}
+
+/// The API of Ollama that `method` on `path` calls; its OpenAI-like one included.
+#[must_use]
+pub fn ollama_api_of(method: &Method, path: &str) -> Api {
+    let path = decoded(path);
+    match (*method == Method::POST, tail(&path)) {
+        (true, [_, _, "api", "chat"]) => Api::OllamaChat,
+        (true, [_, _, "api", "generate"]) => Api::OllamaGenerate,
+        (true, [_, _, "api", "embed" | "embeddings"]) => Api::OllamaEmbed,
+        _ => api_of_decoded(method, &path),
+    }
+}
+
+fn decoded(path: &str) -> Cow<'_, str> {
+    percent_decode_str(without_query(path)).decode_utf8_lossy()
+}
+
 /// The API that `method` on `path` calls. A query in `path` is ignored.
 #[must_use]
 pub fn api_of(method: &Method, path: &str) -> Api {
@@ -164,6 +282,8 @@ fn api_of_decoded(method: &Method, path: &str) -> Api {
         [_, "chat", "completions", _] | ["chat", "completions", _, "messages"] => Api::ChatStoreGet,
         [_, _, _, "completions"] if post => Api::LegacyCompletions,
         [_, _, _, "embeddings"] if post => Api::Embeddings,
+        // Voyage's of pictures and of whole documents.
+        [_, _, "v1", "multimodalembeddings" | "contextualizedembeddings"] if post => Api::Embeddings,
         [_, _, _, "moderations"] if post => Api::Moderation,
         [_, _, _, "responses"] if post => Api::Responses,
         [_, _, "responses", "compact"] if post => Api::ResponsesCompact,
@@ -179,7 +299,43 @@ fn api_of_decoded(method: &Method, path: &str) -> Api {
         [_, _, _, "interactions"] if post => Api::Interactions,
         [_, _, "interactions", _] if get => Api::InteractionsGet,
         [_, "interactions", _, "cancel"] if post => Api::InteractionsGet,
-        tail if post => google_path::api_of_method(tail).unwrap_or(Api::Unmetered),
+        // Writer's chat, which is OpenAI's otherwise.
+        [_, _, "v1", "chat"] if post => Api::OpenAiChat,
+        [_, _, _, "rerank" | "reranking"] if post => Api::Rerank,
+        [_, _, "images", "generations" | "edits" | "variations"] if post => Api::Images,
+        [_, "api", "v1", "images"] if post => Api::Images,
+        [_, _, "audio", "transcriptions" | "translations"] if post => Api::Transcription,
+        [_, _, "audio", "speech"] if post => Api::Speech,
+        [_, _, "v1", "ocr"] if post => Api::Ocr,
+        [_, "threads", _, "runs"] | [_, _, "threads", "runs"] if post => Api::AssistantsRun,
+        ["threads", _, "runs", _] => Api::AssistantsRun,
+        ["runs", ..] | [_, "runs", ..] => run_api_of(method, path),
+        tail if post && let Some(api) = google_path::api_of_method(tail) => api,
+        _ => batch_api_of(method, path),
+    }
+}
+
+/// What is done to a run of an assistant: `threads/{thread}/runs/{run}/…`.
+fn run_api_of(method: &Method, path: &str) -> Api {
+    let inside = path.split_once("/threads/").is_some();
+    let acts = path.ends_with("/cancel") || path.ends_with("/submit_tool_outputs");
+    if inside && acts && *method == Method::POST { Api::AssistantsRun } else { Api::Unmetered }
+}
+
+/// Batches and their files.
+fn batch_api_of(method: &Method, path: &str) -> Api {
+    let get = *method == Method::GET;
+    match tail(path) {
+        [_, "files", _, "content"] if get => Api::BatchOutput,
+        ["messages", "batches", _, "results"] if get => Api::MessagesBatchResults,
+        [_, "batches", _, "results"] if get => Api::BatchResults,
+        [_, _, _, "batches"] | [_, _, "batch", "jobs"] if *method == Method::POST => Api::BatchCreate,
+        [_, _, _, "batches"]
+        | [_, _, "batches", _]
+        | [_, "batches", _, "cancel"]
+        | [_, _, "batch", "jobs"]
+        | [_, "batch", "jobs", _]
+        | ["batch", "jobs", _, "cancel"] => Api::Batch,
         _ => Api::Unmetered,
     }
 }
@@ -248,6 +404,15 @@ pub fn model_in_query(query: &str) -> Option<String> {
 pub fn model_in_target(api: Api, target: &http::uri::PathAndQuery) -> Option<String> {
     let in_query = || target.query().filter(|_| api.is_session()).and_then(model_in_query);
     model_in_path(target.path()).or_else(in_query)
+}
+
+/// The batch, or the file with its results, that a path names.
+#[must_use]
+pub fn batch_in_path(path: &str) -> Option<String> {
+    let mut segments = without_query(path).split('/').filter(|segment| !segment.is_empty());
+    segments.by_ref().find(|segment| matches!(*segment, "batches" | "files" | "jobs"))?;
+    let name = percent_decode_str(segments.next()?).decode_utf8_lossy().into_owned();
+    Some(name)
 }
 
 fn without_query(path: &str) -> &str {
@@ -338,10 +503,8 @@ mod tests {
         for (method, path) in [
             (Method::GET, "/v1/models"),
             (Method::POST, "/v1/threads/thread_1/messages"),
-            (Method::POST, "/v1/messages/batches"),
             (Method::GET, "/v1/messages"),
             (Method::GET, "/v1/embeddings"),
-            (Method::POST, "/v1/chat"),
             (Method::POST, "/"),
             (Method::POST, ""),
         ] {
@@ -384,6 +547,102 @@ mod tests {
         assert_eq!(named(arn).as_deref(), Some(arn));
         assert_eq!(model_in_path("/model/x/other"), None);
         assert_eq!(model_in_path("/model/converse"), None);
+    }
+
+    #[test]
+    fn images_audio_ranking_and_documents_are_metered() {
+        for (path, api) in [
+            ("/v1/rerank", Api::Rerank),
+            ("/api/v1/rerank", Api::Rerank),
+            ("/v1/images/generations", Api::Images),
+            ("/v1/images/edits", Api::Images),
+            ("/openai/deployments/d/images/generations?api-version=1", Api::Images),
+            ("/api/v1/images", Api::Images),
+            ("/v1/audio/transcriptions", Api::Transcription),
+            ("/v1/audio/translations", Api::Transcription),
+            ("/v1/audio/speech", Api::Speech),
+            ("/v1/ocr", Api::Ocr),
+            ("/v1/chat", Api::OpenAiChat),
+        ] {
+            check(&Method::POST, path, api);
+            if api != Api::OpenAiChat {
+                check(&Method::GET, path, Api::Unmetered);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_is_told_from_its_steps_and_lists() {
+        check(&Method::POST, "/v1/threads/t_1/runs", Api::AssistantsRun);
+        check(&Method::POST, "/v1/threads/runs", Api::AssistantsRun);
+        check(&Method::GET, "/v1/threads/t_1/runs/r_1", Api::AssistantsRun);
+        check(&Method::GET, "/openai/threads/t_1/runs/r_1?api-version=2", Api::AssistantsRun);
+        check(&Method::POST, "/v1/threads/t_1/runs/r_1/submit_tool_outputs", Api::AssistantsRun);
+        check(&Method::POST, "/v1/threads/t_1/runs/r_1/cancel", Api::AssistantsRun);
+        for path in
+            ["/v1/threads/t_1/runs", "/v1/threads/t_1/runs/r_1/steps", "/v1/threads/t_1/runs/r_1/steps/s"]
+        {
+            check(&Method::GET, path, Api::Unmetered);
+        }
+    }
+
+    #[test]
+    fn a_batch_never_counts_and_its_output_does() {
+        for path in ["/v1/batches", "/v1/batches/b_1", "/v1/messages/batches/b_1", "/v1/batch/jobs/b_1"] {
+            check(&Method::GET, path, Api::Batch);
+        }
+        for path in ["/v1/batches", "/v1/messages/batches", "/v1/batch/jobs"] {
+            check(&Method::POST, path, Api::BatchCreate);
+        }
+        check(&Method::POST, "/v1/batches/b_1/cancel", Api::Batch);
+        check(&Method::GET, "/v1/files/file-1/content", Api::BatchOutput);
+        check(&Method::GET, "/v1/messages/batches/b_1/results", Api::MessagesBatchResults);
+        check(&Method::GET, "/v1/batches/b_1/results?limit=100", Api::BatchResults);
+        check(&Method::POST, "/v1/files", Api::Unmetered);
+        check(&Method::DELETE, "/v1/files/file-1/content", Api::Unmetered);
+    }
+
+    #[test]
+    fn cohere_and_ollama_have_apis_beside_openais() {
+        for (path, api) in [
+            ("/v1/chat", Api::CohereChatV1),
+            ("/v2/chat", Api::CohereChat),
+            ("/v2/embed", Api::CohereEmbed),
+            ("/v1/classify", Api::CohereClassify),
+            ("/v2/rerank", Api::Rerank),
+            ("/v1/tokenize", Api::CountTokens),
+            ("/compatibility/v1/chat/completions", Api::OpenAiChat),
+            ("/v1/connectors", Api::Unmetered),
+        ] {
+            assert_eq!(cohere_api_of(&Method::POST, path), api, "{path}");
+        }
+        for (path, api) in [
+            ("/api/chat", Api::OllamaChat),
+            ("/api/generate", Api::OllamaGenerate),
+            ("/api/embed", Api::OllamaEmbed),
+            ("/api/embeddings", Api::OllamaEmbed),
+            ("/api/ch%61t", Api::OllamaChat),
+            ("/v1/chat/completions", Api::OpenAiChat),
+            ("/v1/embeddings", Api::Embeddings),
+            ("/api/pull", Api::Unmetered),
+        ] {
+            assert_eq!(ollama_api_of(&Method::POST, path), api, "{path}");
+        }
+        assert_eq!(ollama_api_of(&Method::GET, "/api/tags"), Api::Unmetered);
+    }
+
+    #[test]
+    fn a_batch_or_its_file_is_named_in_the_path() {
+        for (path, name) in [
+            ("/v1/files/file-1/content", Some("file-1")),
+            ("/v1/messages/batches/b%5F1/results?x=1", Some("b_1")),
+            ("/openai/v1/batches/b_2/results", Some("b_2")),
+            ("/v1/batch/jobs/j/cancel", Some("j")),
+            ("/v1/batches", None),
+            ("/v1/chat/completions", None),
+        ] {
+            assert_eq!(batch_in_path(path).as_deref(), name, "{path}");
+        }
     }
 
     #[test]

@@ -71,8 +71,12 @@ pub struct Flavour {
     pub free_transcription: bool,
     /// A response header with the cached input tokens, where the body may lack them.
     pub cached_header: Option<&'static str>,
+    /// A response header with the input tokens, where the body may lack them.
+    pub input_header: Option<&'static str>,
     /// A response header with the service tier, where the body may lack it.
     pub tier_header: Option<&'static str>,
+    /// A response header with the served model, where the body may lack it.
+    pub model_header: Option<&'static str>,
 }
 
 const PLAIN: Flavour = Flavour {
@@ -85,7 +89,9 @@ const PLAIN: Flavour = Flavour {
     own_model_names: false,
     free_transcription: false,
     cached_header: None,
+    input_header: None,
     tier_header: None,
+    model_header: None,
 };
 
 static UNLISTED: Flavour = Flavour { end: End::DoneOrFinish, ..PLAIN };
@@ -97,6 +103,7 @@ static FLAVOURS: &[Flavour] = &[
         asks_for_usage: true,
         own_model_names: true,
         tier_header: Some("azureai-processed-tier"),
+        model_header: Some("x-ms-served-model"),
         ..PLAIN
     },
     Flavour { provider: "vllm", asks_for_usage: true, ..PLAIN },
@@ -104,10 +111,16 @@ static FLAVOURS: &[Flavour] = &[
     Flavour { provider: "alibaba", ..PLAIN },
     Flavour { provider: "bedrock", own_model_names: true, ..PLAIN },
     Flavour { provider: "bedrock-mantle", asks_for_usage: true, ..PLAIN },
+    Flavour { provider: "cerebras", ..PLAIN },
     Flavour { provider: "crusoe", ..PLAIN },
     Flavour { provider: "deepseek", ..PLAIN },
     Flavour { provider: "doubleword", ..PLAIN },
-    Flavour { provider: "fireworks", cached_header: Some("fireworks-cached-prompt-tokens"), ..PLAIN },
+    Flavour {
+        provider: "fireworks",
+        cached_header: Some("fireworks-cached-prompt-tokens"),
+        input_header: Some("fireworks-prompt-tokens"),
+        ..PLAIN
+    },
     Flavour {
         provider: "gemini",
         reasoning: Reasoning::HiddenInTotal,

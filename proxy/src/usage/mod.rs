@@ -6,13 +6,14 @@
 //! |---|---|
 //! | `api` | which API a method and path call |
 //! | `flavour` | how providers deviate from it |
-//! | `request`, `include`, `hide` | facts of a request; asking for usage, and hiding the answer |
-//! | `openai`, `anthropic`, `gemini`, `bedrock`, `shape` | the reply shapes and what their numbers mean |
+//! | `request`, `multipart`, `include`, `hide` | facts of a request; asking for usage, and hiding the answer |
+//! | `openai`, `anthropic`, `gemini`, `bedrock`, `cohere`, `ollama`, `units`, `runs`, `shape` | the reply shapes and what their numbers mean |
+//! | `batch` | batches: what is made later and fetched often |
 //! | `text` | the text that passed, for when nobody tells what it cost |
 //! | `totals`, `number`, `model_name` | disjoint classes; exact numbers; sameness of model names |
 //! | `session`, `realtime`, `bidi` | the parts of a WebSocket session, and its two shapes |
 //! | `websocket`, `aws_events` | framing messages |
-//! | `json`, `sse`, `elements`, `decode` | walking JSON, framing events, undoing content encodings |
+//! | `json`, `sse`, `elements`, `lines`, `decode` | walking JSON, framing events and lines, undoing content encodings |
 //!
 //! Invariants
 //! - How a body is cut into frames never changes a reading.
@@ -28,7 +29,9 @@ pub mod flavour;
 pub mod hide;
 pub mod include;
 pub mod json;
+pub mod lines;
 pub mod model_name;
+pub mod multipart;
 pub mod number;
 pub mod request;
 pub mod session;
@@ -38,16 +41,21 @@ pub mod totals;
 pub mod websocket;
 
 mod anthropic;
+mod batch;
 mod bedrock;
 mod bidi;
+mod cohere;
 mod elements;
 mod gemini;
 mod google_path;
+mod ollama;
 mod openai;
 mod realtime;
+mod runs;
 mod shape;
+mod units;
 
-pub use api::{Api, api_of, model_in_path, model_in_target};
+pub use api::{Api, api_of, batch_in_path, cohere_api_of, model_in_path, model_in_target, ollama_api_of};
 pub use flavour::{Flavour, flavour_of};
 pub use hide::HideUsage;
 pub use include::IncludeUsage;
@@ -55,21 +63,28 @@ pub use request::{RequestFacts, RequestScan};
 pub use session::{Part, SessionMeter};
 
 use anthropic::Messages;
+use batch::{BatchObject, Results};
 use bedrock::{Converse, Invoke};
+use bursar_domain::batch::{BatchLines, BatchNames};
 use bursar_domain::event::{Anomalies, Anomaly, Metering, ModelUsage, Outcome, ProviderCost};
 use bursar_domain::ids::Label;
-use bursar_domain::usage::{Usage, UsageSource};
+use bursar_domain::usage::{Quantity, Usage, UsageSource};
+use cohere::Cohere;
 use decode::Decoder;
 use elements::Elements;
 use gemini::{Content, Interactions};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use json::{Checkpoint, Scanner};
+use lines::Lines;
+use ollama::Ollama;
 use openai::{Chat, Responses};
+use runs::Run;
 use shape::{Context, Data, Gathered, Kind, Progress, Shape};
 use sse::{Events, Sse};
 use std::sync::Arc;
 use text::PassedText;
+use units::Units;
 
 /// Events larger than this are read like any other but marked: no provider sends such.
 pub const EVENT_BYTES_MAX: u64 = 1024 * 1024;
@@ -133,8 +148,19 @@ pub struct Reading {
     pub meter_id: Option<Label>,
     /// Whether the body was a stream of events.
     pub stream: bool,
+    /// What the reply says of a batch.
+    pub batch: Option<BatchReading>,
     /// What to look at.
     pub anomalies: Anomalies,
+}
+
+/// What a reply says of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchReading {
+    /// The names of one or many.
+    Names(Vec<BatchNames>),
+    /// The results of one.
+    Results(Box<BatchLines>),
 }
 
 impl Reading {
@@ -155,6 +181,7 @@ impl Reading {
             speed: None,
             meter_id: None,
             stream: false,
+            batch: None,
             anomalies: Anomalies::default(),
         }
     }
@@ -169,7 +196,9 @@ pub struct ReplyMeter {
     decoder: Option<Decoder>,
     capped: bool,
     cached_header: Option<Vec<u8>>,
+    input_header: Option<Vec<u8>>,
     tier_header: Option<Label>,
+    model_header: Option<Label>,
     body: Body,
 }
 
@@ -185,6 +214,13 @@ enum Body {
     Interactions(Reader<Interactions>),
     Converse(Box<bedrock::Reader<Converse>>),
     Invoke(Box<bedrock::Reader<Invoke>>),
+    // The rarer ones are boxed, so that they do not make room for themselves in every exchange.
+    Cohere(Box<Reader<Cohere>>),
+    Ollama(Box<Reader<Ollama>>),
+    Units(Box<Reader<Units>>),
+    Run(Box<Reader<Run>>),
+    Batch(Box<Reader<BatchObject>>),
+    Results(Box<Reader<Results>>),
 }
 
 impl ReplyMeter {
@@ -192,41 +228,22 @@ impl ReplyMeter {
     #[must_use]
     pub fn new(context: &ReplyContext<'_>) -> Self {
         let text = |name: &http::HeaderName| context.headers.get(name).and_then(|value| value.to_str().ok());
-        let framing = Framing::of(text(&CONTENT_TYPE), context.stream_requested);
-        let body = match context.api {
-            Api::Unmetered | Api::CountTokens | Api::ChatStoreGet => Body::Ignored,
-            // The refusal of a session; one that began is read by a `SessionMeter`.
-            Api::Realtime | Api::Live => Body::Ignored,
-            Api::OpenAiChat | Api::LegacyCompletions | Api::Embeddings | Api::Moderation => {
-                Body::Chat(Reader::new(framing))
-            }
-            Api::Responses | Api::ResponsesCompact | Api::ResponsesGet => {
-                Body::Responses(Reader::new(framing))
-            }
-            Api::Messages => Body::Messages(Reader::new(framing)),
-            Api::GenerateContent | Api::StreamGenerateContent | Api::EmbedContent => {
-                Body::Content(Reader::new(framing))
-            }
-            Api::Interactions | Api::InteractionsGet => Body::Interactions(Reader::new(framing)),
-            Api::Converse | Api::ConverseStream => {
-                Body::Converse(Box::new(bedrock::Reader::new(framing, Converse::default())))
-            }
-            Api::Invoke | Api::InvokeStream => {
-                Body::Invoke(Box::new(bedrock::Reader::new(framing, Invoke::new(context.headers))))
-            }
-        };
+        let body = Body::of(context, text(&CONTENT_TYPE));
         let decoder = text(&CONTENT_ENCODING).map_or(Ok(None), Decoder::new);
         let header = |name: Option<&str>| name.and_then(|name| context.headers.get(name));
+        let label = |name| header(name).and_then(|value| value.to_str().ok()).and_then(Label::lossy);
+        let bytes = |name| header(name).map(|value| value.as_bytes().to_vec());
         Self {
             flavour: context.flavour,
             api: context.api,
             status: context.status,
             capped: decoder.is_err(),
             decoder: decoder.ok().flatten(),
-            cached_header: header(context.flavour.cached_header).map(|value| value.as_bytes().to_vec()),
-            tier_header: header(context.flavour.tier_header)
-                .and_then(|value| value.to_str().ok())
-                .and_then(Label::lossy),
+            cached_header: bytes(context.flavour.cached_header),
+            // An error is no reason to pay.
+            input_header: bytes(context.flavour.input_header.filter(|_| context.status < 400)),
+            tier_header: label(context.flavour.tier_header),
+            model_header: label(context.flavour.model_header),
             body,
         }
     }
@@ -261,17 +278,28 @@ impl ReplyMeter {
     #[must_use]
     pub fn finish(&mut self, ending: Ending, request: &RequestFacts) -> Reading {
         let kind = match self.api {
-            Api::Embeddings | Api::EmbedContent | Api::Moderation => Kind::Embedding,
+            Api::Embeddings
+            | Api::EmbedContent
+            | Api::Moderation
+            | Api::Rerank
+            | Api::CohereEmbed
+            | Api::CohereClassify
+            | Api::OllamaEmbed => Kind::Embedding,
+            Api::Images => Kind::Image,
+            Api::Transcription => Kind::Transcript,
+            Api::Speech => Kind::Speech,
             Api::Responses | Api::ResponsesCompact | Api::ResponsesGet => Kind::Response,
             _ => Kind::Completion,
         };
         let cached_header = self.cached_header.take();
+        let input_header = self.input_header.take();
         let mut context = Context {
             flavour: self.flavour,
             kind,
             stream: false,
             closed: false,
             cached_header: cached_header.as_deref(),
+            input_header: input_header.as_deref(),
         };
         let read = match &mut self.body {
             Body::Ignored => None,
@@ -282,6 +310,12 @@ impl ReplyMeter {
             Body::Interactions(reader) => Some(reader.finish(&mut context)),
             Body::Converse(reader) => Some(reader.finish(&mut context)),
             Body::Invoke(reader) => Some(reader.finish(&mut context)),
+            Body::Cohere(reader) => Some(reader.finish(&mut context)),
+            Body::Ollama(reader) => Some(reader.finish(&mut context)),
+            Body::Units(reader) => Some(reader.finish(&mut context)),
+            Body::Run(reader) => Some(reader.finish(&mut context)),
+            Body::Batch(reader) => Some(reader.finish(&mut context)),
+            Body::Results(reader) => Some(reader.finish(&mut context)),
         };
         let Some((gathered, document)) = read else { return self.unread(ending) };
         self.conclude(gathered, document, ending, request)
@@ -294,7 +328,13 @@ impl ReplyMeter {
             Ending::UpstreamCut => Outcome::ErrorMidstream,
             Ending::ClientAbort => Outcome::Aborted,
         };
-        Reading { outcome, ..Reading::nothing() }
+        // Sound or plain text says nothing of what it used, but it was made and paid.
+        let metering = match outcome {
+            Outcome::Error => Metering::Never,
+            _ if self.api.is_metered() && !self.api.is_batch_results() => Metering::Count,
+            _ => Metering::Never,
+        };
+        Reading { outcome, metering, model_served: self.model_header.clone(), ..Reading::nothing() }
     }
 
     fn conclude(
@@ -306,6 +346,10 @@ impl ReplyMeter {
     ) -> Reading {
         let mut anomalies = found.anomalies;
         anomalies.extend(document.anomalies);
+        if self.api == Api::BatchOutput && found.lines.is_none() {
+            // Any other file; it need not be JSON.
+            anomalies = Anomalies::default();
+        }
         if self.capped {
             anomalies.insert(Anomaly::MeteringCapped);
         }
@@ -326,7 +370,7 @@ impl ReplyMeter {
             outcome,
             metering,
             usage,
-            usage_source: match (usage.has_tokens(), found.is_final) {
+            usage_source: match (tells_use(&usage), found.is_final) {
                 (false, _) => UsageSource::Absent,
                 (true, true) => UsageSource::Provider,
                 (true, false) => UsageSource::ProviderPartial,
@@ -334,12 +378,17 @@ impl ReplyMeter {
             by_model: found.by_model,
             usage_raw: raw_text(&found.raw),
             provider_cost: found.charge.map(|amount| ProviderCost { amount }),
-            model_served: found.model,
+            model_served: found.model.or_else(|| self.model_header.take()),
             tier: found.tier.or_else(|| self.tier_header.take()),
             inference_geo: found.inference_geo,
             speed: found.speed,
             meter_id: found.id.filter(|_| metering != Metering::Never),
             stream: document.stream,
+            batch: match found.lines {
+                Some(lines) => Some(BatchReading::Results(lines)),
+                None if found.batches.is_empty() || outcome != Outcome::Ok => None,
+                None => Some(BatchReading::Names(found.batches)),
+            },
             anomalies,
         }
     }
@@ -382,20 +431,68 @@ impl ReplyMeter {
             Api::Responses | Api::Interactions if found.background || request.background => {
                 Metering::OncePerId
             }
+            Api::AssistantsRun if found.id.is_some() => Metering::OncePerId,
+            api if api.is_batch_results() && found.lines.is_none() => Metering::Never,
             _ => Metering::Count,
         }
     }
 }
 
 impl Body {
+    fn of(context: &ReplyContext<'_>, content_type: Option<&str>) -> Self {
+        let api = context.api;
+        let framing = Framing::of(content_type, context.stream_requested, api);
+        match api {
+            Api::Unmetered | Api::CountTokens | Api::ChatStoreGet => Self::Ignored,
+            // The refusal of a session; one that began is read by a `SessionMeter`.
+            Api::Realtime | Api::Live => Self::Ignored,
+            Api::Speech | Api::Transcription if is_opaque(content_type) => Self::Ignored,
+            Api::OpenAiChat | Api::LegacyCompletions | Api::Embeddings | Api::Moderation => {
+                Self::Chat(Reader::new(framing))
+            }
+            Api::Responses | Api::ResponsesCompact | Api::ResponsesGet => {
+                Self::Responses(Reader::new(framing))
+            }
+            Api::Messages => Self::Messages(Reader::new(framing)),
+            Api::GenerateContent | Api::StreamGenerateContent | Api::EmbedContent => {
+                Self::Content(Reader::new(framing))
+            }
+            Api::Interactions | Api::InteractionsGet => Self::Interactions(Reader::new(framing)),
+            Api::Converse | Api::ConverseStream => {
+                Self::Converse(Box::new(bedrock::Reader::new(framing, Converse::default())))
+            }
+            Api::Invoke | Api::InvokeStream => {
+                Self::Invoke(Box::new(bedrock::Reader::new(framing, Invoke::new(context.headers))))
+            }
+            Api::CohereChatV1 | Api::CohereChat | Api::CohereEmbed | Api::CohereClassify => {
+                Self::Cohere(Box::new(Reader::new(framing)))
+            }
+            Api::OllamaChat | Api::OllamaGenerate | Api::OllamaEmbed => {
+                Self::Ollama(Box::new(Reader::new(framing)))
+            }
+            Api::Rerank | Api::Images | Api::Transcription | Api::Speech | Api::Ocr => {
+                Self::Units(Box::new(Reader::new(framing)))
+            }
+            Api::AssistantsRun => Self::Run(Box::new(Reader::new(framing))),
+            Api::Batch | Api::BatchCreate => Self::Batch(Box::new(Reader::new(framing))),
+            Api::BatchOutput | Api::MessagesBatchResults | Api::BatchResults => {
+                Self::Results(Box::new(Reader::with(framing, Results::new(context.flavour))))
+            }
+        }
+    }
+
     fn passed(&mut self) -> Option<&mut PassedText> {
         match self {
-            Self::Ignored | Self::Converse(_) | Self::Invoke(_) => None,
+            Self::Ignored | Self::Converse(_) | Self::Invoke(_) | Self::Batch(_) | Self::Results(_) => None,
             Self::Chat(reader) => reader.events.shape.passed(),
             Self::Responses(reader) => reader.events.shape.passed(),
             Self::Messages(reader) => reader.events.shape.passed(),
             Self::Content(reader) => reader.events.shape.passed(),
             Self::Interactions(reader) => reader.events.shape.passed(),
+            Self::Cohere(reader) => reader.events.shape.passed(),
+            Self::Ollama(reader) => reader.events.shape.passed(),
+            Self::Units(reader) => reader.events.shape.passed(),
+            Self::Run(reader) => reader.events.shape.passed(),
         }
     }
 
@@ -409,8 +506,19 @@ impl Body {
             Self::Interactions(reader) => reader.feed(bytes),
             Self::Converse(reader) => reader.feed(bytes),
             Self::Invoke(reader) => reader.feed(bytes),
+            Self::Cohere(reader) => reader.feed(bytes),
+            Self::Ollama(reader) => reader.feed(bytes),
+            Self::Units(reader) => reader.feed(bytes),
+            Self::Run(reader) => reader.feed(bytes),
+            Self::Batch(reader) => reader.feed(bytes),
+            Self::Results(reader) => reader.feed(bytes),
         }
     }
+}
+
+/// Whether a reading says what was used; calls of the caller's own tools are no use.
+fn tells_use(usage: &Usage) -> bool {
+    usage.has_tokens() || usage.quantities().any(|(quantity, _)| quantity != Quantity::ToolCalls)
 }
 
 /// The usage objects as one text, if it is short enough. What reads it judges whether it is JSON.
@@ -442,23 +550,45 @@ enum Framing {
     Elements,
     /// AWS's own event stream.
     AwsEvents,
+    /// One JSON document on each line.
+    Lines,
     /// Told by the first byte: a brace or bracket opens a document; else what was asked for.
     Untold { stream_requested: bool },
 }
 
 impl Framing {
-    fn of(content_type: Option<&str>, stream_requested: bool) -> Self {
-        let kind = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if kind.eq_ignore_ascii_case("text/event-stream") {
+    fn of(content_type: Option<&str>, stream_requested: bool, api: Api) -> Self {
+        if matches!(api, Api::BatchOutput | Api::MessagesBatchResults) {
+            // Sent as whatever type a file has.
+            return Self::Lines;
+        }
+        let kind = media_type(content_type);
+        let is = |types: &[&str]| types.iter().any(|one| kind.eq_ignore_ascii_case(one));
+        if is(&["text/event-stream"]) {
             Self::Events
-        } else if kind.eq_ignore_ascii_case("application/json") {
+        } else if is(&["application/x-ndjson", "application/stream+json", "application/x-jsonl"]) {
+            Self::Lines
+        } else if is(&["application/json"]) {
             Self::Document
         } else if kind.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
             Self::AwsEvents
+        } else if stream_requested && matches!(api, Api::OllamaChat | Api::OllamaGenerate | Api::CohereChatV1)
+        {
+            Self::Lines
         } else {
             Self::Untold { stream_requested }
         }
     }
+}
+
+fn media_type(content_type: Option<&str>) -> &str {
+    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether a body of this type is sound, subtitles or plain text.
+fn is_opaque(content_type: Option<&str>) -> bool {
+    let kind = media_type(content_type).to_ascii_lowercase();
+    !(kind.is_empty() || kind == "text/event-stream" || kind.contains("json"))
 }
 
 /// How the body as a document went.
@@ -475,6 +605,7 @@ struct Document {
 struct Reader<S> {
     framing: Framing,
     sse: Sse,
+    lines: Lines,
     events: EventReader<S>,
 }
 
@@ -521,6 +652,12 @@ const DONE: &[u8; 6] = b"[DONE]";
 
 impl<S: Shape + Default> Reader<S> {
     fn new(framing: Framing) -> Self {
+        Self::with(framing, S::default())
+    }
+}
+
+impl<S: Shape> Reader<S> {
+    fn with(framing: Framing, shape: S) -> Self {
         let framing = match framing {
             Framing::Document if S::ARRAY.is_some() => Framing::Untold { stream_requested: false },
             told => told,
@@ -529,9 +666,10 @@ impl<S: Shape + Default> Reader<S> {
         Self {
             framing,
             sse: Sse::default(),
+            lines: Lines::default(),
             events: EventReader {
                 scanner: Scanner::new(root),
-                shape: S::default(),
+                shape,
                 head: [0; DONE.len()],
                 event_bytes: 0,
                 prefix: Prefix::default(),
@@ -555,19 +693,23 @@ impl<S: Shape + Default> Reader<S> {
         let EventReader { scanner, shape, .. } = &mut self.events;
         match self.framing {
             Framing::Events => self.sse.feed(bytes, &mut self.events),
+            Framing::Lines => self.lines.feed(bytes, &mut self.events),
             Framing::Elements => scanner.feed(bytes, &mut Elements(shape)),
             Framing::Document | Framing::AwsEvents | Framing::Untold { .. } => scanner.feed(bytes, shape),
         }
     }
 
     fn finish(&mut self, context: &mut Context<'_>) -> (Gathered, Document) {
-        let (events, elements) = (self.framing == Framing::Events, self.framing == Framing::Elements);
-        if events {
-            self.sse.finish(&mut self.events);
+        let elements = self.framing == Framing::Elements;
+        match self.framing {
+            Framing::Events => self.sse.finish(&mut self.events),
+            Framing::Lines => self.lines.finish(&mut self.events),
+            Framing::Document | Framing::AwsEvents | Framing::Elements | Framing::Untold { .. } => {}
         }
         if elements && self.events.scanner.is_malformed() {
             self.events.anomalies.insert(Anomaly::MalformedReply);
         }
+        let events = matches!(self.framing, Framing::Events | Framing::Lines);
         let stream = events || elements;
         let is_closed = !events && self.events.scanner.is_complete();
         (context.stream, context.closed) = (stream, is_closed);

@@ -291,7 +291,9 @@ impl Shape for Chat {
             (false, End::DoneOrFinish) if finished => Progress::Finished,
             (false, _) => Progress::Open,
         };
-        let is_final = !context.stream || self.done || self.usage_is_final;
+        // Without a usage object all that is known is from a header, and that is the input alone.
+        let ended = !context.stream || self.done || self.usage_is_final;
+        let is_final = ended && !self.usage.is_empty();
         let by_model = read_breakdown(self.breakdown.bytes(), context, &mut anomalies);
         let raw = if self.usage.is_empty() { Vec::new() } else { vec![self.usage.take()] };
         Gathered {
@@ -308,8 +310,8 @@ impl Shape for Chat {
             progress,
             error: self.error,
             state: None,
-            background: false,
             anomalies,
+            ..Gathered::nothing()
         }
     }
 }
@@ -535,6 +537,7 @@ impl Shape for Responses {
             state,
             background: self.background,
             anomalies,
+            ..Gathered::nothing()
         }
     }
 }
@@ -567,15 +570,16 @@ mod field {
     pub(super) const REJECTED: u8 = 22;
     pub(super) const SEARCHES: u8 = 23;
     pub(super) const SEARCH_CALLS: u8 = 24;
+    pub(super) const SEARCH_UNITS: u8 = 25;
     /// Fields up to here are counts.
-    pub(super) const COUNTS: usize = 25;
-    pub(super) const AUDIO_SECONDS: u8 = 25;
-    pub(super) const TIER: u8 = 26;
-    pub(super) const COST: u8 = 27;
-    pub(super) const TOTAL_COST: u8 = 28;
-    pub(super) const UPSTREAM_COST: u8 = 29;
-    pub(super) const OWN_KEY: u8 = 30;
-    pub(super) const TICKS: u8 = 31;
+    pub(super) const COUNTS: usize = 26;
+    pub(super) const AUDIO_SECONDS: u8 = 26;
+    pub(super) const TIER: u8 = 27;
+    pub(super) const COST: u8 = 28;
+    pub(super) const TOTAL_COST: u8 = 29;
+    pub(super) const UPSTREAM_COST: u8 = 30;
+    pub(super) const OWN_KEY: u8 = 31;
+    pub(super) const TICKS: u8 = 32;
 }
 
 static INPUT_DETAILS: &[(&str, Node)] = &[
@@ -602,6 +606,9 @@ static USAGE: Node = Node::object(&[
     ("total_tokens", Node::scalar(field::TOTAL)),
     ("prompt_tokens_details", Node::object(INPUT_DETAILS)),
     ("input_tokens_details", Node::object(INPUT_DETAILS)),
+    // Assistants and transcriptions say "token".
+    ("prompt_token_details", Node::object(INPUT_DETAILS)),
+    ("input_token_details", Node::object(INPUT_DETAILS)),
     ("completion_tokens_details", Node::object(OUTPUT_DETAILS)),
     ("output_tokens_details", Node::object(OUTPUT_DETAILS)),
     ("cached_tokens", Node::scalar(field::CACHED_TOP)),
@@ -618,6 +625,8 @@ static USAGE: Node = Node::object(&[
     ),
     ("reasoning_tokens", Node::scalar(field::REASONING_TOP)),
     ("prompt_audio_seconds", Node::scalar(field::AUDIO_SECONDS)),
+    ("seconds", Node::scalar(field::AUDIO_SECONDS)),
+    ("search_units", Node::scalar(field::SEARCH_UNITS)),
     ("service_tier", Node::scalar(field::TIER)),
     ("cost", Node::object(&[("total_cost", Node::scalar(field::TOTAL_COST))]).or_scalar(field::COST)),
     ("cost_details", Node::object(&[("upstream_inference_cost", Node::scalar(field::UPSTREAM_COST))])),
@@ -698,15 +707,19 @@ impl Fields {
     }
 }
 
+/// What one usage object says.
 #[derive(Debug)]
-struct ReadUsage {
-    usage: Usage,
-    charge: Option<Money>,
-    tier: Option<Label>,
-    searches: Option<u64>,
+pub(super) struct ReadUsage {
+    pub(super) usage: Usage,
+    /// What the provider says it charged.
+    pub(super) charge: Option<Money>,
+    pub(super) tier: Option<Label>,
+    /// Web searches, which some providers count elsewhere too.
+    pub(super) searches: Option<u64>,
 }
 
-fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> ReadUsage {
+/// Reads an OpenAI-shaped usage object; nothing of an empty text.
+pub(super) fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> ReadUsage {
     let fields = Fields::of(raw);
     let (reported, total) = report(&fields, context, anomalies);
     let mut usage = disjoint(&reported, anomalies);
@@ -720,6 +733,7 @@ fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> R
         (fields.get(field::ACCEPTED), Quantity::AcceptedPrediction),
         (fields.get(field::REJECTED), Quantity::RejectedPrediction),
         (fields.audio_millis, Quantity::AudioMillis),
+        (fields.get(field::SEARCH_UNITS), Quantity::SearchUnits),
     ] {
         if let Some(value) = value {
             usage.set_quantity(quantity, value);
@@ -740,10 +754,10 @@ fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> R
 fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> (Reported, Option<u64>) {
     let total = fields.get(field::TOTAL);
     let (mut input, mut output) = match context.kind {
-        Kind::Completion | Kind::Embedding => {
+        Kind::Completion | Kind::Embedding | Kind::Transcript => {
             (fields.first(&[field::PROMPT, field::INPUT]), fields.first(&[field::COMPLETION, field::OUTPUT]))
         }
-        Kind::Response => {
+        Kind::Response | Kind::Image | Kind::Speech => {
             (fields.first(&[field::INPUT, field::PROMPT]), fields.first(&[field::OUTPUT, field::COMPLETION]))
         }
     };
@@ -754,7 +768,7 @@ fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> 
             input = input.or(total);
             output = output.or(input.map(|_| 0));
         }
-        Kind::Completion => {
+        Kind::Completion | Kind::Transcript => {
             if context.flavour.audio == Audio::Beside {
                 input = input.map(|input| input.saturating_add(audio.unwrap_or(0)));
             }
@@ -773,7 +787,10 @@ fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> 
                 }
             }
         }
-        Kind::Response => {}
+        Kind::Response | Kind::Image | Kind::Speech => {}
+    }
+    if input.is_none() && context.kind == Kind::Completion {
+        input = context.input_header.and_then(|raw| number::count(raw, anomalies));
     }
     let header =
         || context.cached_header.filter(|_| input.is_some()).and_then(|raw| number::count(raw, anomalies));
@@ -798,8 +815,13 @@ fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> 
         cached_image: None,
         output,
         reasoning,
-        output_audio: fields.get(field::OUTPUT_AUDIO),
-        output_image: fields.get(field::OUTPUT_IMAGE),
+        // What is made is audio or images, unless the details say otherwise.
+        output_audio: fields
+            .get(field::OUTPUT_AUDIO)
+            .or_else(|| output.filter(|_| context.kind == Kind::Speech)),
+        output_image: fields
+            .get(field::OUTPUT_IMAGE)
+            .or_else(|| output.filter(|_| context.kind == Kind::Image)),
     };
     (reported, total)
 }

@@ -2,12 +2,14 @@
 //!
 //! Invariants
 //! - The body is read as it passes and never collected.
+//! - Forms (`multipart`) are read like JSON: sound and pictures are sent that way.
 //! - A damaged body leaves the facts that were read, and says so.
 //!
 //! Not here: changing the body (`include`), the API (`api`).
 
 use super::decode::Decoder;
 use super::json::{Node, Scanner, Sink};
+use super::multipart::{Form, boundary_of};
 use super::number;
 use super::shape::Held;
 use bursar_domain::event::Anomalies;
@@ -120,6 +122,9 @@ impl Sink for Found {
 pub struct RequestScan {
     scanner: Scanner,
     found: Found,
+    /// The body is a form.
+    form: Option<Box<Form>>,
+    form_bytes: u64,
     decoder: Option<Decoder>,
     capped: bool,
 }
@@ -131,7 +136,21 @@ impl RequestScan {
         let decoder = content_encoding.map_or(Ok(None), Decoder::new);
         let capped = decoder.is_err();
         let decoder = decoder.ok().flatten();
-        Self { scanner: Scanner::new(&REQUEST), found: Found::default(), decoder, capped }
+        Self {
+            scanner: Scanner::new(&REQUEST),
+            found: Found::default(),
+            form: None,
+            form_bytes: 0,
+            decoder,
+            capped,
+        }
+    }
+
+    /// The same for a body of this `content-type`, which may be that of a form.
+    #[must_use]
+    pub fn with_type(self, content_type: Option<&str>) -> Self {
+        let form = content_type.and_then(boundary_of).map(|boundary| Box::new(Form::new(boundary)));
+        Self { form, ..self }
     }
 
     /// Reads on.
@@ -139,11 +158,18 @@ impl RequestScan {
         if self.capped {
             return;
         }
-        let Self { scanner, found, decoder, capped } = self;
+        let Self { scanner, found, form, form_bytes, decoder, capped } = self;
+        let mut read = |piece: &[u8]| match form {
+            None => scanner.feed(piece, found),
+            Some(form) => {
+                *form_bytes = form_bytes.saturating_add(piece.len() as u64);
+                form.feed(piece);
+            }
+        };
         match decoder {
-            None => scanner.feed(bytes, found),
+            None => read(bytes),
             Some(decoder) => {
-                decoder.feed(bytes, |piece| scanner.feed(piece, found));
+                decoder.feed(bytes, read);
                 *capped = decoder.is_stopped();
             }
         }
@@ -151,8 +177,8 @@ impl RequestScan {
 
     /// Whether a stream is asked for, as far as the body was read.
     #[must_use]
-    pub const fn is_stream(&self) -> bool {
-        self.found.stream
+    pub fn is_stream(&self) -> bool {
+        self.found.stream || self.form.as_ref().is_some_and(|form| form.is_stream())
     }
 
     /// Whether usage in the stream is asked for, as far as the body was read.
@@ -165,6 +191,16 @@ impl RequestScan {
     #[must_use]
     pub fn facts(&self) -> RequestFacts {
         let Self { scanner, found, capped, .. } = self;
+        if let Some(form) = &self.form {
+            return RequestFacts {
+                model: form.model().and_then(Label::lossy),
+                stream: form.is_stream(),
+                malformed: !form.is_complete(),
+                capped: *capped,
+                decoded_bytes: self.form_bytes,
+                ..RequestFacts::default()
+            };
+        }
         RequestFacts {
             model: found.model.name(),
             stream: found.stream,
@@ -267,6 +303,25 @@ mod tests {
         body.extend(br#","n":3}"#);
         let facts = scan(None, &body, 4_096);
         assert_eq!((facts.choices, facts.malformed), (Some(3), false));
+    }
+
+    #[test]
+    fn a_form_names_its_model_and_asks_for_a_stream() {
+        let body =
+            b"--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n{\"model\":\"no\"}\r\n--b\r\n\
+            Content-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--b\r\n\
+            Content-Disposition: form-data; name=\"stream\"\r\n\r\ntrue\r\n--b--\r\n";
+        for size in [1, 7, body.len()] {
+            let mut scan = RequestScan::new(None).with_type(Some("multipart/form-data; boundary=b"));
+            for piece in body.chunks(size) {
+                scan.feed(piece);
+            }
+            assert!(scan.is_stream());
+            let decoded_bytes = body.len() as u64;
+            assert_eq!(scan.facts(), RequestFacts { stream: true, decoded_bytes, ..model("whisper-1") });
+        }
+        let cut = RequestScan::new(None).with_type(Some("multipart/form-data; boundary=b")).facts();
+        assert!(cut.malformed);
     }
 
     #[test]

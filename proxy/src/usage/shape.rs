@@ -9,6 +9,7 @@
 use super::flavour::Flavour;
 use super::json::{Node, Sink, is_present, text_of};
 use super::text::PassedText;
+use bursar_domain::batch::{BatchLines, BatchNames};
 use bursar_domain::event::{Anomalies, ModelUsage, Outcome};
 use bursar_domain::ids::Label;
 use bursar_domain::money::Money;
@@ -68,6 +69,8 @@ pub(super) struct Context<'a> {
     pub(super) closed: bool,
     /// Cached input tokens from a header.
     pub(super) cached_header: Option<&'a [u8]>,
+    /// Input tokens from a header.
+    pub(super) input_header: Option<&'a [u8]>,
 }
 
 /// Which counts an OpenAI-shaped usage object holds.
@@ -79,6 +82,12 @@ pub(super) enum Kind {
     Response,
     /// Input only.
     Embedding,
+    /// Input and an output that is images.
+    Image,
+    /// Input of audio, output of text.
+    Transcript,
+    /// Input of text, output of audio.
+    Speech,
 }
 
 /// How far a stream came.
@@ -114,7 +123,36 @@ pub(super) struct Gathered {
     pub(super) state: Option<Outcome>,
     /// Whether the reply is a background one, to be fetched later.
     pub(super) background: bool,
+    /// The reply is the result of a batch, one part for each request of it.
+    pub(super) lines: Option<Box<BatchLines>>,
+    /// The reply is about batches: their names.
+    pub(super) batches: Vec<BatchNames>,
     pub(super) anomalies: Anomalies,
+}
+
+impl Gathered {
+    /// Nothing was found.
+    pub(super) fn nothing() -> Self {
+        Self {
+            id: None,
+            model: None,
+            tier: None,
+            inference_geo: None,
+            speed: None,
+            usage: Usage::unknown(),
+            is_final: true,
+            by_model: Vec::new(),
+            raw: Vec::new(),
+            charge: None,
+            progress: Progress::Open,
+            error: false,
+            state: None,
+            background: false,
+            lines: None,
+            batches: Vec::new(),
+            anomalies: Anomalies::default(),
+        }
+    }
 }
 
 /// A raw JSON value that may come many times and is nearly always the same.

@@ -61,7 +61,11 @@ impl Exchange {
         let mut scan = RequestScan::new(None);
         scan.feed(self.request.as_bytes());
         let mut facts = scan.facts();
-        let api = api_of(&self.method, self.path);
+        let api = match self.provider {
+            "cohere" => cohere_api_of(&self.method, self.path),
+            "ollama" => ollama_api_of(&self.method, self.path),
+            _ => api_of(&self.method, self.path),
+        };
         let path = model_in_path(self.path).as_deref().and_then(Label::lossy);
         facts.model = api.requested_model(facts.model.take(), path);
         let mut meter = ReplyMeter::new(&ReplyContext {
@@ -167,6 +171,8 @@ macro_rules! transcript {
 
 // Below the macro, which it uses.
 mod gemini;
+mod others;
+mod peers;
 
 // === OpenAI ===
 

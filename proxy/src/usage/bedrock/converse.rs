@@ -147,6 +147,7 @@ impl Replies for Converse {
             state,
             background: false,
             anomalies,
+            ..Gathered::nothing()
         }
     }
 }

@@ -236,6 +236,7 @@ impl Invoke {
             state: None,
             background: false,
             anomalies,
+            ..Gathered::nothing()
         }
     }
 }

@@ -84,7 +84,7 @@ impl<R: Replies> Reader<R> {
         let framing = match framing {
             Framing::Document => Some(Kind::Document),
             Framing::AwsEvents => Some(Kind::Events),
-            Framing::Events | Framing::Elements | Framing::Untold { .. } => None,
+            Framing::Events | Framing::Lines | Framing::Elements | Framing::Untold { .. } => None,
         };
         let read = Read { replies, anomalies: Anomalies::default() };
         Self { framing, events: AwsEvents::default(), read }

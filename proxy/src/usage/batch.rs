@@ -1,0 +1,344 @@
+//! Batches: the object that tells how far one is, and its results, one line for each request.
+//!
+//! Rules
+//! - The object repeats the totals of the results and never counts.
+//! - Each line has the reply that the request would have had: OpenAI's of any API, xAI's inside a
+//!   list, Anthropic's message. A line without usage (an error, an expired request) used nothing.
+//! - Results are charged at the tier `batch`, whatever tier a reply names.
+//! - The content of a file that is no output of a batch has no such line, and counts nothing.
+//!
+//! Not here: which lines were counted before and whose they are (`ledger`), framing (`lines`).
+
+use super::RAW_BYTES_MAX;
+use super::anthropic::read_message_usage;
+use super::flavour::Flavour;
+use super::json::{Node, Sink, is_present, text_of};
+use super::openai::read_usage;
+use super::shape::{Context, Data, Gathered, Held, Kind, Progress, Shape};
+use bursar_domain::batch::{BatchLine, BatchLines, BatchNames, Kept, LOCAL_ID, sum};
+use bursar_domain::event::{Anomalies, Anomaly};
+use bursar_domain::ids::Label;
+use bursar_domain::money::Money;
+use bursar_domain::usage::Usage;
+
+/// Longest id of a line; a longer one is cut to its first bytes.
+const LINE_ID_BYTES_MAX: usize = 256;
+
+/// The tier of everything in a batch.
+const TIER: &str = "batch";
+
+// === the object ===
+
+mod object_id {
+    pub(super) const ID: u8 = 1;
+    pub(super) const FILE: u8 = 2;
+    pub(super) const ERROR: u8 = 3;
+    pub(super) const BATCH: u8 = 4;
+}
+
+const KEYS: [(&str, Node); 6] = [
+    ("id", Node::scalar(object_id::ID)),
+    // xAI.
+    ("batch_id", Node::scalar(object_id::ID)),
+    ("output_file_id", Node::scalar(object_id::FILE)),
+    ("error_file_id", Node::scalar(object_id::FILE)),
+    // Mistral.
+    ("output_file", Node::scalar(object_id::FILE)),
+    ("error_file", Node::scalar(object_id::FILE)),
+];
+
+static ENTRY_KEYS: [(&str, Node); 6] = KEYS;
+
+static ENTRY: Node = Node::object(&ENTRY_KEYS).marked(object_id::BATCH);
+
+static OBJECT_KEYS: [(&str, Node); 8] = {
+    let [id, batch_id, output, error, mistral_output, mistral_error] = KEYS;
+    [
+        id,
+        batch_id,
+        output,
+        error,
+        mistral_output,
+        mistral_error,
+        ("data", Node::array(&ENTRY)),
+        ("error", Node::whole(object_id::ERROR)),
+    ]
+};
+
+static OBJECT: Node = Node::object(&OBJECT_KEYS).marked(object_id::BATCH);
+
+/// Most batches of one list, and files of one batch; providers list a hundred.
+const BATCHES_MAX: usize = 256;
+const FILES_MAX: usize = 4;
+
+/// A batch as it is made or looked at, or a list of them.
+#[derive(Debug, Default)]
+pub(super) struct BatchObject {
+    id: Held,
+    files: Vec<Label>,
+    batches: Vec<BatchNames>,
+    error: bool,
+}
+
+impl Sink for BatchObject {
+    fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
+        match id {
+            object_id::ID => self.id.first_text(raw),
+            object_id::FILE if self.files.len() < FILES_MAX => {
+                self.files.extend(text_of(raw).and_then(|text| Label::lossy(&text)));
+            }
+            object_id::ERROR => self.error |= is_present(raw),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, _id: u8, _at: u64, _items: u64) {
+        let files = std::mem::take(&mut self.files);
+        let batch = self.id.label();
+        self.id.clear();
+        if let Some(batch) = batch
+            && self.batches.len() < BATCHES_MAX
+        {
+            self.batches.push(BatchNames { batch, files });
+        }
+    }
+}
+
+impl Shape for BatchObject {
+    const PLAIN: &'static Node = &OBJECT;
+    const EVENT: &'static Node = &OBJECT;
+
+    fn end_event(&mut self, _name: &[u8], _data: Data) {}
+
+    fn error(&mut self) {
+        self.error = true;
+    }
+
+    fn gather(&mut self, _context: &Context<'_>) -> Gathered {
+        let batches = std::mem::take(&mut self.batches);
+        Gathered { batches, error: self.error, ..Gathered::nothing() }
+    }
+}
+
+// === the results ===
+
+mod line_id {
+    pub(super) const ID: u8 = 1;
+    pub(super) const OWN_ID: u8 = 2;
+    pub(super) const CUSTOM_ID: u8 = 3;
+    pub(super) const MODEL: u8 = 4;
+    pub(super) const OBJECT: u8 = 5;
+    pub(super) const USAGE: u8 = 6;
+    pub(super) const MESSAGE_USAGE: u8 = 7;
+    pub(super) const LINE: u8 = 8;
+    pub(super) const ERROR: u8 = 9;
+}
+
+const REPLY: Node = Node::object(&[
+    ("id", Node::scalar(line_id::ID)),
+    ("model", Node::scalar(line_id::MODEL)),
+    ("object", Node::scalar(line_id::OBJECT)),
+    ("usage", Node::whole(line_id::USAGE)),
+]);
+
+/// One line of OpenAI's or Anthropic's results.
+static LINE: Node = Node::object(&[
+    ("id", Node::scalar(line_id::OWN_ID)),
+    ("custom_id", Node::scalar(line_id::CUSTOM_ID)),
+    ("response", Node::object(&[("body", REPLY)])),
+    (
+        "result",
+        Node::object(&[(
+            "message",
+            Node::object(&[
+                ("id", Node::scalar(line_id::ID)),
+                ("model", Node::scalar(line_id::MODEL)),
+                ("usage", Node::whole(line_id::MESSAGE_USAGE)),
+            ]),
+        )]),
+    ),
+]);
+
+/// One result in xAI's list.
+static RESULT: Node = Node::object(&[
+    ("batch_request_id", Node::scalar(line_id::CUSTOM_ID)),
+    (
+        "batch_result",
+        Node::object(&[(
+            "response",
+            Node::object(&[("chat_get_completion", REPLY), ("image_generation", REPLY), ("response", REPLY)]),
+        )]),
+    ),
+])
+.marked(line_id::LINE);
+
+static LIST: Node =
+    Node::object(&[("results", Node::array(&RESULT)), ("error", Node::whole(line_id::ERROR))]);
+
+/// What one line says.
+#[derive(Debug, Default)]
+struct Line {
+    id: Held,
+    own_id: Held,
+    custom_id: Held,
+    model: Held,
+    object: Held,
+    usage: Held,
+    message_usage: Held,
+}
+
+/// The results of a batch.
+#[derive(Debug)]
+pub(super) struct Results {
+    flavour: &'static Flavour,
+    line: Line,
+    lines: Box<BatchLines>,
+    /// The usage objects; none once they are more than a record shows.
+    raw: Vec<Vec<u8>>,
+    raw_bytes: usize,
+    seen: bool,
+    error: bool,
+    anomalies: Anomalies,
+}
+
+impl Results {
+    /// Results of a provider with these deviations.
+    pub(super) fn new(flavour: &'static Flavour) -> Self {
+        Self {
+            flavour,
+            line: Line::default(),
+            lines: Box::default(),
+            raw: Vec::new(),
+            raw_bytes: 0,
+            seen: false,
+            error: false,
+            anomalies: Anomalies::default(),
+        }
+    }
+
+    /// Takes over what the line that just ended says.
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let Some((usage, charge)) = self.read(&line) else { return };
+        self.seen = true;
+        let (model, id) = (line.model.name(), line.id());
+        let kept = self.lines.push(&BatchLine { id: &id, model: model.as_ref(), usage, charge });
+        if kept == Kept::Full {
+            self.anomalies.insert(Anomaly::MeteringCapped);
+        }
+        let raw = if line.usage.is_empty() { line.message_usage } else { line.usage };
+        self.keep_raw(raw.bytes());
+    }
+
+    fn keep_raw(&mut self, raw: &[u8]) {
+        // With the commas and brackets of an array.
+        self.raw_bytes = self.raw_bytes.saturating_add(raw.len()).saturating_add(1);
+        if self.raw_bytes < RAW_BYTES_MAX {
+            self.raw.push(raw.to_vec());
+        } else {
+            self.raw.clear();
+        }
+    }
+
+    /// What the line used; nothing when it used nothing.
+    fn read(&mut self, line: &Line) -> Option<(Usage, Option<Money>)> {
+        if !line.message_usage.is_empty() {
+            return Some((read_message_usage(line.message_usage.bytes(), &mut self.anomalies).usage, None));
+        }
+        if line.usage.is_empty() {
+            return None;
+        }
+        let kind = match line.object.bytes() {
+            b"\"response\"" => Kind::Response,
+            b"\"list\"" => Kind::Embedding,
+            _ => Kind::Completion,
+        };
+        let context = Context {
+            flavour: self.flavour,
+            kind,
+            stream: false,
+            closed: true,
+            cached_header: None,
+            input_header: None,
+        };
+        let read = read_usage(line.usage.bytes(), &context, &mut self.anomalies);
+        Some((read.usage, read.charge))
+    }
+}
+
+impl Line {
+    /// The reply's own id, or one that is unique in these results and marked so.
+    fn id(&self) -> String {
+        let own = [&self.id, &self.own_id].into_iter().find_map(|held| text_of(held.bytes()));
+        let own = own.map(std::borrow::Cow::into_owned);
+        let mut id = own
+            .or_else(|| text_of(self.custom_id.bytes()).map(|custom| format!("{LOCAL_ID}{custom}")))
+            .unwrap_or_default();
+        let mut end = id.len().min(LINE_ID_BYTES_MAX);
+        while !id.is_char_boundary(end) {
+            end = end.saturating_sub(1);
+        }
+        id.truncate(end);
+        id
+    }
+}
+
+impl Sink for Results {
+    fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
+        let is_object = raw.first() == Some(&b'{');
+        match id {
+            line_id::ID => self.line.id.first_text(raw),
+            line_id::OWN_ID => self.line.own_id.first_text(raw),
+            line_id::CUSTOM_ID => self.line.custom_id.first_text(raw),
+            line_id::MODEL => self.line.model.text(raw),
+            line_id::OBJECT => self.line.object.text(raw),
+            line_id::USAGE if is_object => self.line.usage.raw(raw),
+            line_id::MESSAGE_USAGE if is_object => self.line.message_usage.raw(raw),
+            line_id::ERROR => self.error |= is_present(raw),
+            _ => {}
+        }
+    }
+
+    fn too_long(&mut self, _id: u8) {
+        self.anomalies.insert(Anomaly::MeteringCapped);
+    }
+
+    fn close(&mut self, _id: u8, _at: u64, _items: u64) {
+        self.end_line();
+    }
+}
+
+impl Shape for Results {
+    const PLAIN: &'static Node = &LIST;
+    const EVENT: &'static Node = &LINE;
+
+    fn end_event(&mut self, _name: &[u8], data: Data) {
+        if data == Data::Whole {
+            self.end_line();
+        } else {
+            self.line = Line::default();
+        }
+    }
+
+    fn error(&mut self) {
+        self.error = true;
+    }
+
+    fn gather(&mut self, _context: &Context<'_>) -> Gathered {
+        let sum = sum(self.lines.iter());
+        Gathered {
+            model: sum.model,
+            tier: self.seen.then(|| Label::fixed(TIER)),
+            usage: sum.usage,
+            by_model: sum.by_model,
+            raw: std::mem::take(&mut self.raw),
+            charge: sum.charge,
+            // The body has no end of its own: whatever is there whole counts.
+            progress: Progress::Finished,
+            error: self.error,
+            lines: self.seen.then(|| std::mem::take(&mut self.lines)),
+            anomalies: self.anomalies,
+            ..Gathered::nothing()
+        }
+    }
+}
