@@ -10,11 +10,13 @@
 )]
 
 mod aws_signature;
+mod batches;
 mod bedrock;
 mod compressed;
 mod counting;
 mod cuts;
 mod deploy_examples;
+mod dialects;
 mod drain;
 mod errors;
 mod gemini;

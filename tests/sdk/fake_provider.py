@@ -53,6 +53,7 @@ import urllib.parse
 import zlib
 
 import fake_bedrock
+import other_provider
 
 HEAD_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 8 * 1024 * 1024
@@ -822,7 +823,9 @@ async def stall(x):
 
 
 async def answer(x):
-    """Chooses the reply by model name first, then by path."""
+    """Chooses the reply by route and model name first, then by path."""
+    if route := x.headers.get("x-test-route"):
+        return await other_provider.answer(x, route)
     if fake_bedrock.is_bedrock(x.path):
         return await fake_bedrock.answer(x)
     if x.model == "fake-stall":

@@ -36,13 +36,14 @@ from decimal import Decimal
 # The SDKs read base URLs, keys, proxies and logging from the environment; the test must not.
 for variable in list(os.environ):
     if variable.upper().startswith(
-        ("OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_", "OTEL_", "BURSAR_")
+        ("OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_", "CO_", "COHERE_", "MISTRAL_", "OTEL_", "BURSAR_")
     ) or variable.upper().endswith("_PROXY"):
         del os.environ[variable]
 
 import anthropic  # noqa: E402
 import bedrock_scenarios  # noqa: E402
 import openai  # noqa: E402
+import other_scenarios  # noqa: E402
 import pydantic  # noqa: E402
 from google import genai  # noqa: E402
 from google.genai import errors as genai_errors  # noqa: E402
@@ -171,6 +172,9 @@ class Bursar:
             f"  - {{ prefix: /anthropic, upstream: {upstream}, dialect: anthropic }}\n"
             f"  - {{ prefix: /gemini, upstream: {upstream}, dialect: gemini }}\n"
             f"  - {{ prefix: /bedrock, upstream: {upstream}, provider: bedrock }}\n"
+            + "".join(
+                f"  - {{ prefix: /{name}, upstream: {upstream}, provider: {name} }}\n" for name in other_scenarios.ROUTES
+            )
         )
         self.output_path = folder / "bursar.log"
         with open(self.output_path, "wb") as output:
@@ -1232,6 +1236,9 @@ def comparable(headers):
     return sorted((n, v) for n, v in headers if n not in OWN_HEADERS and not n.startswith("x-bursar-"))
 
 
+other_scenarios.register(scenario, sys.modules[__name__])
+
+
 # === the end of the run ===
 
 
@@ -1324,9 +1331,11 @@ def check_record(case, entry, record, outcome):
 
 
 def route_of(entry):
+    """The route by what the SDK sends, or by the header that those without anything of their own send."""
     if bedrock_scenarios.is_bedrock(entry):
         return "/bedrock"
-    return "/gemini" if entry_is_google(entry) else "/anthropic" if entry_is_anthropic(entry) else "/openai"
+    known = "gemini" if entry_is_google(entry) else "anthropic" if entry_is_anthropic(entry) else "openai"
+    return "/" + dict(entry["headers"]).get("x-test-route", known)
 
 
 def entry_is_anthropic(entry):

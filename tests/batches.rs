@@ -1,0 +1,122 @@
+//! Batches through the sidecar: whoever made one pays for its results, once.
+
+use bursar_domain::{Metering, TokenClass};
+use bursar_ledger::StoredRecord;
+use bursar_tests::{Step, run};
+
+const OBJECT: &str = r#"{"id":"batch_1","object":"batch","status":"completed","output_file_id":"file-1","usage":{"input_tokens":30,"output_tokens":3}}"#;
+
+const LINES: &str = concat!(
+    r#"{"id":"q1","custom_id":"0","response":{"status_code":200,"body":{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o-mini-2024-07-18","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":1}}}}"#,
+    "\n",
+    r#"{"id":"q2","custom_id":"1","response":{"status_code":200,"body":{"id":"chatcmpl-2","object":"chat.completion","model":"gpt-4o-mini-2024-07-18","choices":[],"usage":{"prompt_tokens":20,"completion_tokens":2}}}}"#,
+    "\n",
+);
+
+const FILE: &str = "/openai/v1/files/file-1/content";
+
+fn shown(records: &[StoredRecord]) -> Vec<(&str, Metering, Option<u64>)> {
+    let team = |stored: &'_ StoredRecord| -> &'static str {
+        match stored.record.identity.team.as_ref().map(|team| team.as_str()) {
+            Some("maker") => "maker",
+            Some("poller") => "poller",
+            _ => "nobody",
+        }
+    };
+    records.iter().map(|r| (team(r), r.record.metering, r.record.usage.input_total())).collect()
+}
+
+#[test]
+fn e30_polls_and_downloads_of_others_are_paid_by_the_maker_once() {
+    run("", |system| async move {
+        system.provider.json(200, &OBJECT.replace("\"file-1\"", "null"));
+        system.provider.json(200, OBJECT);
+        for _ in 0..3 {
+            let head = [("content-type", "application/octet-stream")];
+            system.provider.reply(200, &head, LINES.as_bytes());
+        }
+        let mut client = system.client();
+        client.post("/openai/v1/batches", &[("x-bursar-team", "maker")], r#"{"input_file_id":"f"}"#).await;
+        assert_eq!(client.reply().await.status(), 200);
+        client.ask("GET", "/openai/v1/batches/batch_1", &[("x-bursar-team", "poller")]).await;
+        assert_eq!(client.reply().await.text(), OBJECT);
+        for _ in 0..3 {
+            client.ask("GET", FILE, &[("x-bursar-team", "poller")]).await;
+            assert_eq!(client.reply().await.text(), LINES);
+        }
+        let records = system.records().await;
+        let nothing = |team| (team, Metering::Never, None);
+        assert_eq!(
+            shown(&records),
+            [
+                nothing("maker"),
+                nothing("poller"),
+                ("maker", Metering::Count, Some(30)),
+                nothing("poller"),
+                nothing("poller"),
+            ]
+        );
+        let paid = &records[2].record;
+        assert_eq!(paid.tier.as_ref().unwrap().as_str(), "batch");
+        assert_eq!(paid.usage.get(TokenClass::OutputText), Some(3));
+        assert!(paid.cost.is_some() && records[3].record.cost.is_none());
+    });
+}
+
+#[test]
+fn a_download_that_broke_leaves_the_rest_to_the_next_one() {
+    run("", |system| async move {
+        let whole = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", LINES.len());
+        let half = LINES.split_at(LINES.len() / 2 + 20).0;
+        system.provider.script([Step::Send([whole.as_bytes(), half.as_bytes()].concat()), Step::Close]);
+        system.provider.reply(200, &[], LINES.as_bytes());
+        let mut first = system.client();
+        first.ask("GET", FILE, &[("x-bursar-team", "poller")]).await;
+        first.rest().await;
+        let mut second = system.client();
+        second.ask("GET", FILE, &[("x-bursar-team", "poller")]).await;
+        assert_eq!(second.reply().await.text(), LINES);
+        let records = system.records().await;
+        assert_eq!(
+            shown(&records),
+            [("poller", Metering::Count, Some(10)), ("poller", Metering::Count, Some(20))]
+        );
+    });
+}
+
+#[test]
+fn two_who_fetch_at_once_count_it_once() {
+    run("", |system| async move {
+        for _ in 0..2 {
+            system.provider.reply(200, &[], LINES.as_bytes());
+        }
+        let (mut a, mut b) = (system.client(), system.client());
+        a.ask("GET", FILE, &[]).await;
+        b.ask("GET", FILE, &[]).await;
+        assert_eq!((a.reply().await.text(), b.reply().await.text()), (LINES.to_owned(), LINES.to_owned()));
+        let records = system.records().await;
+        let counted: Vec<_> = records.iter().filter_map(|r| r.record.usage.input_total()).collect();
+        assert_eq!(counted, [30]);
+    });
+}
+
+#[test]
+fn the_results_of_an_anthropic_batch_belong_to_its_maker() {
+    const RESULTS: &str = "{\"custom_id\":\"0\",\"result\":{\"type\":\"succeeded\",\"message\":{\"id\":\"msg_1\",\"model\":\"claude-sonnet-4-5-20250929\",\"usage\":{\"input_tokens\":12,\"output_tokens\":5,\"service_tier\":\"batch\"}}}}\n";
+    run("", |system| async move {
+        system
+            .provider
+            .json(200, r#"{"id":"msgbatch_1","type":"message_batch","processing_status":"in_progress"}"#);
+        system.provider.reply(200, &[("content-type", "application/x-jsonl")], RESULTS.as_bytes());
+        let mut client = system.client();
+        client
+            .post("/anthropic/v1/messages/batches", &[("x-bursar-team", "maker")], r#"{"requests":[]}"#)
+            .await;
+        assert_eq!(client.reply().await.status(), 200);
+        let path = "/anthropic/v1/messages/batches/msgbatch_1/results";
+        client.ask("GET", path, &[("x-bursar-team", "poller")]).await;
+        assert_eq!(client.reply().await.text(), RESULTS);
+        let records = system.records().await;
+        assert_eq!(shown(&records), [("maker", Metering::Never, None), ("maker", Metering::Count, Some(12))]);
+    });
+}
