@@ -187,6 +187,7 @@ impl Shape for Interactions {
             state: self.status.filter(|_| !self.error),
             background: !context.stream && self.status == Some(Outcome::Queued),
             anomalies,
+            ..Gathered::nothing()
         }
     }
 }

@@ -231,6 +231,7 @@ impl Shape for Content {
             state: (self.blocked && !self.error).then_some(Outcome::Filtered),
             background: false,
             anomalies,
+            ..Gathered::nothing()
         }
     }
 }
