@@ -328,9 +328,11 @@ impl ReplyMeter {
             Ending::UpstreamCut => Outcome::ErrorMidstream,
             Ending::ClientAbort => Outcome::Aborted,
         };
-        // Sound or plain text says nothing of what it used, but it was made and paid.
+        // Sound or plain text says nothing of what it used, but it was made and paid; what refuses a
+        // session was not.
         let metering = match outcome {
             Outcome::Error => Metering::Never,
+            _ if matches!(self.api, Api::Realtime | Api::Live) => Metering::Never,
             _ if self.api.is_metered() && !self.api.is_batch_results() => Metering::Count,
             _ => Metering::Never,
         };
