@@ -347,16 +347,16 @@ mod tests {
         }
 
         #[test]
-        fn p09_used_and_unused_are_the_billed_commitment(uses in usages(), leg in leg(), others in legs()) {
-            let Cover::Units { buckets, price, overage: None, leftover: Leftover::Lapses } = &leg.cover else {
-                return Ok(());
-            };
+        fn p09_used_and_unused_are_the_billed_commitment(
+            uses in usages(), leg in leg(), (buckets, price) in (buckets(), price()), others in legs()
+        ) {
             let quantity = Ratio::sum(buckets.iter().map(|bucket| bucket.quantity)).unwrap();
+            let cover = Cover::Units { buckets, price, overage: None, leftover: Leftover::Lapses };
             let mut legs = others;
-            legs.push(leg.clone());
+            legs.push(Leg { cover, ..leg.clone() });
             let report = run(&uses, &legs);
             let result = report.legs.iter().find(|result| result.position == leg.position).unwrap();
-            let billed = settled(quantity.times(*price).unwrap()).checked_add(leg.unused).unwrap();
+            let billed = settled(quantity.times(price).unwrap()).checked_add(leg.unused).unwrap();
             prop_assert_eq!(result.used.checked_add(result.unused).unwrap(), billed);
         }
 

@@ -12,8 +12,8 @@ use super::entry::{
 };
 use super::{
     AllocationRule, Commitment, ContractClass, Designation, Economics, EffectivenessTerms, Fee, FeeEvent,
-    FxRule, FxTerms, Group, Identity, Interval, Kind, Limits, MarginTerms, MonthlyVolumes, Overage, Position,
-    Premium, Recognition, Selector, SettlementRule, Shortfall, Strikes, Terms, Timing, Underlying,
+    FxRule, FxTerms, Group, Identity, Interval, Kind, Limits, MarginTerms, MonthlyVolumes, Named, Overage,
+    Position, Premium, Recognition, Selector, SettlementRule, Shortfall, Strikes, Terms, Timing, Underlying,
 };
 use crate::exact::{Decimal, Ratio};
 use crate::hedge::calendar::{Month, Window, parse_day};
@@ -26,9 +26,6 @@ use crate::price::overlay::Decimal as Written;
 use bursar_domain::{Currency, Label, Money};
 use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How a member of a list is read, and the list.
-type Known<'a, T> = (fn(&str) -> Option<T>, &'a [T]);
 
 /// One mistake in an entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -144,25 +141,20 @@ impl Reader {
         })
     }
 
-    fn choice<T: Copy>(
-        &mut self,
-        key: &str,
-        text: Option<&String>,
-        (parse, all): Known<'_, T>,
-        name: fn(T) -> &'static str,
-    ) -> Option<T> {
+    fn choice<T: Named>(&mut self, key: &str, text: Option<&String>) -> Option<T> {
         let text = text?;
-        parse(text).or_else(|| {
-            let names: Vec<&str> = all.iter().map(|member| name(*member)).collect();
+        let found = T::all().iter().find(|choice| choice.text() == text).copied();
+        if found.is_none() {
+            let names: Vec<&str> = T::all().iter().map(|choice| choice.text()).collect();
             self.bad(key, text, &format!("is unknown; use one of: {}", names.join(", ")));
-            None
-        })
+        }
+        found
     }
 
     // === groups of fields ===
 
     fn terms(&mut self, entry: &Entry) -> Option<Terms> {
-        let kind = self.choice("kind", entry.kind.as_ref(), (Kind::from_name, Kind::ALL), Kind::name);
+        let kind = self.choice("kind", entry.kind.as_ref());
         if entry.kind.is_none() {
             self.missing("kind", "name one of the fourteen kinds, such as swap_fixed_float");
         }
@@ -236,8 +228,7 @@ impl Reader {
         }
         let effective = self.effective(entry);
         let last_trade = self.day("last_trade", entry.last_trade.as_ref());
-        let all = (SettlementRule::from_name as fn(&str) -> _, SettlementRule::ALL);
-        let rule = self.choice("settlement_rule", entry.settlement_rule.as_ref(), all, SettlementRule::name);
+        let rule = self.choice("settlement_rule", entry.settlement_rule.as_ref());
         let default = match kind.map(Kind::group) {
             Some(Group::Units | Group::Pool) => SettlementRule::Physical,
             Some(Group::Currency) => SettlementRule::Point,
@@ -435,8 +426,7 @@ impl Reader {
     fn premium(&mut self, written: &PremiumEntry, settled: Currency, trade: Option<Date>) -> Option<Premium> {
         let amount = self.decimal("premium.amount", Some(&written.amount))?;
         let currency = self.currency("premium.currency", written.currency.as_ref(), settled);
-        let all = (Recognition::from_name as fn(&str) -> _, Recognition::ALL);
-        let rule = self.choice("premium.recognition", written.recognition.as_ref(), all, Recognition::name);
+        let rule = self.choice("premium.recognition", written.recognition.as_ref());
         Some(Premium {
             amount: Money::from_pico(currency, amount.pico()),
             pay_date: self.day("premium.pay_date", written.pay_date.as_ref()).or(trade)?,
@@ -445,8 +435,7 @@ impl Reader {
     }
 
     fn fee(&mut self, written: &FeeEntry, settled: Currency) -> Option<Fee> {
-        let all = (FeeEvent::from_name as fn(&str) -> _, FeeEvent::ALL);
-        let event = self.choice("fees.event", Some(&written.event), all, FeeEvent::name);
+        let event = self.choice("fees.event", Some(&written.event));
         let amount = self.decimal("fees.amount", Some(&written.amount))?;
         let currency = self.currency("fees.currency", written.currency.as_ref(), settled);
         Some(Fee { event: event?, amount: Money::from_pico(currency, amount.pico()) })
@@ -458,7 +447,6 @@ impl Reader {
             self.missing("index_id", "name the index that it settles against");
         }
         let id = self.label("index_id", entry.index_id.as_ref())?;
-        let classes = (ContractClass::from_name as fn(&str) -> _, ContractClass::ALL);
         let fallback = match entry.fallback.as_deref() {
             None | Some("fail") => Fallback::Fail,
             Some("last_published") => Fallback::LastPublished,
@@ -475,7 +463,7 @@ impl Reader {
             index: IndexKey { id, version: entry.index_version.unwrap_or(1) },
             geography: self.label("geography", entry.geography.as_ref()),
             model_class: self.label("model_class", entry.model_class.as_ref()),
-            token_class: self.choice("token_class", entry.token_class.as_ref(), classes, ContractClass::name),
+            token_class: self.choice("token_class", entry.token_class.as_ref()),
             fixing_time: self.label("fixing_time", entry.fixing_time.as_ref()),
             rounding_places: entry.rounding_places,
             fallback,
@@ -486,8 +474,7 @@ impl Reader {
         let pair = Pair::parse(&written.pair)
             .map_err(|_| self.bad("fx.pair", &written.pair, "is not a pair such as USD/CNY"))
             .ok();
-        let rules = (FxRule::from_name as fn(&str) -> _, FxRule::ALL);
-        let rule = self.choice("fx.rule", written.rule.as_ref(), rules, FxRule::name);
+        let rule = self.choice("fx.rule", written.rule.as_ref());
         let source = self.label("fx.source", written.source.as_ref());
         Some(FxTerms { pair: pair?, source, rule: rule.unwrap_or(FxRule::SettlementDate) })
     }
@@ -502,9 +489,8 @@ impl Reader {
         }
         let nothing = CommitmentEntry::default();
         let written = written.unwrap_or(&nothing);
-        let intervals = (Interval::from_name as fn(&str) -> _, Interval::ALL);
         let fulfilment = written.fulfilment_interval.as_ref();
-        let fulfilment = self.choice("commitment.fulfilment_interval", fulfilment, intervals, Interval::name);
+        let fulfilment = self.choice("commitment.fulfilment_interval", fulfilment);
         let default = match kind {
             Kind::ForwardPhysical | Kind::CommitUsage | Kind::ProvisionedThroughput => Interval::Month,
             _ => Interval::Term,
@@ -519,12 +505,9 @@ impl Reader {
             );
         }
         let payment = written.payment_interval.as_ref();
-        let payment = self.choice("commitment.payment_interval", payment, intervals, Interval::name);
-        let overages = (Overage::from_name as fn(&str) -> _, Overage::ALL);
-        let overage = self.choice("commitment.overage", written.overage.as_ref(), overages, Overage::name);
-        let shortfalls = (Shortfall::from_name as fn(&str) -> _, Shortfall::ALL);
-        let shortfall =
-            self.choice("commitment.shortfall", written.shortfall.as_ref(), shortfalls, Shortfall::name);
+        let payment = self.choice("commitment.payment_interval", payment);
+        let overage = self.choice("commitment.overage", written.overage.as_ref());
+        let shortfall = self.choice("commitment.shortfall", written.shortfall.as_ref());
         let owner = self.label("commitment.owner", written.owner.as_ref());
         if shortfall == Some(Shortfall::Owner) && owner.is_none() {
             self.missing("commitment.owner", "the shortfall goes to the owner: name the team");
@@ -579,10 +562,9 @@ impl Reader {
     }
 
     fn designation(&mut self, written: &DesignationEntry, trade: Option<Date>) -> Option<Designation> {
-        let classes = (ContractClass::from_name as fn(&str) -> _, ContractClass::ALL);
         let mut class_set = BTreeSet::new();
         for text in &written.token_classes {
-            let class = self.choice("designation.token_classes", Some(text), classes, ContractClass::name);
+            let class = self.choice("designation.token_classes", Some(text));
             class_set.extend(class);
         }
         let selector = Selector {
@@ -592,9 +574,7 @@ impl Reader {
             regions: self.labels("designation.regions", &written.regions),
             classes: class_set,
         };
-        let rules = (AllocationRule::from_name as fn(&str) -> _, AllocationRule::ALL);
-        let allocation =
-            self.choice("designation.allocation", written.allocation.as_ref(), rules, AllocationRule::name);
+        let allocation = self.choice("designation.allocation", written.allocation.as_ref());
         let allocation = allocation.unwrap_or(AllocationRule::ProRata);
         let shares = self.shares(&written.shares);
         if (allocation == AllocationRule::Designated) == shares.is_empty() {

@@ -55,6 +55,16 @@ macro_rules! named {
             }
         }
 
+        impl $crate::hedge::position::Named for $name {
+            fn all() -> &'static [Self] {
+                Self::ALL
+            }
+
+            fn text(self) -> &'static str {
+                self.name()
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.name())
@@ -63,6 +73,14 @@ macro_rules! named {
     };
 }
 pub(super) use named;
+
+/// A choice between names that files and reports use.
+pub(crate) trait Named: Copy + 'static {
+    /// Every choice.
+    fn all() -> &'static [Self];
+    /// Its name.
+    fn text(self) -> &'static str;
+}
 
 named!(
     /// The fourteen kinds of position.
