@@ -25,7 +25,8 @@ mod tests {
     /// The rows of the table with this heading, without its ruler.
     fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
         let rows = page.lines().skip_while(|line| !line.starts_with(heading)).skip(2);
-        let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        let cells =
+            |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
         let rows: Vec<Vec<String>> = rows.take_while(|line| line.starts_with('|')).map(cells).collect();
         assert!(!rows.is_empty(), "{heading}");
         rows

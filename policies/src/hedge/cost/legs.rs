@@ -7,6 +7,7 @@
 //! - Only settled amounts and averages to date enter; a contract that settles on a later day is
 //!   listed as unpriced until then.
 //! - A settlement that was recorded goes before one that is computed.
+//! - A designation counts for the days after it: a period that began before it is the treasury's.
 //! - A missing fixing, rate, profile or term makes the position unpriced, with the reason.
 //!
 //! Not here: who gets what (`waterfall`), balances over several periods (`book`).
@@ -116,8 +117,9 @@ impl Builder<'_> {
             return Ok(None);
         }
         let terms = self.position.terms();
-        let held = terms.designation.as_ref().filter(|held| held.designated_at < ask.period.until());
         let covered = self.covered(month)?;
+        let first = covered.unwrap_or(ask.period).from();
+        let held = terms.designation.as_ref().filter(|held| held.designated_at <= first);
         let (cover, provisional) = match covered {
             Some(covered) => self.cover(month, covered, held)?,
             None => (Cover::Nothing, false),

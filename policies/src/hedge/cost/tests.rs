@@ -436,6 +436,10 @@ fn options_pay_above_their_strike_and_cost_their_premium() {
 fn before_it_is_designated_a_position_is_the_treasurys() {
     let late = with(swap(), "designation", json!({"designated_at": "2026-10-01"}));
     september().position(late).check("2026-09", "300", "-40");
+    let midway = with(swap(), "designation", json!({"designated_at": "2026-09-10"}));
+    september().position(midway).check("2026-09", "300", "-40");
+    let traded_late = with(swap(), "trade_date", json!("2026-09-10"));
+    september().position(traded_late).check("2026-09", "260", "0");
     let never = with(swap(), "designation", Value::Null);
     september().position(never).check("2026-09", "300", "-40");
 }

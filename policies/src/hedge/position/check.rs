@@ -11,9 +11,9 @@ use super::entry::{
     Volumes,
 };
 use super::{
-    AllocationRule, Commitment, ContractClass, Designation, Economics, EffectivenessTerms, Fee, FeeEvent,
-    FxRule, FxTerms, Group, Identity, Interval, Kind, Limits, MarginTerms, MonthlyVolumes, Named, Overage,
-    Position, Premium, Recognition, Selector, SettlementRule, Shortfall, Strikes, Terms, Timing, Underlying,
+    AllocationRule, Commitment, ContractClass, Designation, Economics, EffectivenessTerms, Fee, FxRule,
+    FxTerms, Group, Identity, Interval, Kind, Limits, MarginTerms, MonthlyVolumes, Named, Overage, Position,
+    Premium, Recognition, Selector, SettlementRule, Shortfall, Strikes, Terms, Timing, Underlying,
 };
 use crate::exact::{Decimal, Ratio};
 use crate::hedge::calendar::{Month, Window, parse_day};
@@ -161,14 +161,14 @@ impl Reader {
         let identity = self.identity(entry);
         let timing = self.timing(entry, kind);
         let trade_date = timing.as_ref().map(|timing| timing.trade_date);
+        let first_day = timing.as_ref().map(|timing| timing.effective.from().min(timing.trade_date));
         let economics = self.economics(entry, kind, trade_date);
         let underlying = self.underlying(entry, kind);
         let fx = entry.fx.as_ref().and_then(|fx| self.fx(fx));
         let commitment = self.commitment(entry.commitment.as_ref(), kind);
         let settlement = economics.as_ref().map_or(Currency::USD, |economics| economics.settlement_currency);
         let margin = entry.margin.as_ref().and_then(|margin| self.margin(margin, settlement));
-        let designation =
-            entry.designation.as_ref().and_then(|written| self.designation(written, trade_date));
+        let designation = entry.designation.as_ref().and_then(|written| self.designation(written, first_day));
         let limits = entry.limits.as_ref().map(|limits| self.limits(limits)).unwrap_or_default();
         let (kind, economics) = (kind?, economics?);
         self.agreement(kind, &economics, fx.as_ref(), commitment.as_ref());
@@ -561,10 +561,10 @@ impl Reader {
         })
     }
 
-    fn designation(&mut self, written: &DesignationEntry, trade: Option<Date>) -> Option<Designation> {
+    fn designation(&mut self, written: &DesignationEntry, first_day: Option<Date>) -> Option<Designation> {
         let mut class_set = BTreeSet::new();
         for text in &written.token_classes {
-            let class = self.choice("designation.token_classes", Some(text));
+            let class: Option<ContractClass> = self.choice("designation.token_classes", Some(text));
             class_set.extend(class);
         }
         let selector = Selector {
@@ -591,7 +591,7 @@ impl Reader {
             shares,
             rank: written.rank,
             effectiveness: self.effectiveness(written),
-            designated_at: designated_at.or(trade)?,
+            designated_at: designated_at.or(first_day)?,
             objective: written.objective.clone(),
         })
     }

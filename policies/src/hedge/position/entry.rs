@@ -237,7 +237,7 @@ pub struct DesignationEntry {
     pub rank: Option<u16>,
     /// How effectiveness is judged.
     pub effectiveness: Option<EffectivenessEntry>,
-    /// First day; the trade date when absent.
+    /// First day; the first day of the position when absent.
     pub designated_at: Option<String>,
     /// In words.
     pub objective: Option<String>,
