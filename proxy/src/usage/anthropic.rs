@@ -93,12 +93,17 @@ pub(super) struct Messages {
     closed: bool,
     error: bool,
     seen: bool,
+    /// Whether the event told nothing but its type.
+    only_type: bool,
     text: PassedText,
     anomalies: Anomalies,
 }
 
+const DELTA: &[u8] = b"\"content_block_delta\"";
+
 impl Sink for Messages {
     fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
+        self.only_type &= id == id::TYPE;
         match id {
             id::ID => {
                 self.seen = true;
@@ -152,6 +157,16 @@ impl Shape for Messages {
         self.error |= kind == b"error" || name == b"error";
         self.text.settle(0);
         self.kind.clear();
+        self.only_type = true;
+    }
+
+    fn is_text_alone(&self) -> bool {
+        self.only_type && self.kind.bytes() == DELTA
+    }
+
+    fn again(&mut self, id: u8, raw: &[u8]) {
+        self.kind.raw(DELTA);
+        self.text(id, raw);
     }
 
     fn error(&mut self) {

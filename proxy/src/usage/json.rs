@@ -185,6 +185,17 @@ impl Checkpoint {
     }
 }
 
+/// A text that passed, by its place in the document.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    /// What the shape calls it.
+    pub id: u8,
+    /// Its first byte.
+    pub from: usize,
+    /// The closing quote.
+    pub until: usize,
+}
+
 /// The walker. One document at a time; `reset` starts the next one.
 #[derive(Debug)]
 pub struct Scanner {
@@ -207,6 +218,9 @@ pub struct Scanner {
     base: u64,
     trailing: bool,
     checkpoint: Option<Checkpoint>,
+    /// Pieces of texts that were shown, and the last one.
+    shown: u32,
+    passed: Passed,
 }
 
 impl Scanner {
@@ -232,6 +246,8 @@ impl Scanner {
             base: 0,
             trailing: false,
             checkpoint: None,
+            shown: 0,
+            passed: Passed { id: 0, from: 0, until: 0 },
         }
     }
 
@@ -249,6 +265,20 @@ impl Scanner {
         self.base = 0;
         self.trailing = false;
         self.checkpoint = None;
+        self.shown = 0;
+    }
+
+    /// The text that passed, if there was one alone and it came in one piece.
+    #[must_use]
+    pub fn only_text(&self) -> Option<Passed> {
+        (self.shown == 1).then_some(self.passed)
+    }
+
+    /// A whole document of `length` bytes came that need not be walked over.
+    pub fn pass_over(&mut self, length: usize) {
+        self.reset();
+        self.phase = Phase::Done;
+        self.base = length as u64;
     }
 
     /// The checkpoint of this document, if it lies in the first slice.
@@ -566,8 +596,12 @@ impl Scanner {
     }
 
     /// Shows a piece of the inside of a string, where it is wanted as it passes.
-    fn show<S: Sink>(&self, bytes: &[u8], at: usize, end: usize, sink: &mut S) {
+    fn show<S: Sink>(&mut self, bytes: &[u8], at: usize, end: usize, sink: &mut S) {
         if self.target.passes {
+            let base = usize::try_from(self.base).unwrap_or(usize::MAX);
+            self.shown = self.shown.saturating_add(1);
+            self.passed =
+                Passed { id: self.target.id, from: base.saturating_add(at), until: base.saturating_add(end) };
             sink.text(self.target.id, bytes.get(at..end).unwrap_or_default());
         }
     }
@@ -725,6 +759,14 @@ static LITERALS: [InLiteral; 256] = {
 #[inline]
 fn closing_quote(bytes: &[u8], at: usize) -> Option<usize> {
     quote_or_backslash(bytes, at).filter(|found| bytes.get(*found) == Some(&b'"'))
+}
+
+/// Where the text of a string that begins at `at` ends, if it ends in `bytes`.
+pub fn text_ends_at(bytes: &[u8], at: usize) -> Option<usize> {
+    match text_end(bytes, at, false) {
+        Text::Ends { at, .. } => Some(at),
+        Text::Open { .. } => None,
+    }
 }
 
 /// Where the text of a string ends.

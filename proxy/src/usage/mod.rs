@@ -40,6 +40,7 @@ pub mod text;
 pub mod totals;
 pub mod websocket;
 
+mod alike;
 mod anthropic;
 mod batch;
 mod bedrock;
@@ -62,6 +63,7 @@ pub use include::IncludeUsage;
 pub use request::{RequestFacts, RequestScan};
 pub use session::{Part, SessionMeter};
 
+use alike::{Frame, Prefix};
 use anthropic::Messages;
 use batch::{BatchObject, Results};
 use bedrock::{Converse, Invoke};
@@ -75,7 +77,7 @@ use elements::Elements;
 use gemini::{Content, Interactions};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use json::{Checkpoint, Scanner};
+use json::Scanner;
 use lines::Lines;
 use ollama::Ollama;
 use openai::{Chat, Responses};
@@ -620,35 +622,9 @@ struct EventReader<S> {
     head: [u8; DONE.len()],
     event_bytes: u64,
     prefix: Prefix,
+    frame: Frame,
     anomalies: Anomalies,
 }
-
-/// How the last event began. The chunks of a stream begin alike (id, model and so on), and what is
-/// the same need not be walked over again.
-#[derive(Debug, Default)]
-struct Prefix {
-    bytes: Vec<u8>,
-    checkpoint: Option<Checkpoint>,
-}
-
-impl Prefix {
-    /// Where to take `event` up, if it begins like the last one.
-    fn of(&self, event: &[u8]) -> Option<&Checkpoint> {
-        self.checkpoint.as_ref().filter(|_| event.starts_with(&self.bytes))
-    }
-
-    /// Remembers how `event` begins.
-    fn learn(&mut self, event: &[u8], checkpoint: Option<Checkpoint>) {
-        self.bytes.clear();
-        self.checkpoint = checkpoint.filter(|at| at.length() <= PREFIX_BYTES_MAX);
-        if let Some(checkpoint) = &self.checkpoint {
-            self.bytes.extend_from_slice(event.get(..checkpoint.length()).unwrap_or_default());
-        }
-    }
-}
-
-/// Longest beginning of an event that is remembered.
-const PREFIX_BYTES_MAX: usize = 1024;
 
 const DONE: &[u8; 6] = b"[DONE]";
 
@@ -675,6 +651,7 @@ impl<S: Shape> Reader<S> {
                 head: [0; DONE.len()],
                 event_bytes: 0,
                 prefix: Prefix::default(),
+                frame: Frame::default(),
                 anomalies: Anomalies::default(),
             },
         }
@@ -733,16 +710,24 @@ impl<S: Shape> Events for EventReader<S> {
             }
         }
         self.event_bytes = self.event_bytes.saturating_add(piece.len() as u64);
-        let Self { scanner, shape, prefix, .. } = self;
+        let Self { scanner, shape, prefix, frame, .. } = self;
         if known > 0 {
             scanner.feed(piece, shape);
-        } else if let Some(checkpoint) = prefix.of(piece) {
+            return;
+        }
+        if let Some((id, text)) = frame.of(piece) {
+            shape.again(id, text);
+            scanner.pass_over(piece.len());
+            return;
+        }
+        if let Some(checkpoint) = prefix.of(piece) {
             scanner.resume(checkpoint);
             scanner.feed(piece.get(checkpoint.length()..).unwrap_or_default(), shape);
         } else {
             scanner.feed(piece, shape);
             prefix.learn(piece, scanner.checkpoint());
         }
+        frame.learn(piece, scanner, shape.is_text_alone());
     }
 
     fn end(&mut self, name: &[u8], has_data: bool) {

@@ -165,6 +165,10 @@ pub(super) struct Chat {
     event_usage: bool,
     /// Whether the event so far had nothing but texts that may be read again to no effect.
     only_texts: bool,
+    /// Choices that ended in this event, and the last one's number.
+    ended: (u32, usize),
+    /// Whether the event had something of a tool.
+    had_tool: bool,
     usage_is_final: bool,
     finished: bool,
     done: bool,
@@ -226,11 +230,21 @@ impl Sink for Chat {
 
     fn close(&mut self, id: u8, _at: u64, items: u64) {
         match id {
-            chat_id::TOOL => self.tools.end_tool(),
-            chat_id::FUNCTION_CALL => self.tools.in_choice = self.tools.in_choice.max(1),
-            chat_id::MESSAGE_TOOLS => self.tools.in_choice = self.tools.in_choice.max(items),
+            chat_id::TOOL => {
+                self.had_tool = true;
+                self.tools.end_tool();
+            }
+            chat_id::FUNCTION_CALL => {
+                self.had_tool = true;
+                self.tools.in_choice = self.tools.in_choice.max(1);
+            }
+            chat_id::MESSAGE_TOOLS => {
+                self.had_tool = true;
+                self.tools.in_choice = self.tools.in_choice.max(items);
+            }
             chat_id::CHOICE => {
                 self.choices = true;
+                self.ended = (self.ended.0.saturating_add(1), self.tools.choice);
                 self.text.settle(self.tools.choice);
                 self.tools.end_choice();
             }
@@ -258,12 +272,24 @@ impl Shape for Chat {
 
     fn end_event(&mut self, name: &[u8], data: Data) {
         self.only_texts = true;
+        self.had_tool = false;
+        self.ended.0 = 0;
         self.error |= name == b"error";
         self.done |= data == Data::Done;
         if self.event_usage {
             self.event_usage = false;
             self.usage_is_final = self.finished;
         }
+    }
+
+    fn is_text_alone(&self) -> bool {
+        // Tools are counted; of several choices one could not tell whose text it is.
+        self.ended.0 == 1 && !self.had_tool
+    }
+
+    fn again(&mut self, id: u8, raw: &[u8]) {
+        self.text(id, raw);
+        self.text.settle(self.ended.1);
     }
 
     fn error(&mut self) {

@@ -35,6 +35,17 @@ pub(super) trait Shape: Sink {
     /// The event called `name` is over.
     fn end_event(&mut self, name: &[u8], data: Data);
 
+    /// Whether the event that was just read, but is not over, would change nothing but its text if it
+    /// came again with another text in the same place.
+    fn is_text_alone(&self) -> bool {
+        false
+    }
+
+    /// Such an event came again, with the text `raw` where `id` stands for it.
+    fn again(&mut self, id: u8, raw: &[u8]) {
+        self.text(id, raw);
+    }
+
     /// The stream reported an error outside an event's data.
     fn error(&mut self);
 

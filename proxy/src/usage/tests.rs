@@ -170,6 +170,7 @@ macro_rules! transcript {
 }
 
 // Below the macro, which it uses.
+mod alike;
 mod gemini;
 mod others;
 mod peers;
