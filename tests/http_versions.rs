@@ -219,6 +219,31 @@ fn trailers_pass_from_http2_to_http2() {
 }
 
 #[test]
+fn trailers_that_an_http1_upstream_did_not_announce_reach_http2_clients_and_cost_http1_ones_nothing() {
+    let mut answered =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    answered.extend(bursar_tests::chunk(CHAT_REPLY.as_bytes()));
+    answered.extend(b"0\r\nx-checksum: def\r\n\r\n");
+    run("", |system| async move {
+        system.provider.script([Step::Send(answered.clone())]);
+        let mut client = system.http2_client().await;
+        let reply = client.send(post(CHAT_PATH, &[("te", "trailers")], CHAT)).await;
+        assert_eq!(reply.body, CHAT_REPLY.as_bytes());
+        assert_eq!(reply.trailers.unwrap()["x-checksum"], "def");
+
+        let mut client = system.client();
+        for _ in 0..2 {
+            system.provider.script([Step::Send(answered.clone())]);
+            client.post(CHAT_PATH, &[("te", "trailers")], CHAT).await;
+            let reply = client.reply().await;
+            assert_eq!((reply.text().as_str(), reply.trailers.as_str(), reply.whole), (CHAT_REPLY, "", true));
+        }
+        let records = system.records().await;
+        assert!(records.iter().all(|r| r.record.usage.output_total() == Some(500)));
+    });
+}
+
+#[test]
 fn an_http2_client_that_does_not_read_stops_the_upstream() {
     run("", |system| async move {
         let total = 32 << 20;

@@ -96,7 +96,7 @@ fn in_group_durability_no_reply_waits_for_the_ledger() {
 }
 
 /// A sidecar whose ledger holds still with room for `left` more records.
-async fn nearly_full(system: &System, left: usize) {
+pub(crate) async fn nearly_full(system: &System, left: usize) {
     system.hold_ledger();
     let mut client = system.client();
     assert_eq!(ask(system, &mut client).await, 200);
@@ -108,7 +108,7 @@ async fn nearly_full(system: &System, left: usize) {
     assert_eq!(system.app.ledger.stats().queue_entries, QUEUE - left);
 }
 
-fn small_queue(fail: &str) -> Setup {
+pub(crate) fn small_queue(fail: &str) -> Setup {
     let mut setup = Setup::new(&format!("ledger: {{ queue_entries_max: {QUEUE}, fail: {fail} }}"));
     setup.group_records_max = 1;
     setup

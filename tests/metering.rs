@@ -114,6 +114,7 @@ fn a_refused_call_has_no_cost_of_its_own_even_where_costs_are_shown() {
         client.post("/costly/v1/chat/completions", &[], CHAT).await;
         let reply = client.reply().await;
         assert_eq!((reply.status(), reply.header("x-bursar-cost")), (429, None));
+        assert_eq!(reply.header("x-bursar-cost-status"), None, "nothing is to be priced");
         let record = system.record().await;
         assert_eq!((record.metering, record.cost), (Metering::Never, None));
     });

@@ -1,5 +1,6 @@
 //! Realtime sessions: a WebSocket is tunnelled byte for byte and each response leaves its record.
 
+use crate::ledger_modes::{nearly_full, small_queue};
 use crate::transcripts::{CHAT, CHAT_PATH, CHAT_REPLY};
 use bursar_domain::{Label, Metering, Outcome, TokenClass, UsageRecord, UsageSource};
 use bursar_ledger::StoredRecord;
@@ -496,5 +497,34 @@ fn an_upgrade_without_a_websocket_behind_it_is_an_ordinary_reply() {
         let answer = client.reply().await;
         assert_eq!((answer.status(), answer.text().as_str()), (200, "no"));
         assert_eq!(system.record().await.metering, Metering::Never);
+    });
+}
+
+#[test]
+fn when_closed_a_session_ends_when_there_is_no_place_for_its_next_record() {
+    small_queue("closed").run(|system| async move {
+        nearly_full(&system, 2).await;
+        let go_on = Rc::new(Notify::new());
+        let [second, third] = ["resp_2", "resp_3"].map(|id| Step::Send(message(&DONE.replace("resp_1", id))));
+        system.provider.script([
+            switching(&[CREATED, BEGINS]),
+            Step::Send(message(DONE)),
+            Step::Until(go_on.clone()),
+            second,
+            Step::Wait(Duration::from_secs(1)),
+            third,
+            Step::Stall,
+        ]);
+        let mut client = open(&system, PATH).await;
+        let expected = [message(CREATED), message(BEGINS), message(DONE)].concat();
+        assert_eq!(
+            client.raw(expected.len()).await,
+            expected,
+            "there was a place for the second record, too"
+        );
+        go_on.notify_one();
+        let rest = client.rest().await;
+        assert!(!rest.windows(6).any(|window| window == b"resp_3"), "it went on without a place");
+        assert_eq!(system.metric("bursar_records_lost_total"), 0);
     });
 }

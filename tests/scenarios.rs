@@ -27,6 +27,7 @@ mod identity;
 mod ledger_modes;
 mod metering;
 mod realtime;
+mod refusals;
 #[cfg(feature = "sigv4")]
 mod sigv4;
 mod smuggling;

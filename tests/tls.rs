@@ -260,6 +260,14 @@ fn an_upstream_without_the_protocol_that_the_route_demands_is_502() {
 }
 
 #[test]
+fn an_upstream_that_agrees_on_no_protocol_where_the_route_demands_http2_is_502_with_the_remedy() {
+    let authority = Authority::new();
+    let tls = authority.server(&["localhost"], &[]);
+    let told = "this route has protocol: http2: write protocol: auto or protocol: http1 there (route /";
+    refuses("localhost", "http2", Some(&authority), tls, told);
+}
+
+#[test]
 fn an_upstream_that_speaks_no_tls_is_502() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut setup = Setup::new("");

@@ -94,7 +94,7 @@ numbered!(
         MalformedRequest = 9 "malformed_request",
         /// The usage chunk that was asked for could not be hidden from the client.
         UsageChunkShown = 10 "usage_chunk_shown",
-        /// A tag or label was dropped because it was not valid.
+        /// A tag or label was dropped because it was not valid, or its header's name is unknown.
         TagDropped = 11 "tag_dropped",
         /// The reply counts the same thing twice, and differently.
         CountsDisagree = 12 "counts_disagree",

@@ -320,6 +320,12 @@ impl Ledger {
         Place::reserve(&self.inner.shared)
     }
 
+    /// Whether the journal cannot be written now: records wait in memory, or are refused. Costs a load.
+    #[must_use]
+    pub fn is_troubled(&self) -> bool {
+        self.inner.shared.is_troubled()
+    }
+
     /// Answers a question about usage. Every record acknowledged before the call is in the answer.
     /// Reads files: not for an async thread.
     pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {

@@ -70,8 +70,8 @@ pub struct Figures {
     pub output: Option<u64>,
     /// Where the counts come from.
     pub source: UsageSource,
-    /// The cost.
-    pub cost: Cost,
+    /// The cost; `None` where nothing is to be priced, as in the record.
+    pub cost: Option<Cost>,
 }
 
 /// What there is to do with a record besides writing it.
@@ -133,9 +133,11 @@ impl Exchange {
         self.state = State::Sent;
     }
 
-    /// The upstream has switched protocols: the records are those of the session that begins.
-    pub fn leave_to_session(&mut self) {
+    /// The upstream has switched protocols: the records are those of the session that begins, and so is
+    /// the place for the first.
+    pub fn leave_to_session(&mut self) -> Option<Place> {
         self.state = State::Settled;
+        self.place.take()
     }
 
     /// Keeps what is `held` of the request, in case its tokens must be counted; `is_whole` when nothing
@@ -250,7 +252,7 @@ impl Exchange {
     pub fn settle_with_figures(&mut self) -> (Option<Settling>, Figures) {
         self.state = State::Settled;
         let (mut record, also) = self.record(Ending::Complete);
-        let cost = self.app.prices.price(&record);
+        let cost = may_count(&record).then(|| self.app.prices.price(&record));
         let figures = Figures {
             input: record.usage.input_total(),
             output: record.usage.output_total(),
@@ -259,7 +261,7 @@ impl Exchange {
         };
         if record.metering == Metering::Count && also.is_none() {
             // Whether any other counts, and so has a cost of its own, the ledger decides.
-            record.cost = Some(cost);
+            record.cost = cost;
         }
         (self.dispatch(record, also), figures)
     }
@@ -353,6 +355,15 @@ impl Exchange {
             }
             BatchReading::Names(names) => Some(BatchFacts::Seen(names)),
         }
+    }
+}
+
+/// Whether the ledger may count the usage of `record`, and so price it.
+fn may_count(record: &UsageRecord) -> bool {
+    match record.metering {
+        Metering::Count => true,
+        Metering::OncePerId => record.meter_id.is_none() || record.usage.has_tokens(),
+        Metering::Never => false,
     }
 }
 

@@ -6,8 +6,8 @@ use crate::aws::SignError;
 use crate::config::Dialect;
 use crate::guard::Rejection;
 use crate::layers::identify::IdentityError;
-use crate::upstream::SendError;
-use bursar_domain::RequestId;
+use crate::upstream::{ConnectError, SendError};
+use bursar_domain::{Label, RequestId};
 use std::time::Duration;
 
 /// A failure and how the client expects to be told.
@@ -71,14 +71,63 @@ pub enum FailureKind {
         reason: String,
     },
     /// The upstream could not be reached or broke before its head.
-    #[error("upstream: {}", chain(.0))]
-    Upstream(#[from] SendError),
+    #[error("upstream: {}{} (route {route})", chain(.error), remedy(.error))]
+    Upstream {
+        /// The route.
+        route: Label,
+        /// What happened.
+        error: SendError,
+    },
     /// The upstream did not answer in time.
-    #[error("upstream: no reply within {timeout:?}: raise upstream.timeouts.response_head for long calls")]
+    #[error(
+        "upstream: no reply within {timeout:?}: raise upstream.timeouts.response_head for long calls (route {route})"
+    )]
     UpstreamTimeout {
+        /// The route.
+        route: Label,
         /// The configured time.
         timeout: Duration,
     },
+}
+
+impl FailureKind {
+    /// Why Bursar itself turned the request away, as metrics and logs name it: one of a fixed set.
+    /// `None` where the upstream failed.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Rejected(rejection) => rejection.name(),
+            Self::NoRoute { .. } => "no_route",
+            Self::Upgrade => "upgrade_not_supported",
+            Self::Handshake(_) => "bad_handshake",
+            Self::Identity(IdentityError::Missing { .. }) => "identity_missing",
+            Self::Identity(IdentityError::BadLabel { .. } | IdentityError::UnknownHeader { .. }) => "bad_tag",
+            Self::BodyTooLarge { .. } | Self::BodyTooLargeToSign { .. } => "body_too_large",
+            Self::Unsigned(_) => "not_signed",
+            Self::BodyBroken => "body_broken",
+            Self::LedgerClosed { .. } => "ledger_unavailable",
+            Self::Upstream { .. } | Self::UpstreamTimeout { .. } => return None,
+        })
+    }
+}
+
+/// What to do about an upstream that gave no reply.
+const fn remedy(error: &SendError) -> &'static str {
+    match error {
+        SendError::Connect(ConnectError::Tcp { .. }) => ": start it, or correct the `upstream` of this route",
+        SendError::Connect(ConnectError::TimedOut { .. }) => {
+            ": start it, correct the `upstream` of this route, or raise upstream.timeouts.connect"
+        }
+        SendError::Connect(ConnectError::Tls { .. }) => {
+            ": correct the `upstream` of this route, or name its certificate authority in upstream.ca_file"
+        }
+        SendError::Connect(ConnectError::ServerName(_)) => ": correct the `upstream` of this route",
+        SendError::Connect(ConnectError::NoHttp2(_)) => ": write protocol: auto or protocol: http1 there",
+        SendError::Connect(ConnectError::ClosedAtOnce) | SendError::Broken(_) => {
+            ": if it goes on, see what the upstream logs, and whether `upstream` has the right scheme and port"
+        }
+        SendError::Refused(_) | SendError::Switched => "",
+    }
 }
 
 /// What is wrong with a client's WebSocket handshake (RFC 6455 §4.2.1).

@@ -18,7 +18,7 @@ use crate::usage::{self, Api, Ending, Part, Reading, SessionMeter};
 use bursar_domain::{
     Anomalies, Anomaly, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
 };
-use bursar_ledger::Receipt;
+use bursar_ledger::{Place, Receipt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +52,8 @@ pub(crate) struct Session {
     bytes_in: u64,
     bytes_out: u64,
     receipts: Vec<Receipt>,
+    /// For the next record, where nothing may pass unrecorded.
+    place: Option<Place>,
     is_over: bool,
 }
 
@@ -88,6 +90,7 @@ impl Session {
         ids: &Rc<IdSource>,
         opening: Opening,
         answer: &http::response::Parts,
+        place: Option<Place>,
     ) -> Self {
         app.metrics.in_flight.inc();
         let flavour = usage::flavour_of(opening.route.provider.as_str());
@@ -102,6 +105,7 @@ impl Session {
             bytes_in: 0,
             bytes_out: 0,
             receipts: Vec::new(),
+            place,
             is_over: false,
         }
     }
@@ -122,9 +126,11 @@ impl Session {
         std::mem::take(&mut self.receipts)
     }
 
-    /// Whether the ledger takes no more records and the configuration says that then nothing passes.
+    /// Whether the ledger has no room for the next record, or cannot write it, and the configuration says
+    /// that then nothing passes. Asked at each turn: costs a load.
     pub(crate) fn must_end(&self) -> bool {
-        self.app.config.ledger.fail == FailMode::Closed && self.app.ledger_trouble().is_some()
+        let is_closed = self.app.config.ledger.fail == FailMode::Closed;
+        is_closed && (self.place.is_none() || self.app.ledger.is_troubled())
     }
 
     /// The session is over: settles what is left of it.
@@ -143,7 +149,8 @@ impl Session {
             part.started_at.get_or_insert(self.opening.started_at);
             self.settle(part);
         }
-        // Nobody is left to wait for them.
+        // Nothing follows, and nobody is left to wait for receipts.
+        self.place = None;
         self.receipts.clear();
     }
 
@@ -160,6 +167,10 @@ impl Session {
     fn settle(&mut self, part: Part) {
         let record = self.record(part);
         self.receipts.extend(exchange::hand_over(&self.app, record));
+        // The next record needs a place of its own; without one the session ends.
+        if self.place.take().is_some() {
+            self.place = self.app.ledger.reserve().ok();
+        }
     }
 
     fn record(&mut self, part: Part) -> UsageRecord {

@@ -29,15 +29,15 @@ pub(crate) type Stack = Rc<dyn Fn(Request) -> LocalFuture<Result<Response, Infal
 /// The whole path of a request through one worker.
 pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stack {
     let (app, pool, ids) = (Arc::clone(app), Rc::clone(pool), Rc::clone(ids));
-    let (for_check, for_route, for_identify, for_admit) =
-        (app.clone(), app.clone(), app.clone(), app.clone());
+    let (for_respond, for_check, for_route, for_identify, for_admit) =
+        (app.clone(), app.clone(), app.clone(), app.clone(), app.clone());
     let for_ids = Rc::clone(&ids);
     let paths = Rc::new(RefCell::new(RouteCache::default()));
     let signer = Rc::new(Signer::new(pool.connector().clone()));
     let identities = Rc::new(RefCell::new(IdentityCache::default()));
     let service = ServiceBuilder::new()
         // Outermost, so that whatever fails below becomes a reply in the provider's shape.
-        .layer(layer_fn(|inner| Respond { inner }))
+        .layer(layer_fn(move |inner| Respond { app: for_respond.clone(), inner }))
         // Nothing that is not strict HTTP may choose a route.
         .layer(step(move |request| check(&for_check, request)))
         // The route fixes provider, upstream and error shape; identity and rules depend on it.
@@ -134,9 +134,10 @@ where
     }
 }
 
-/// Turns failures into replies.
+/// Turns failures into replies and counts the refusals among them.
 #[derive(Clone, Debug)]
 struct Respond<S> {
+    app: Arc<App>,
     inner: S,
 }
 
@@ -155,11 +156,15 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let future = self.inner.call(request);
+        let app = Arc::clone(&self.app);
         Box::pin(async move {
             Ok(match future.await {
                 Ok(response) => response,
                 Err(failure) => {
                     tracing::info!(failure = %failure.kind, "request failed");
+                    if let Some(reason) = failure.kind.refusal() {
+                        app.metrics.refused(reason);
+                    }
                     respond::respond(&failure)
                 }
             })

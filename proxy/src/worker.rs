@@ -80,6 +80,7 @@ enum Stop {
 
 #[derive(Debug)]
 struct Connection {
+    app: Arc<App>,
     state: Arc<ConnState>,
     stop: Cell<Stop>,
     /// Its replies, if it speaks HTTP/2.
@@ -116,7 +117,11 @@ impl Connection {
             return http::Response::from_parts(head, ServedBody { body, watched: None, _serving: serving });
         };
         if !self.state.become_tunnel() {
-            let response = respond::too_early();
+            let failure = respond::too_early();
+            if let Some(reason) = failure.kind.refusal() {
+                self.app.metrics.refused(reason);
+            }
+            let response = respond::respond(&failure);
             return response.map(|body| ServedBody { body, watched: None, _serving: serving });
         }
         self.tunnel.replace(Some(Switched { tunnel, _serving: serving }));
@@ -288,6 +293,7 @@ impl Worker {
         let number = self.next_connection.get();
         self.next_connection.set(number.wrapping_add(1));
         let connection = Connection {
+            app: Arc::clone(&self.app),
             state: ConnState::new(self.ticker.clone()),
             stop: Cell::new(self.stop.get()),
             streams: Streams::default(),

@@ -27,8 +27,7 @@ pub struct Metrics {
     pub meter_panics: Counter,
     /// Exchanges whose tokens were estimated roughly because the queue for counting was full.
     pub counts_shed: Counter,
-    /// Requests refused before they reached an upstream.
-    pub refused: Counter,
+    refused: Family<RefusalLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     /// One counter per member of its enum, by number: found without a look-up.
     tokens: [Counter; 2],
@@ -53,6 +52,11 @@ impl EncodeLabelValue for Provider {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         EncodeLabelValue::encode(&self.0.as_str(), encoder)
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,7 +90,7 @@ impl Metrics {
             deadlines: Counter::default(),
             connections_refused: Counter::default(),
             meter_panics: Counter::default(),
-            refused: Counter::default(),
+            refused: Family::default(),
             counts_shed: Counter::default(),
             requests: Family::default(),
             tokens: [Counter::default(), Counter::default()],
@@ -120,7 +124,7 @@ impl Metrics {
         );
         r.register(
             "requests_refused",
-            "Requests refused before they reached an upstream",
+            "Requests that Bursar itself refused, by reason",
             self.refused.clone(),
         );
         r.register(
@@ -173,6 +177,11 @@ impl Metrics {
         if let Some(ttft) = record.ttft_us {
             self.ttft.observe(seconds(ttft));
         }
+    }
+
+    /// Counts a request that Bursar itself refused; `reason` is one of a fixed set.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&RefusalLabels { reason }).inc();
     }
 
     /// Counts a record that the ledger could not take, and says so.

@@ -124,6 +124,42 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
     }
 }
 
+/// Where a sidecar is, and its ledger: what is needed to find one, and so is read although the rest of
+/// the configuration may be wrong, or not readable for this user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// `admin.listen`.
+    pub admin: SocketAddr,
+    /// Whether anybody said so.
+    pub admin_is_told: bool,
+    /// `ledger.path`.
+    pub ledger: PathBuf,
+    /// Whether anybody said so.
+    pub ledger_is_told: bool,
+    /// `admin.token_file`; it was not opened.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Reads only what tells where the sidecar is.
+pub(super) fn whereabouts(sources: Sources<'_>) -> Result<Whereabouts, ConfigErrors> {
+    let mut loader = Loader::new(sources);
+    let admin = loader.get(&s::ADMIN_LISTEN);
+    let ledger = loader.get(&s::LEDGER_PATH);
+    let token_file = loader.get(&s::ADMIN_TOKEN_FILE).value;
+    let read = ["", s::ADMIN_LISTEN.path, s::LEDGER_PATH.path, s::ADMIN_TOKEN_FILE.path];
+    loader.errors.retain(|error| read.contains(&error.key.as_str()));
+    match ConfigErrors::of(loader.errors) {
+        Some(errors) => Err(errors),
+        None => Ok(Whereabouts {
+            admin_is_told: !admin.is_default(),
+            admin: admin.value,
+            ledger_is_told: !ledger.is_default(),
+            ledger: ledger.value,
+            token_file,
+        }),
+    }
+}
+
 fn in_order(effective: Vec<Effective>) -> Vec<Effective> {
     let rank = |path: &str| s::ALL.iter().position(|setting| setting.path() == path);
     let mut effective = effective;
@@ -349,6 +385,11 @@ impl Loader<'_> {
             file.value.and_then(|path| self.secret_file(&file.origin, s::ADMIN_TOKEN_FILE.path, &path));
         self.warn_of_admin(loopback, token.as_ref());
         let metrics_public = self.get(&s::ADMIN_METRICS_PUBLIC).value.unwrap_or(loopback);
+        // What follows from another setting is as much in force as what was written.
+        let shown = self.effective.iter_mut().find(|one| one.path == s::ADMIN_METRICS_PUBLIC.path);
+        if let Some(shown) = shown {
+            shown.value = metrics_public.to_string();
+        }
         Admin { listen: listen.value, token, metrics_public }
     }
 

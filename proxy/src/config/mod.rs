@@ -23,14 +23,15 @@ mod reference;
 mod routes;
 mod secret;
 mod settings;
-mod suggest;
+mod shown;
+pub(crate) mod suggest;
 mod value;
 mod yaml;
 
 pub use aws::{AwsEnvironment, AwsKeys, Container, Profile, SigV4, WebIdentity};
 pub use error::{ConfigError, ConfigErrors, Origin, Shown};
 pub use files::read_secret_text;
-pub use load::{Overrides, Sources};
+pub use load::{Overrides, Sources, Whereabouts};
 pub use overlay::{OverlayFileError, ReadOverlay, overlay_file, read_overlay};
 pub use providers::CREDENTIAL_HEADERS;
 pub use reference::{json_schema, reference_page};
@@ -414,6 +415,14 @@ impl Config {
     /// All mistakes there are, of file, environment and command line together.
     pub fn load(sources: Sources<'_>) -> Result<Self, ConfigErrors> {
         load::load(sources)
+    }
+
+    /// Reads only where the sidecar and its ledger are.
+    ///
+    /// # Errors
+    /// The mistakes in that, and a file that cannot be read at all.
+    pub fn whereabouts(sources: Sources<'_>) -> Result<Whereabouts, ConfigErrors> {
+        load::whereabouts(sources)
     }
 
     /// Every setting with its value and origin, in the order of the reference page.

@@ -306,6 +306,12 @@ impl RouteTable {
         self.configured.iter().chain(self.built_in.iter())
     }
 
+    /// How many of [`Self::iter`]'s routes were configured; the others are built in.
+    #[must_use]
+    pub fn configured_count(&self) -> usize {
+        self.configured.iter().count()
+    }
+
     /// Whether there is no route at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

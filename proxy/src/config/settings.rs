@@ -262,8 +262,9 @@ settings! {
         .doc("Whether team, workload, customer, session and tags are taken from request headers and baggage.")
         .because("A sidecar's clients are its own application.");
     IDENTITY_ON_BAD_TAG: BadTag = Setting::new("identity.on_bad_tag", (), || BadTag::Drop)
-        .doc("What happens to a header value that is too long or has forbidden characters. `drop`: it is left \
-              out and counted. `refuse`: the request is refused with 400.")
+        .doc("What happens to a header of ours whose value is too long or has forbidden characters, or whose \
+              name is unknown (`x-bursar-teem`). `drop`: it is left out, counted and, for an unknown name, logged. \
+              `refuse`: the request is refused with 400.")
         .because("A malformed tag should not cost an answer.");
     IDENTITY_ALIASES: bool = Setting::new("identity.aliases", (), || true)
         .doc("Whether other gateways' headers are understood: `x-litellm-tags`, `x-litellm-end-user-id`, \

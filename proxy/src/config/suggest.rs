@@ -3,7 +3,7 @@
 //! Invariant: a suggestion is never farther than a third of the name, so that it is not noise.
 
 /// The candidate nearest to `name`, when one is near enough to be a slip.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase().replace('-', "_");
     let allowed = (name.chars().count() / 3).clamp(1, 3);
     candidates
@@ -12,6 +12,20 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
         .filter(|(distance, _)| *distance <= allowed)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// At most `count` candidates near `name`, nearest first.
+pub(crate) fn nearest_of<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    count: usize,
+) -> Vec<&'a str> {
+    let name = name.to_lowercase();
+    let allowed = (name.chars().count() / 3).clamp(1, 3);
+    let near = candidates.into_iter().map(|candidate| (distance(&name, candidate), candidate));
+    let mut near: Vec<_> = near.filter(|(distance, _)| *distance <= allowed).collect();
+    near.sort_unstable();
+    near.into_iter().take(count).map(|(_, candidate)| candidate).collect()
 }
 
 /// Levenshtein's distance, in characters.

@@ -3,15 +3,18 @@
 //! Invariants
 //! - Configuration beats headers, headers beat baggage; a weaker source only fills what is missing.
 //! - What is not a valid label is dropped (and counted) or refused, never stored raw.
+//! - A header under our own prefix that means nothing here (a slip, nearly always) counts as a bad tag, and
+//!   its name is logged once; how many names are logged is bounded.
 //! - Nothing here reads a credential.
 //!
 //! Not here: refusing (`respond`), the defaults themselves (`config`).
 
+use crate::config::suggest::nearest;
 use crate::config::{BadTag, Identify, RequiredTag};
 use bursar_domain::{Anomalies, Anomaly, Identity, IdentitySource, Label, Tags, TraceId};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What the headers of a request say about its caller.
@@ -23,6 +26,8 @@ pub struct Identified {
     pub trace: Option<TraceId>,
     /// What was dropped.
     pub anomalies: Anomalies,
+    /// The last header under our own prefix that means nothing.
+    pub unknown: Option<Box<str>>,
 }
 
 /// Identities seen before, by the headers that made them: most clients send the same ones each time.
@@ -30,11 +35,17 @@ pub struct Identified {
 pub struct IdentityCache {
     key: Vec<u8>,
     known: HashMap<Box<[u8]>, (Arc<Identity>, Anomalies), RandomState>,
+    /// Names of unknown headers that have been logged.
+    told: HashSet<Box<str>, RandomState>,
 }
 
 /// Most identities that one worker remembers, and the longest headers it remembers them by.
 const CACHE_MAX: usize = 256;
 const CACHE_KEY_MAX: usize = 1024;
+
+/// Most names of unknown headers that one worker logs, each once, and so many characters of each.
+const TOLD_MAX: usize = 32;
+const TOLD_CHARS_MAX: usize = 64;
 
 impl IdentityCache {
     /// As [`identify`], with the identity shared by all requests that carry the same headers.
@@ -49,6 +60,9 @@ impl IdentityCache {
             return Ok((Arc::clone(identity), trace, *anomalies));
         }
         let found = identify(headers, config)?;
+        if let Some(header) = found.unknown {
+            self.tell_of(&header);
+        }
         let identity = Arc::new(found.identity);
         if usable {
             if self.known.len() >= CACHE_MAX {
@@ -57,6 +71,18 @@ impl IdentityCache {
             self.known.insert(self.key.as_slice().into(), (Arc::clone(&identity), found.anomalies));
         }
         Ok((identity, found.trace, found.anomalies))
+    }
+
+    fn tell_of(&mut self, header: &str) {
+        let name: Box<str> = header.chars().take(TOLD_CHARS_MAX).collect();
+        if self.told.len() >= TOLD_MAX || self.told.contains(&name) {
+            return;
+        }
+        tracing::warn!(
+            header = %name,
+            "a header under x-bursar- is unknown and was dropped: {}", meant(header)
+        );
+        self.told.insert(name);
     }
 
     /// Writes the headers that make an identity into the key; `false` when they are too long, or
@@ -103,6 +129,12 @@ pub enum IdentityError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A header under our own prefix means nothing and the configuration says to refuse.
+    #[error("unknown header {header}: {}; or set identity.on_bad_tag: drop", meant(.header))]
+    UnknownHeader {
+        /// The header.
+        header: String,
+    },
     /// A required part is missing.
     #[error(
         "this sidecar requires {name}: send the header x-bursar-{header}, or set it under identity in its configuration"
@@ -138,7 +170,20 @@ pub fn identify(headers: &HeaderMap, config: &Identify) -> Result<Identified, Id
     let trace = headers.get(&TRACEPARENT).and_then(trace_id).or(reading.trace);
     let identity = reading.identity();
     require(&identity, &config.required)?;
-    Ok(Identified { identity, trace, anomalies: reading.anomalies })
+    Ok(Identified { identity, trace, anomalies: reading.anomalies, unknown: reading.unknown })
+}
+
+/// What a misspelt header of ours may have meant.
+fn meant(header: &str) -> String {
+    let rest = header.strip_prefix(OWN_PREFIX).unwrap_or(header);
+    let name = match nearest(rest, PARTS) {
+        Some(part) => part,
+        None if rest.starts_with("tag") => "tag-NAME",
+        None => {
+            return "send x-bursar-team, -workload, -customer or -session, or x-bursar-tag-NAME".to_owned();
+        }
+    };
+    format!("did you mean {OWN_PREFIX}{name}?")
 }
 
 fn require(identity: &Identity, required: &[RequiredTag]) -> Result<(), IdentityError> {
@@ -156,6 +201,9 @@ fn require(identity: &Identity, required: &[RequiredTag]) -> Result<(), Identity
     }
     Ok(())
 }
+
+/// The names of the four parts.
+const PARTS: [&str; 4] = ["team", "workload", "customer", "session"];
 
 /// The four named parts of an identity.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -190,6 +238,7 @@ struct Reading<'a> {
     tags: Tags,
     trace: Option<TraceId>,
     anomalies: Anomalies,
+    unknown: Option<Box<str>>,
 }
 
 impl<'a> Reading<'a> {
@@ -204,6 +253,7 @@ impl<'a> Reading<'a> {
             tags: config.tags.clone(),
             trace: None,
             anomalies: Anomalies::default(),
+            unknown: None,
         }
     }
 
@@ -218,6 +268,8 @@ impl<'a> Reading<'a> {
                 self.part(part, text_of(value), IdentitySource::Header, name.as_str())?;
             } else if let Some(tag) = name.as_str().strip_prefix(TAG_PREFIX) {
                 self.tag(tag, text_of(value), name.as_str())?;
+            } else {
+                self.unknown(name.as_str())?;
             }
         }
         Ok(())
@@ -301,6 +353,8 @@ impl<'a> Reading<'a> {
                 self.part(part, value, IdentitySource::Baggage, "baggage")?;
             } else if let Some(tag) = rest.strip_prefix("tag-") {
                 self.tag(tag, value, "baggage")?;
+            } else {
+                self.unknown(name.trim())?;
             }
         }
         Ok(())
@@ -355,6 +409,20 @@ impl<'a> Reading<'a> {
             BadTag::Drop => Ok(()),
             BadTag::Refuse => {
                 Err(IdentityError::BadLabel { header: header.to_owned(), problem: problem.to_owned() })
+            }
+        }
+    }
+
+    /// A name under our own prefix that is none of ours.
+    fn unknown(&mut self, name: &str) -> Result<(), IdentityError> {
+        self.anomalies.insert(Anomaly::TagDropped);
+        match self.config.on_bad_tag {
+            BadTag::Drop => {
+                self.unknown = Some(name.into());
+                Ok(())
+            }
+            BadTag::Refuse => {
+                Err(IdentityError::UnknownHeader { header: name.chars().take(TOLD_CHARS_MAX).collect() })
             }
         }
     }

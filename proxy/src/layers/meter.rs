@@ -118,9 +118,11 @@ pub async fn meter(
             drop(exchange.settle(if fault.is_some() { Ending::ClientAbort } else { Ending::UpstreamCut }));
             Err(match (fault, error) {
                 (Some(fault), _) => fail.body(fault, limit),
-                (None, ForwardError::Send(error)) => fail.kind(FailureKind::Upstream(error)),
+                (None, ForwardError::Send(error)) => {
+                    fail.kind(FailureKind::Upstream { route: route.name.clone(), error })
+                }
                 (None, ForwardError::TimedOut(timeout)) => {
-                    fail.kind(FailureKind::UpstreamTimeout { timeout })
+                    fail.kind(FailureKind::UpstreamTimeout { route: route.name.clone(), timeout })
                 }
             })
         }
@@ -370,6 +372,7 @@ fn tell_figures(headers: &mut HeaderMap, figures: &Figures) {
         tell("x-bursar-output-tokens", output.to_string());
     }
     tell("x-bursar-usage-source", source.name().to_owned());
+    let Some(cost) = cost else { return };
     if let Some(billed) = cost.billed_pico {
         tell("x-bursar-cost", bursar_domain::money::format_pico(billed));
         tell("x-bursar-cost-currency", cost.currency.to_string());

@@ -43,15 +43,11 @@ pub fn respond(failure: &Failure) -> Response {
     response
 }
 
-/// The reply to a client that sent something behind its handshake before that was answered, and
+/// The failure of a client that sent something behind its handshake before that was answered, and
 /// nothing that may follow one.
 #[must_use]
-pub fn too_early() -> Response {
-    respond(&Failure {
-        kind: FailureKind::Handshake(Handshake::Malformed),
-        dialect: Dialect::OpenAi,
-        request: None,
-    })
+pub const fn too_early() -> Failure {
+    Failure { kind: FailureKind::Handshake(Handshake::Malformed), dialect: Dialect::OpenAi, request: None }
 }
 
 fn status_of(kind: &FailureKind) -> StatusCode {
@@ -69,12 +65,12 @@ fn status_of(kind: &FailureKind) -> StatusCode {
         }
         FailureKind::LedgerClosed { .. }
         | FailureKind::Unsigned(_)
-        | FailureKind::Upstream(SendError::Refused(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        | FailureKind::Upstream { error: SendError::Refused(_), .. } => StatusCode::SERVICE_UNAVAILABLE,
         FailureKind::UpstreamTimeout { .. }
-        | FailureKind::Upstream(SendError::Connect(ConnectError::TimedOut { .. })) => {
+        | FailureKind::Upstream { error: SendError::Connect(ConnectError::TimedOut { .. }), .. } => {
             StatusCode::GATEWAY_TIMEOUT
         }
-        FailureKind::Upstream(_) => StatusCode::BAD_GATEWAY,
+        FailureKind::Upstream { .. } => StatusCode::BAD_GATEWAY,
     }
 }
 
@@ -82,7 +78,7 @@ fn status_of(kind: &FailureKind) -> StatusCode {
 fn retry_after(kind: &FailureKind) -> Option<&'static str> {
     match kind {
         FailureKind::LedgerClosed { .. } => Some("5"),
-        FailureKind::Upstream(SendError::Refused(_)) => Some("1"),
+        FailureKind::Upstream { error: SendError::Refused(_), .. } => Some("1"),
         _ => None,
     }
 }
@@ -149,8 +145,8 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::Unsigned(_) => "not_signed",
         FailureKind::BodyBroken => "body_broken",
         FailureKind::LedgerClosed { .. } => "ledger_unavailable",
-        FailureKind::Upstream(SendError::Refused(_)) => "upstream_refused",
-        FailureKind::Upstream(_) => "upstream_unreachable",
+        FailureKind::Upstream { error: SendError::Refused(_), .. } => "upstream_refused",
+        FailureKind::Upstream { .. } => "upstream_unreachable",
         FailureKind::UpstreamTimeout { .. } => "upstream_timeout",
     }
 }

@@ -105,11 +105,11 @@ pub(crate) async fn upgrade(
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
             drop(exchange.settle(Ending::UpstreamCut));
-            return Err(fail(FailureKind::Upstream(error)));
+            return Err(fail(FailureKind::Upstream { route: route.name.clone(), error }));
         }
         Err(_) => {
             drop(exchange.settle(Ending::UpstreamCut));
-            return Err(fail(FailureKind::UpstreamTimeout { timeout }));
+            return Err(fail(FailureKind::UpstreamTimeout { route: route.name.clone(), timeout }));
         }
     };
     let reply_headers = route.response_headers;
@@ -121,11 +121,11 @@ pub(crate) async fn upgrade(
     }
     if !is_websocket(&response) {
         drop(exchange.settle(Ending::UpstreamCut));
-        return Err(fail(FailureKind::Upstream(SendError::Switched)));
+        return Err(fail(FailureKind::Upstream { route: route.name.clone(), error: SendError::Switched }));
     }
-    exchange.leave_to_session();
+    let place = exchange.leave_to_session();
     let (mut head, upstream) = switched(response);
-    let session = Session::new(&app, &ids, opening, &head);
+    let session = Session::new(&app, &ids, opening, &head, place);
     prepare_answer(&mut head.headers);
     meter::tell_request_id(&mut head.headers, reply_headers, id);
     let tunnel = Tunnel::new(client, upstream, session, route.timeouts.idle);

@@ -53,6 +53,9 @@ pub enum ConnectError {
     /// The host is no valid server name.
     #[error("{0:?} is no valid server name for TLS")]
     ServerName(Authority),
+    /// The route insists on HTTP/2, and the server did not agree on it in the TLS handshake (ALPN).
+    #[error("no HTTP/2 was agreed on over TLS with {0}, and this route has protocol: http2")]
+    NoHttp2(Authority),
     /// A fresh HTTP/2 connection was closed before the request was sent.
     #[error("the upstream closed a new connection at once")]
     ClosedAtOnce,
@@ -162,11 +165,11 @@ impl Connector {
     }
 
     async fn connect_untimed(&self, origin: &Origin) -> Result<(UpstreamIo, bool), ConnectError> {
-        let plain_http2 = origin.protocol == Protocol::Http2;
+        let wants_http2 = origin.protocol == Protocol::Http2;
         let tcp_error = |source| ConnectError::Tcp { authority: origin.authority.clone(), source };
         let tls = match self {
             Self::Memory(open) => {
-                return Ok((UpstreamIo::Memory(open(origin).map_err(tcp_error)?), plain_http2));
+                return Ok((UpstreamIo::Memory(open(origin).map_err(tcp_error)?), wants_http2));
             }
             Self::Network(tls) => tls,
         };
@@ -174,7 +177,7 @@ impl Connector {
         let socket = TcpStream::connect((host, origin.port())).await.map_err(tcp_error)?;
         socket.set_nodelay(true).map_err(tcp_error)?;
         if !origin.secure {
-            return Ok((UpstreamIo::Plain(socket), plain_http2));
+            return Ok((UpstreamIo::Plain(socket), wants_http2));
         }
         let config = match origin.protocol {
             Protocol::Auto => &tls.negotiate,
@@ -188,6 +191,9 @@ impl Connector {
             .await
             .map_err(|source| ConnectError::Tls { authority: origin.authority.clone(), source })?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if wants_http2 && !is_http2 {
+            return Err(ConnectError::NoHttp2(origin.authority.clone()));
+        }
         Ok((UpstreamIo::Secure(Box::new(stream)), is_http2))
     }
 }

@@ -162,3 +162,41 @@ fn malformed_trace_headers_give_no_trace() {
         assert_eq!(read(&[("traceparent", bad)]).trace, None, "{bad}");
     }
 }
+
+/// The problem with a header under our prefix that is none of ours, when bad tags are refused.
+fn unknown(name: &'static str) -> String {
+    let config = Identify { on_bad_tag: BadTag::Refuse, ..config() };
+    identify(&headers(&[(name, "v")]), &config).unwrap_err().to_string()
+}
+
+#[test]
+fn an_unknown_header_of_ours_is_marked_and_what_was_meant_is_said() {
+    for (name, suggestion) in [
+        ("x-bursar-teem", "did you mean x-bursar-team?"),
+        ("x-bursar-costumer", "did you mean x-bursar-customer?"),
+        ("x-bursar-tags", "did you mean x-bursar-tag-NAME?"),
+        ("x-bursar-budget", "send x-bursar-team, -workload"),
+    ] {
+        let it = read(&[(name, "v")]);
+        assert!(it.anomalies.contains(Anomaly::TagDropped));
+        assert_eq!(it.unknown.as_deref(), Some(name));
+        let told = unknown(name);
+        assert!(told.starts_with(&format!("unknown header {name}: {suggestion}")), "{told}");
+    }
+    let it = read(&[("baggage", "x-bursar-teem=a,teem=b")]);
+    assert_eq!(it.unknown.as_deref(), Some("x-bursar-teem"));
+    assert_eq!(read(&[("x-bursar-team", "a"), ("teem", "b")]).unknown, None);
+}
+
+#[test]
+fn only_so_many_unknown_names_are_remembered() {
+    let mut cache = IdentityCache::default();
+    for n in 0..1000 {
+        let name = HeaderName::try_from(format!("x-bursar-{n}-{}", "x".repeat(100))).unwrap();
+        let map: HeaderMap = [(name, HeaderValue::from_static("v"))].into_iter().collect();
+        let (_, _, anomalies) = cache.identify(&map, &config()).unwrap();
+        assert!(anomalies.contains(Anomaly::TagDropped));
+    }
+    assert_eq!(cache.told.len(), TOLD_MAX);
+    assert!(cache.told.iter().all(|name| name.len() <= TOLD_CHARS_MAX));
+}
