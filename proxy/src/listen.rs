@@ -34,14 +34,25 @@ pub enum Shutdown {
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Binds `address` for several workers to accept from.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// An address that is taken, and on which nobody is heard yet: connections are refused.
+#[derive(Debug)]
+pub struct Bound(Socket);
+
+impl Bound {
+    /// From now on connections are taken, for several workers to accept.
+    pub fn listen(self) -> io::Result<std::net::TcpListener> {
+        self.0.listen(BACKLOG)?;
+        Ok(self.0.into())
+    }
+}
+
+/// Takes `address`.
+pub fn bind(address: SocketAddr) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(Bound(socket))
 }
 
 /// The threads of the workers.

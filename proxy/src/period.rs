@@ -17,35 +17,58 @@ pub struct Period {
     pub zone: TimeZone,
 }
 
+/// How the caller wrote what is asked for, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// The start.
+    pub from: &'static str,
+    /// The end.
+    pub to: &'static str,
+    /// The zone.
+    pub tz: &'static str,
+}
+
+/// Options of a command.
+pub const OPTIONS: Names = Names { from: "--from", to: "--to", tz: "--tz" };
+/// Parameters of a query.
+pub const PARAMETERS: Names = Names { from: "from", to: "to", tz: "tz" };
+
 /// A time that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeriodError {
     /// Neither a date, a time nor an age.
     #[error(
-        "--{option} {text:?} is no time: write 2026-11-01, 2026-11-01T09:00, 2026-11-01T09:00:00Z, or an age such as 24h or 7d"
+        "{option} {text:?} is no time: write 2026-11-01, 2026-11-01T09:00, 2026-11-01T09:00:00Z, or an age such as 24h or 7d"
     )]
     NotATime {
-        /// `from` or `to`.
+        /// What the caller called it.
         option: &'static str,
         /// What was written.
         text: String,
     },
     /// No IANA zone.
-    #[error("--tz {0:?} is no IANA time zone: write a name such as Europe/Paris or UTC")]
-    NotAZone(String),
+    #[error("{option} {text:?} is no IANA time zone: write a name such as Europe/Paris or UTC")]
+    NotAZone {
+        /// What the caller called it.
+        option: &'static str,
+        /// What was written.
+        text: String,
+    },
     /// From and to leave nothing between them.
-    #[error("--from is not before --to: the period is empty")]
-    Empty,
+    #[error("{} is not before {}: the period is empty", .0.from, .0.to)]
+    Empty(Names),
 }
 
-/// Understands the three options; `now` is what ages are counted from.
+/// Understands what the caller wrote under `names`; `now` is what ages are counted from.
 pub fn parse(
     from: Option<&str>,
     to: Option<&str>,
     zone: &str,
     now: Timestamp,
+    names: Names,
 ) -> Result<Period, PeriodError> {
-    let zone = TimeZone::get(zone).map_err(|_| PeriodError::NotAZone(zone.to_owned()))?;
+    let zone =
+        TimeZone::get(zone).map_err(|_| PeriodError::NotAZone { option: names.tz, text: zone.to_owned() })?;
     let read = |option: &'static str, text: Option<&str>| {
         text.map(|text| {
             instant(text.trim(), &zone, now)
@@ -53,11 +76,11 @@ pub fn parse(
         })
         .transpose()
     };
-    let (from, to) = (read("from", from)?, read("to", to)?);
+    let (from, to) = (read(names.from, from)?, read(names.to, to)?);
     if let (Some(from), Some(to)) = (from, to)
         && from >= to
     {
-        return Err(PeriodError::Empty);
+        return Err(PeriodError::Empty(names));
     }
     Ok(Period { from, to, zone })
 }
@@ -99,7 +122,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_micros(1_795_348_800_000_000);
 
     fn from(text: &str, zone: &str) -> Result<Option<Timestamp>, PeriodError> {
-        parse(Some(text), None, zone, NOW).map(|p| p.from)
+        parse(Some(text), None, zone, NOW, OPTIONS).map(|p| p.from)
     }
 
     fn check(text: &str, zone: &str, expected: &str) {
@@ -127,14 +150,27 @@ mod tests {
     fn what_is_no_time_names_the_option_and_the_text() {
         for text in ["", "yesterday", "2026-13-01", "-5d", "7x", "99999999999999999999d"] {
             let error = from(text, "UTC").unwrap_err();
-            assert_eq!(error, PeriodError::NotATime { option: "from", text: text.to_owned() });
+            assert_eq!(error, PeriodError::NotATime { option: "--from", text: text.to_owned() });
         }
-        assert_eq!(from("7d", "Mars/Base"), Err(PeriodError::NotAZone("Mars/Base".to_owned())));
+        let not_a_zone = PeriodError::NotAZone { option: "--tz", text: "Mars/Base".to_owned() };
+        assert_eq!(from("7d", "Mars/Base"), Err(not_a_zone));
     }
 
     #[test]
     fn an_empty_period_is_refused() {
-        let result = parse(Some("2026-11-02"), Some("2026-11-02"), "UTC", NOW);
-        assert_eq!(result, Err(PeriodError::Empty));
+        let result = parse(Some("2026-11-02"), Some("2026-11-02"), "UTC", NOW, OPTIONS);
+        assert_eq!(result, Err(PeriodError::Empty(OPTIONS)));
+    }
+
+    #[test]
+    fn messages_name_what_the_caller_wrote() {
+        let told = |from, to, tz, names| parse(from, to, tz, NOW, names).unwrap_err().to_string();
+        for (names, dashes) in [(OPTIONS, "--"), (PARAMETERS, "")] {
+            assert!(told(Some("x"), None, "UTC", names).starts_with(&format!("{dashes}from \"x\"")));
+            assert!(told(None, Some("x"), "UTC", names).starts_with(&format!("{dashes}to \"x\"")));
+            assert!(told(None, None, "x", names).starts_with(&format!("{dashes}tz \"x\"")));
+            let empty = told(Some("1h"), Some("2h"), "UTC", names);
+            assert!(empty.starts_with(&format!("{dashes}from is not before {dashes}to")), "{empty}");
+        }
     }
 }

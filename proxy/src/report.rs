@@ -28,16 +28,22 @@ pub struct UsageAsk {
 /// A grouping that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "--by {0:?} is no grouping: use team, workload, customer, session, tag:NAME, provider, model, \
+    "{option} {name:?} is no grouping: use team, workload, customer, session, tag:NAME, provider, model, \
      model_requested, route, api, tier, outcome, source, hour, day or month, separated by commas"
 )]
-pub struct ByError(pub String);
+pub struct ByError {
+    /// What the caller called it.
+    pub option: &'static str,
+    /// What was written.
+    pub name: String,
+}
 
-/// Understands `--by`.
-pub fn parse_by(text: &str) -> Result<Vec<GroupKey>, ByError> {
+/// Understands a grouping that the caller wrote as `option`.
+pub fn parse_by(text: &str, option: &'static str) -> Result<Vec<GroupKey>, ByError> {
     let mut keys = Vec::new();
     for name in text.split(',').map(str::trim) {
-        let key = GroupKey::from_name(name).ok_or_else(|| ByError(name.chars().take(40).collect()))?;
+        let unknown = || ByError { option, name: name.chars().take(40).collect() };
+        let key = GroupKey::from_name(name).ok_or_else(unknown)?;
         if !keys.contains(&key) {
             keys.push(key);
         }
@@ -110,7 +116,9 @@ fn figures(totals: &Totals, object: &mut Map<String, Value>) {
     object.insert("requests".to_owned(), totals.requests.into());
     object.insert("counted_requests".to_owned(), totals.counted.into());
     object.insert("tokens".to_owned(), Value::Object(tokens(totals)));
-    object.insert("cost".to_owned(), cost(totals));
+    if let Some(cost) = cost(totals) {
+        object.insert("cost".to_owned(), cost);
+    }
     object.insert("unpriced_requests".to_owned(), totals.unpriced.into());
     object.insert("partly_priced_requests".to_owned(), totals.partly_priced.into());
     let outcomes = Outcome::ALL.iter().map(|o| (o.name(), totals.outcome(*o)));
@@ -152,10 +160,11 @@ fn tokens(totals: &Totals) -> Map<String, Value> {
     all.into_iter().filter_map(|(name, count)| Some((name.to_owned(), Value::from(count?)))).collect()
 }
 
-/// The sums of money. Amounts of another currency than the first stand in a list of their own:
+/// The sums of money; `None` where nothing was to be priced, as in a record. Amounts of another currency than the first stand in a list of their own:
 /// without exchange rates they cannot be added.
-fn cost(totals: &Totals) -> Value {
+fn cost(totals: &Totals) -> Option<Value> {
     let status = match (totals.priced, totals.unpriced, totals.partly_priced) {
+        (0, 0, 0) => return None,
         (_, 0, 0) => "priced",
         (0, _, 0) => "unpriced",
         _ => "partly_priced",
@@ -178,7 +187,7 @@ fn cost(totals: &Totals) -> Value {
             cost.insert("other_currencies".to_owned(), others.into());
         }
     }
-    cost
+    Some(cost)
 }
 
 /// How much of the figures rests on what: shares of the counted requests.

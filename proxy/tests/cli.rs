@@ -451,11 +451,11 @@ fn exit_codes_tell_success_failure_and_wrong_usage_apart() {
         (&["frobnicate"], 2),
         (&["usage", "--data-dir", "nowhere"], 1),
         (&["usage", "--admin", "http://127.0.0.1:1"], 1),
-        (&["usage", "--admin", "ftp://x"], 1),
+        (&["usage", "--admin", "ftp://x"], 2),
         (&["export", "usage", "--data-dir", "nowhere"], 1),
         (&["check"], 0),
         (&["check", "--config", "nowhere.yaml"], 3),
-        (&["serve", "--config", "nowhere.yaml"], 2),
+        (&["serve", "--config", "nowhere.yaml"], 3),
         (&["serve", "--listen", "not an address"], 2),
     ] {
         let output = run(dir.path(), args);
@@ -481,13 +481,113 @@ fn check_lists_every_mistake_at_once_and_exits_with_3() {
         assert!(said.contains(expected), "{expected} is not in {said}");
     }
     let output = run(dir.path(), &["serve", "--config", "bad.yaml"]);
-    assert_eq!(code(&output), 2);
+    assert_eq!(code(&output), 3);
     assert_eq!(stderr(&output), said, "serve says the same");
     assert!(!dir.path().join("bursar-data").exists(), "and touches nothing");
 
     std::fs::write(dir.path().join("good.yaml"), "identity: { team: a }\n").unwrap();
     let output = run(dir.path(), &["check", "--config", "good.yaml", "--show"]);
     assert!(stdout(&output).contains("identity.team: a"));
+}
+
+#[test]
+fn check_shows_every_route_and_what_follows_from_other_settings_and_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "admin: { token_file: token }\nroutes:\n  - { prefix: /own, upstream: 'https://own.test/v2', provider: openai, auth: inject, secret_file: key }\n";
+    std::fs::write(dir.path().join("bursar.yaml"), text).unwrap();
+    std::fs::write(dir.path().join("token"), "canary-of-the-admin-api\n").unwrap();
+    std::fs::write(dir.path().join("key"), "canary-key\n").unwrap();
+    let shown = stdout(&run(dir.path(), &["check", "--config", "bursar.yaml", "--show"]));
+    let own = "routes[0]: { prefix: /own, upstream: https://own.test/v2, provider: openai, dialect: openai, include_usage: true, auth: inject, header: authorization, protocol: auto, ";
+    assert!(shown.contains(own) && shown.contains("  # configured\n"), "{shown}");
+    assert!(shown.contains("{ prefix: /anthropic, upstream: https://api.anthropic.com, "), "{shown}");
+    assert!(shown.contains("admin.metrics_public: true  # default"), "{shown}");
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[test]
+fn an_explicit_option_wins_over_the_environment_and_an_empty_variable_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(dir.path(), chatty(), "");
+    assert_eq!(sidecar.chat("").status(), 200);
+    let url = sidecar.admin_url();
+    let requests = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = bursar(dir.path(), &["usage", "--format", "json"]);
+        let output = command.args(args).envs(variables.iter().copied()).output().unwrap();
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()["total"]["requests"].clone()
+    };
+    wait_for_records(&sidecar, 1);
+    for query in ["from=someday", "tz=Mars", "by=colour", "from=1h&to=2h"] {
+        let reply = sidecar.get(&format!("/api/v1/usage?{query}"));
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+        assert_eq!(reply.status(), 400, "{query}");
+        assert!(detail.starts_with(query.split('=').next().unwrap()) && !detail.contains("--"), "{detail}");
+    }
+    let listens = sidecar.admin.to_string();
+    for (name, value) in [("BURSAR_ADMIN", url.as_str()), ("BURSAR_ADMIN_LISTEN", &listens)] {
+        assert_eq!(requests(&[], &[(name, value)]), 1, "{name}");
+    }
+    // The directory is in use: its sidecar is asked.
+    let both = [("BURSAR_DATA_DIR", "data"), ("BURSAR_ADMIN_LISTEN", listens.as_str())];
+    assert_eq!(requests(&[], &both), 1);
+    sidecar.stop();
+    let dead = ("BURSAR_ADMIN", "http://127.0.0.1:1");
+    assert_eq!(requests(&["--data-dir", "data"], &[dead]), 1);
+    assert_eq!(requests(&["--data-dir", "data"], &[("BURSAR_DATA_DIR", "elsewhere")]), 1);
+    for name in ["BURSAR_DATA_DIR", "BURSAR_LEDGER_PATH"] {
+        let empty = [("BURSAR_ADMIN", ""), ("BURSAR_ADMIN_TOKEN_FILE", ""), ("BURSAR_CONFIG", "")];
+        assert_eq!(requests(&[], &[&[(name, "data")][..], &empty].concat()), 1, "{name}");
+    }
+    let config =
+        "admin: { listen: '127.0.0.1:0' }\nledger: { path: data }\nroutes: [{ upstream: nonsense }]\n";
+    std::fs::write(dir.path().join("elsewhere.yaml"), config).unwrap();
+    assert_eq!(requests(&[], &[("BURSAR_CONFIG", "elsewhere.yaml")]), 1, "and nothing else of it matters");
+    let mut command = bursar(dir.path(), &["price", "list", "--overlay", "none.yaml"]);
+    let output = command.env("BURSAR_CONFIG", "elsewhere.yaml").output().unwrap();
+    let said = stderr(&output);
+    assert_eq!((code(&output), said.matches("none.yaml").count()), (1, 1), "{said}");
+}
+
+#[test]
+fn a_dead_admin_address_is_told_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["usage", "--admin", "http://127.0.0.1:1"]);
+    let said = stderr(&output);
+    for part in ["127.0.0.1:1", "bursar serve", "--data-dir", "refused"] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    let mut command = bursar(dir.path(), &["usage"]);
+    let output = command.env("BURSAR_ADMIN", "somewhere").output().unwrap();
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("environment BURSAR_ADMIN: \"somewhere\""), "{}", stderr(&output));
+}
+
+#[test]
+fn options_by_other_programs_names_are_answered_with_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, meant) in [
+        (&["serve", "--port", "4000"][..], "--listen"),
+        (&["usage", "--groupby", "team"], "--by"),
+        (&["usage", "--since=7d"], "--from"),
+        (&["export", "usage", "--out", "x"], "--output"),
+        (&["price", "list", "--json"], "--format"),
+    ] {
+        let output = run(dir.path(), args);
+        assert_eq!(code(&output), 2, "{args:?}");
+        assert!(stderr(&output).contains(&format!("'{meant}'")), "{args:?}: {}", stderr(&output));
+    }
+    assert!(!stderr(&run(dir.path(), &["check", "--port", "1"])).contains("--listen"), "it has none");
+}
+
+#[test]
+fn a_group_with_nothing_to_price_has_no_cost_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(dir.path(), chatty(), "");
+    sidecar.stop();
+    let total = usage_json(dir.path(), &["--data-dir", "data"])["total"].clone();
+    assert_eq!((&total["requests"], total.get("cost")), (&0.into(), None));
+    let table = stdout(&run(dir.path(), &["usage", "--data-dir", "data"]));
+    assert!(!table.contains(" priced "), "{table}");
 }
 
 #[test]
@@ -536,6 +636,7 @@ fn an_address_in_use_is_named_with_its_setting() {
     assert_eq!(code(&output), 1);
     let said = stderr(&output);
     assert!(said.contains(&address) && said.contains("(listen)"), "{said}");
+    assert!(!dir.path().join("data").exists(), "nothing is left of a start that failed");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 )]
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -68,9 +69,43 @@ fn list_shows_what_holds_at_a_time_in_every_form() {
         "{csv}"
     );
     assert!(text(&price(dir.path(), &["list", "--provider", "deepseek"])).contains("deepseek-v4-flash"));
-    let nothing = price(dir.path(), &["list", "--provider", "nobody"]);
-    assert!(nothing.status.success() && errors(&nothing).contains("no price holds"));
-    assert_eq!(price(dir.path(), &["list", "--at", "someday"]).status.code(), Some(2));
+    let nobody = price(dir.path(), &["list", "--provider", "opneai"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    let said = errors(&nobody);
+    assert!(said.contains("did you mean openai?") && said.contains("anthropic, "), "{said}");
+    for (args, option) in
+        [(&["list", "--at", "someday"][..], "--at"), (&["diff", "--before-at", "someday"], "--before-at")]
+    {
+        let wrong = price(dir.path(), args);
+        assert_eq!(wrong.status.code(), Some(2));
+        assert!(errors(&wrong).contains(&format!("{option} \"someday\" is no time")), "{}", errors(&wrong));
+    }
+}
+
+#[test]
+fn a_model_is_picked_by_its_whole_name_then_by_pattern_then_by_its_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let picked = |model: &str| {
+        let output =
+            price(dir.path(), &["list", "--provider", "openai", "--model", model, "--format", "json"]);
+        let prices: Value = serde_json::from_str(&text(&output)).unwrap();
+        let names: BTreeSet<String> = prices["prices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|price| price["model"].as_str().unwrap().to_owned())
+            .collect();
+        (names, errors(&output))
+    };
+    let (exact, said) = picked("gpt-5");
+    assert_eq!((exact.len(), said.as_str()), (1, ""));
+    let (all, said) = picked("gpt*");
+    assert!(all.len() > 20 && said.is_empty(), "{said}");
+    let (begun, said) = picked("gpt");
+    assert!(begun.len() <= 20 && said.contains("the first 20") && said.contains("--model 'gpt*'"), "{said}");
+    let (none, said) = picked("gpt-4o-minni");
+    assert!(none.is_empty() && said.contains("nearest are gpt-4o-mini"), "{said}");
+    assert!(picked("zzz*").1.contains("fits"));
 }
 
 #[test]
@@ -98,6 +133,19 @@ fn show_names_every_row_of_a_model_under_any_name_and_refuses_an_unknown_one() {
     let unknown = price(dir.path(), &["show", "openai", "gpt-99"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(errors(&unknown).contains("no model \"gpt-99\""), "{}", errors(&unknown));
+    for (args, told) in [
+        (&["show", "opnai", "gpt-5"][..], "did you mean openai?"),
+        (&["show", "openai", "gpt-4o-minni"], "the nearest are gpt-4o-mini"),
+        (&["show", "openai"], "is a provider: name a model"),
+        (&["show", "gpt"], "no model \"gpt\""),
+        (&["show", "claude-haiku-4-5"], "several providers have"),
+    ] {
+        let refused = price(dir.path(), args);
+        assert_eq!(refused.status.code(), Some(1), "{args:?}");
+        assert!(errors(&refused).contains(told), "{args:?}: {}", errors(&refused));
+    }
+    let alone = json(dir.path(), &["show", "mine", "--overlay", "mine.yaml"]);
+    assert_eq!(alone["provider"], "vllm");
 }
 
 #[test]
@@ -216,5 +264,5 @@ fn a_configuration_may_name_another_tools_file_as_its_overlay() {
         assert!(text(&check(format)).contains("overlay/vllm/mine/input=0.2"));
     }
     assert_eq!(check("litellm").status.code(), Some(1));
-    assert_eq!(check("bursar").status.code(), Some(1));
+    assert_eq!(check("bursar").status.code(), Some(3));
 }

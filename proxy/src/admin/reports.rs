@@ -47,7 +47,7 @@ pub(super) async fn usage(
     let asked = parse_period(&admin, query.from.as_deref(), query.to.as_deref(), query.tz.as_deref())
         .and_then(|period| {
             let by = query.by.as_deref().unwrap_or("team,workload");
-            let keys = report::parse_by(by).map_err(|error| error.to_string())?;
+            let keys = report::parse_by(by, "by").map_err(|error| error.to_string())?;
             Ok(UsageAsk { period, by: keys })
         });
     let ask = match asked {
@@ -125,7 +125,8 @@ fn parse_period(
     to: Option<&str>,
     tz: Option<&str>,
 ) -> Result<Period, String> {
-    period::parse(from, to, tz.unwrap_or("UTC"), admin.app.now()).map_err(|error| error.to_string())
+    period::parse(from, to, tz.unwrap_or("UTC"), admin.app.now(), period::PARAMETERS)
+        .map_err(|error| error.to_string())
 }
 
 /// Runs `work` where it may block; `None` when it panicked.

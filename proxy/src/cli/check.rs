@@ -1,29 +1,26 @@
 //! `bursar check`: every mistake of the configuration at once.
 
 use super::CheckArgs;
+use super::fault::Fault;
 use super::serve::load_config;
 use crate::config::Overrides;
 use std::process::ExitCode;
 
 /// Checks the configuration; exit code 3 when it has mistakes.
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let config = match load_config(args.config.as_deref(), Overrides::default()) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Ok(ExitCode::from(3));
-        }
-    };
+    let config = load_config(args.config.as_deref(), Overrides::default()).map_err(Fault::from)?;
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }
-    if let Err(error) = super::serve::load_prices(&config) {
-        eprintln!("{error:#}");
-        return Ok(ExitCode::from(3));
-    }
+    super::serve::load_prices(&config)?;
     if args.show {
         for setting in config.effective() {
             println!("{}: {}  # {}", setting.path, setting.value, setting.origin);
+        }
+        let configured = config.routes.configured_count();
+        for (number, route) in config.routes.iter().enumerate() {
+            let origin = if number < configured { "configured" } else { "built in" };
+            println!("routes[{number}]: {}  # {origin}", route.shown());
         }
     }
     let file =

@@ -14,7 +14,13 @@ use std::process::ExitCode;
 /// Writes the records.
 pub(super) fn run(args: &ExportUsageArgs) -> anyhow::Result<ExitCode> {
     let read = &args.read;
-    let period = period::parse(read.from.as_deref(), read.to.as_deref(), &read.tz, SystemClock.now())?;
+    let period = period::parse(
+        read.from.as_deref(),
+        read.to.as_deref(),
+        &read.tz,
+        SystemClock.now(),
+        period::OPTIONS,
+    )?;
     let written = match &args.output {
         None => {
             let mut out = BufWriter::new(std::io::stdout().lock());

@@ -1,26 +1,33 @@
 //! The command line: what can be asked of `bursar`, and how it answers.
 //!
 //! Invariants
-//! - Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found a violation.
+//! - Exit codes: 0 done, 1 failed, 2 wrong usage, 3 found a violation (`fault`).
 //! - Results go to standard output; everything else to standard error.
 //!
 //! Not here: what the commands compute (`ledger::query`, `report`).
 
 mod check;
 mod client;
+mod environment;
 mod export;
+mod fault;
 mod price;
 mod serve;
+mod slips;
 mod source;
 mod usage;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// What exit codes mean, for the help.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage, on the command line; 3 what was examined breaks its \
+                          rules: a configuration (also when `serve` reads it), a price file, imported rows.";
+
 /// The sidecar that knows what your tokens cost and what they earn.
 #[derive(Debug, Parser)]
-#[command(name = "bursar", version, about, propagate_version = true)]
+#[command(name = "bursar", version, about, propagate_version = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,8 +52,9 @@ enum Command {
 /// `bursar serve`
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Configuration file (YAML); without one, built-in routes to the public providers are served.
-    #[arg(long, short, env = "BURSAR_CONFIG")]
+    /// Configuration file (YAML) [env: BURSAR_CONFIG]; without one, built-in routes to the public
+    /// providers are served.
+    #[arg(long, short)]
     config: Option<PathBuf>,
     /// Address of the proxy [default: 127.0.0.1:4141].
     #[arg(long)]
@@ -54,7 +62,7 @@ pub(crate) struct ServeArgs {
     /// Address of the admin API, health and metrics [default: 127.0.0.1:4142].
     #[arg(long)]
     admin_listen: Option<String>,
-    /// Directory of the ledger [default: ./bursar-data].
+    /// Directory of the ledger [env: BURSAR_DATA_DIR] [default: ./bursar-data].
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }
@@ -62,10 +70,10 @@ pub(crate) struct ServeArgs {
 /// `bursar check`
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Configuration file to check.
-    #[arg(long, short, env = "BURSAR_CONFIG")]
+    /// Configuration file to check [env: BURSAR_CONFIG].
+    #[arg(long, short)]
     config: Option<PathBuf>,
-    /// Also print every setting with the value in force.
+    /// Also print every setting and route with the value in force; secrets are left out.
     #[arg(long)]
     show: bool,
 }
@@ -82,13 +90,15 @@ pub(crate) struct ReadArgs {
     /// Time zone for dates and days (IANA name such as Europe/Paris).
     #[arg(long, default_value = "UTC")]
     tz: String,
-    /// Base URL of a running sidecar's admin API [default: http://127.0.0.1:4142 if one answers].
-    #[arg(long, env = "BURSAR_ADMIN", conflicts_with = "data_dir")]
+    /// Base URL of a running sidecar's admin API [env: BURSAR_ADMIN] [default: the address that `serve`
+    /// would use, if one answers there].
+    #[arg(long, conflicts_with = "data_dir")]
     admin: Option<String>,
-    /// File with the admin API's bearer token.
-    #[arg(long, env = "BURSAR_ADMIN_TOKEN_FILE")]
+    /// File with the admin API's bearer token [env: BURSAR_ADMIN_TOKEN_FILE].
+    #[arg(long)]
     admin_token_file: Option<PathBuf>,
-    /// Read this ledger directory instead; no sidecar may be using it.
+    /// Read this ledger directory instead, whatever the environment says; no sidecar may be using it
+    /// [env: BURSAR_DATA_DIR].
     #[arg(long)]
     data_dir: Option<PathBuf>,
 }
@@ -161,7 +171,10 @@ impl RecordFormat {
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            let arguments: Vec<String> =
+                std::env::args_os().skip(1).filter_map(|argument| argument.into_string().ok()).collect();
+            slips::suggest(&mut error, &Cli::command(), &arguments);
             let code = if error.use_stderr() { 2 } else { 0 };
             // A closed pipe is all that can go wrong here, and then nobody is reading.
             let _ = error.print();
@@ -180,13 +193,7 @@ pub fn run() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bursar: {error:#}");
-            ExitCode::from(
-                if error.is::<crate::period::PeriodError>() || error.is::<crate::report::ByError>() {
-                    2
-                } else {
-                    1
-                },
-            )
+            fault::exit_code(&error)
         }
     }
 }

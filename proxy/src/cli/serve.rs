@@ -4,10 +4,11 @@
 //! - What cannot work is said before anything listens.
 //! - At the end: listeners, exchanges, counts, ledger, in this order, so nothing is settled after the ledger.
 
-use super::ServeArgs;
+use super::fault::Fault;
+use super::{ServeArgs, environment};
 use crate::admin;
 use crate::app::{App, Prices};
-use crate::config::{self, Config, ConfigErrors, Overrides, Sources};
+use crate::config::{self, Config, ConfigErrors, Overrides, Sources, Whereabouts};
 use crate::listen::{self, Shutdown, Workers};
 use crate::upstream::TlsSetup;
 use crate::{tasks, telemetry};
@@ -29,23 +30,21 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         admin_listen: args.admin_listen.clone(),
         data_dir: args.data_dir.clone(),
     };
-    let config = match load_config(args.config.as_deref(), overrides) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return Ok(ExitCode::from(2));
-        }
-    };
+    let config = load_config(args.config.as_deref(), overrides).map_err(Fault::from)?;
     telemetry::start(config.telemetry.log_level.as_str(), config.telemetry.log_format);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let prices = Arc::new(Prices::new(load_prices(&config)?));
     let tls = TlsSetup::load(config.upstream.ca_file.as_deref())?;
+    // The addresses are taken first: a start that fails for them leaves no directory behind. Nobody is
+    // heard on them before the ledger is open.
+    let bound = listen_on(config.listen, "listen", listen::bind)?;
+    let admin_bound = listen_on(config.admin.listen, "admin.listen", listen::bind)?;
     let (ledger, report) = open_ledger(&config, &prices)?;
     tell_of_ledger(&config, &report);
-    let listener = bind(config.listen, "listen")?;
-    let admin_listener = bind(config.admin.listen, "admin.listen")?;
+    let listener = listen_on(config.listen, "listen", |_| bound.listen())?;
+    let admin_listener = listen_on(config.admin.listen, "admin.listen", |_| admin_bound.listen())?;
     let (listening, admin_listening) = (listener.local_addr()?, admin_listener.local_addr()?);
     let app = App::new(config, ledger, prices, Arc::new(SystemClock));
 
@@ -96,8 +95,13 @@ async fn wait_for_signals(shutdown: &watch::Sender<Shutdown>, workers: Workers) 
     joined.await.context("waiting for the workers failed")
 }
 
-fn bind(address: SocketAddr, key: &str) -> anyhow::Result<std::net::TcpListener> {
-    listen::bind(address).with_context(|| {
+/// A step on the way to listening on `address`, which `key` names.
+fn listen_on<T>(
+    address: SocketAddr,
+    key: &str,
+    step: impl FnOnce(SocketAddr) -> std::io::Result<T>,
+) -> anyhow::Result<T> {
+    step(address).with_context(|| {
         format!("cannot listen on {address} ({key}): is another process using it? choose another address")
     })
 }
@@ -143,19 +147,22 @@ fn tell_of_ledger(config: &Config, report: &OpenReport) {
 
 /// Reads file, environment and command line.
 pub(super) fn load_config(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigErrors> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that hands the environment to the configuration"
-    )]
-    let variables = |name: &str| std::env::var(name).ok();
-    let env_names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
-    Config::load(Sources {
+    Config::load(sources(file, overrides))
+}
+
+/// Where the environment and the configuration that it names say that a sidecar is.
+pub(super) fn whereabouts() -> Result<Whereabouts, ConfigErrors> {
+    Config::whereabouts(sources(None, Overrides::default()))
+}
+
+fn sources(file: Option<&Path>, overrides: Overrides) -> Sources<'static> {
+    Sources {
         file: file.map(Path::to_path_buf),
         text: None,
-        env: &variables,
-        env_names,
+        env: &environment::variable,
+        env_names: environment::names(),
         overrides,
-    })
+    }
 }
 
 /// The price book with the configured overlay.
@@ -166,14 +173,15 @@ pub(super) fn load_prices(config: &Config) -> anyhow::Result<PriceBook> {
         .with_context(|| format!("prices.overlay {}", path.display()))
 }
 
-/// `book` with the overlay in the file at `path`.
+/// `book` with the overlay in the file at `path`; errors are about it and leave its name to the caller.
 pub(super) fn overlaid(
     book: &PriceBook,
     path: &Path,
     format: config::OverlayFormat,
 ) -> anyhow::Result<PriceBook> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = std::fs::read_to_string(path).context("cannot be read")?;
     let source = path.file_stem().map_or_else(|| "overlay".into(), |stem| stem.to_string_lossy());
-    let read = config::read_overlay(&text, format, &source)?;
-    Ok(book.with_overlay(read.file())?)
+    let read = config::read_overlay(&text, format, &source);
+    let read = read.map_err(|error| Fault::Violation(error.to_string()))?;
+    Ok(book.with_overlay(read.file()).map_err(|error| Fault::Violation(error.to_string()))?)
 }

@@ -1,18 +1,20 @@
 //! Where a reading command finds the ledger: a running sidecar, or a directory nobody uses.
 //!
 //! Invariants
+//! - Options win over the environment, and that over the configuration: the same variables and the same
+//!   file tell `serve` where to be and these commands where to look.
 //! - Nothing is guessed silently: the answer says where it came from when that was chosen for the user.
 //!
 //! Not here: what is read (`report`).
 
-use super::ReadArgs;
 use super::client::AdminClient;
-use anyhow::{Context, bail};
-use bursar_ledger::OfflineLedger;
+use super::fault::Fault;
+use super::{ReadArgs, environment, serve};
+use crate::config::Whereabouts;
+use anyhow::bail;
+use bursar_ledger::{DirectoryError, OfflineLedger, OpenError};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-
-const DEFAULT_ADMIN: &str = "http://127.0.0.1:4142";
-const DEFAULT_DATA_DIR: &str = "./bursar-data";
 
 /// Where to read.
 #[derive(Debug)]
@@ -23,36 +25,111 @@ pub(super) enum Source {
     Offline(Box<OfflineLedger>),
 }
 
-/// Chooses by the options: `--data-dir`, `--admin`, the usual admin address if somebody listens
-/// there, the usual directory.
+/// Chooses: `--data-dir`, `--admin`, `BURSAR_ADMIN`, then what the environment and the configuration
+/// tell `serve`. A directory that they name is read unless its sidecar has it open; otherwise the admin
+/// address is asked if somebody listens there, and then the directory is read.
 pub(super) async fn find(args: &ReadArgs) -> anyhow::Result<Source> {
     if let Some(dir) = &args.data_dir {
-        return offline(dir);
+        return told_offline(dir);
     }
-    let client = |base: &str| AdminClient::new(base, args.admin_token_file.as_deref());
+    let token_file = || {
+        let variable = || environment::variable("BURSAR_ADMIN_TOKEN_FILE").map(PathBuf::from);
+        args.admin_token_file.clone().or_else(variable)
+    };
     if let Some(base) = &args.admin {
-        return Ok(Source::Running(client(base)?));
+        return Ok(Source::Running(AdminClient::new(base, "--admin", token_file().as_deref())?));
     }
-    let usual = client(DEFAULT_ADMIN)?;
-    if usual.answers().await {
-        return Ok(Source::Running(usual));
+    if let Some(base) = environment::variable("BURSAR_ADMIN") {
+        let said = "environment BURSAR_ADMIN:";
+        return Ok(Source::Running(AdminClient::new(&base, said, token_file().as_deref())?));
     }
-    let dir = PathBuf::from(DEFAULT_DATA_DIR);
-    if !dir.exists() {
-        bail!(
-            "no sidecar answers at {DEFAULT_ADMIN} and there is no {DEFAULT_DATA_DIR}: \
-             name one with --admin URL, or a ledger directory with --data-dir DIR"
-        );
-    }
-    offline(&dir)
+    let found = serve::whereabouts().map_err(Fault::from)?;
+    let token_file = token_file().or_else(|| found.token_file.clone());
+    let client = || AdminClient::new(&base_url(found.admin), "admin.listen", token_file.as_deref());
+    by_settings(&found, client).await
 }
 
-fn offline(dir: &Path) -> anyhow::Result<Source> {
-    let ledger = OfflineLedger::open(dir).with_context(|| {
-        format!("cannot read the ledger in {} (ask a running sidecar with --admin URL)", dir.display())
-    })?;
+async fn by_settings(
+    found: &Whereabouts,
+    client: impl Fn() -> anyhow::Result<AdminClient>,
+) -> anyhow::Result<Source> {
+    let dir = &found.ledger;
+    if found.ledger_is_told && !found.admin_is_told {
+        return match OfflineLedger::open(dir) {
+            Ok(ledger) => {
+                eprintln!("bursar: reading the ledger in {}", dir.display());
+                Ok(Source::Offline(Box::new(told_of_tail(ledger))))
+            }
+            Err(error) if is_in_use(&error) => {
+                let client = client()?;
+                if client.answers().await { Ok(Source::Running(client)) } else { Err(unreadable(error, dir)) }
+            }
+            Err(error) => Err(unreadable(error, dir)),
+        };
+    }
+    if found.admin.port() != 0 {
+        let client = client()?;
+        if client.answers().await {
+            return Ok(Source::Running(client));
+        }
+    }
+    if !dir.exists() {
+        bail!(
+            "no sidecar answers at {} and there is no {}: name one with --admin URL, or a ledger directory \
+             with --data-dir DIR",
+            base_url(found.admin),
+            dir.display()
+        );
+    }
+    told_offline(dir)
+}
+
+/// Where to ask a sidecar that listens on `address`.
+fn base_url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+fn told_offline(dir: &Path) -> anyhow::Result<Source> {
+    let ledger = OfflineLedger::open(dir).map_err(|error| unreadable(error, dir))?;
+    Ok(Source::Offline(Box::new(told_of_tail(ledger))))
+}
+
+fn told_of_tail(ledger: OfflineLedger) -> OfflineLedger {
     if let Some(tail) = ledger.torn_tail() {
         eprintln!("bursar: the journal's end was torn by a crash and is left out: {tail:?}");
     }
-    Ok(Source::Offline(Box::new(ledger)))
+    ledger
+}
+
+fn is_in_use(error: &OpenError) -> bool {
+    matches!(error, OpenError::Directory(DirectoryError::InUse { .. }))
+}
+
+fn unreadable(error: OpenError, dir: &Path) -> anyhow::Error {
+    anyhow::Error::new(error).context(format!(
+        "cannot read the ledger in {} (ask a running sidecar with --admin URL)",
+        dir.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_all_interfaces_is_asked_on_loopback() {
+        for (listens, asked) in [
+            ("0.0.0.0:4142", "http://127.0.0.1:4142"),
+            ("[::]:9", "http://[::1]:9"),
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("10.0.0.7:2", "http://10.0.0.7:2"),
+        ] {
+            assert_eq!(base_url(listens.parse().unwrap()), asked);
+        }
+    }
 }

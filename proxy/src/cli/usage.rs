@@ -32,9 +32,9 @@ pub(super) fn run(args: &UsageArgs) -> anyhow::Result<ExitCode> {
 fn ask(args: &UsageArgs) -> anyhow::Result<Value> {
     let read = &args.read;
     let now = SystemClock.now();
-    let period = period::parse(read.from.as_deref(), read.to.as_deref(), &read.tz, now)?;
+    let period = period::parse(read.from.as_deref(), read.to.as_deref(), &read.tz, now, period::OPTIONS)?;
     let keys = if args.anomalies { "provider" } else { &*args.by };
-    let by = report::parse_by(keys)?;
+    let by = report::parse_by(keys, "--by")?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&tasks::runtime()?, async {
         match source::find(read).await? {

@@ -3,6 +3,7 @@
 //! Not here: what holds (`list`).
 
 use super::list::{self, Line};
+use super::pick;
 use super::{DiffArgs, TableFormat, book_with, builtin, instant, write_rows};
 use bursar_domain::Currency;
 use bursar_policies::price::PriceBook;
@@ -20,11 +21,15 @@ type Price = (Option<String>, String, Currency);
 
 /// Prints the differences; exit code 0 also when there are some.
 pub(super) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
-    let at = instant(args.pick.at.as_deref())?;
-    let before_at = args.before_at.as_deref().map_or(Ok(at), |text| instant(Some(text)))?;
+    let at = instant(args.pick.at.as_deref(), "--at")?;
+    let before_at = args.before_at.as_deref().map_or(Ok(at), |text| instant(Some(text), "--before-at"))?;
     let (before, after) = (side(&args.before)?, side(&args.after)?);
-    let old = by_key(list::lines(&before, &args.pick, before_at));
-    let new = by_key(list::lines(&after, &args.pick, at));
+    let picked = pick::pick(&[&before, &after], &args.pick)?;
+    let old = by_key(list::lines(&before, &picked.models, before_at));
+    let new = by_key(list::lines(&after, &picked.models, at));
+    if let Some(remark) = &picked.remark {
+        eprintln!("bursar: {remark}");
+    }
     let mut changes: Vec<(&Key, Option<&Price>, Option<&Price>)> = Vec::new();
     for (key, price) in &old {
         if new.get(key) != Some(price) {

@@ -2,7 +2,7 @@
 //!
 //! Not here: which price holds (`bursar_policies::price::Holding`).
 
-use super::{ListArgs, PickArgs, ShowArgs, TableFormat, book, instant, write_rows};
+use super::{ListArgs, ShowArgs, TableFormat, book, instant, pick, write_rows};
 use anyhow::bail;
 use bursar_domain::Timestamp;
 use bursar_policies::price::{Holding, ModelEntry, PriceBook, PriceKind, PriceRow, Term, instant_text};
@@ -21,20 +21,10 @@ pub(super) struct Line {
     source: Arc<str>,
 }
 
-/// The models that were picked.
-pub(super) fn picked<'a>(book: &'a PriceBook, pick: &'a PickArgs) -> impl Iterator<Item = ModelEntry> + 'a {
-    book.models().filter(|entry| {
-        let provider = pick.provider.as_deref().is_none_or(|provider| *entry.provider == *provider);
-        let named =
-            |part: &str| entry.model.contains(part) || entry.names.iter().any(|name| name.contains(part));
-        provider && pick.model.as_deref().is_none_or(named)
-    })
-}
-
 /// What holds for the models that were picked.
-pub(super) fn lines(book: &PriceBook, pick: &PickArgs, at: Timestamp) -> Vec<Line> {
+pub(super) fn lines(book: &PriceBook, models: &[ModelEntry], at: Timestamp) -> Vec<Line> {
     let mut lines = Vec::new();
-    for entry in picked(book, pick) {
+    for entry in models {
         let holding = book.holding(&entry.provider, &entry.model, at);
         if holding.is_empty() {
             continue;
@@ -58,8 +48,12 @@ pub(super) fn lines(book: &PriceBook, pick: &PickArgs, at: Timestamp) -> Vec<Lin
 /// Prints the prices that hold.
 pub(super) fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let book = book(&args.book)?;
-    let at = instant(args.pick.at.as_deref())?;
-    let lines = lines(&book, &args.pick, at);
+    let at = instant(args.pick.at.as_deref(), "--at")?;
+    let picked = pick::pick(&[&book], &args.pick)?;
+    let lines = lines(&book, &picked.models, at);
+    if let Some(remark) = &picked.remark {
+        eprintln!("bursar: {remark}");
+    }
     let mut out = std::io::stdout().lock();
     if args.format == TableFormat::Json {
         let prices: Vec<Value> = lines.iter().map(line_json).collect();
@@ -137,15 +131,45 @@ fn without_nulls(value: &mut Value) {
     }
 }
 
+/// The one provider that has `model`.
+fn only_provider(book: &PriceBook, model: &str) -> anyhow::Result<String> {
+    let mut providers = pick::providers_of(book, model);
+    match providers.len() {
+        0 => {
+            // Whoever names a provider alone means its models.
+            if book.models().any(|entry| *entry.provider == *model) {
+                bail!(
+                    "{model:?} is a provider: name a model of it too, or see `bursar price list --provider {model}`"
+                );
+            }
+            bail!(
+                "the price book has no model {model:?}{}; all whose names have it: `bursar price list --model '*{model}*'`",
+                pick::near_anywhere(book, model)
+            );
+        }
+        1 => Ok(providers.remove(0)),
+        _ => bail!(
+            "several providers have {model:?}: name one of {}, as in `bursar price show {} {model}`",
+            providers.join(", "),
+            providers.first().map_or("", String::as_str)
+        ),
+    }
+}
+
 /// Prints every row about one model.
 pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let book = book(&args.book)?;
-    let Some((entry, mut rows)) = book.sheet(&args.provider, &args.model) else {
+    let provider = match &args.provider {
+        Some(provider) => provider.clone(),
+        None => only_provider(&book, &args.model)?,
+    };
+    let Some((entry, mut rows)) = book.sheet(&provider, &args.model) else {
+        pick::known_provider(&[&book], &provider)?;
         bail!(
-            "the price book has no model {:?} of provider {:?}: see `bursar price list --provider {}`",
+            "the price book has no model {:?} of provider {provider:?}{}; all of them: `bursar price list \
+             --provider {provider}`",
             args.model,
-            args.provider,
-            args.provider
+            pick::near_models(&book, &provider, &args.model),
         );
     };
     let place = |row: &PriceRow| (row.tier != Arc::from("standard"), row.tier.clone(), row.region.clone());

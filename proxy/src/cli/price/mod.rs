@@ -8,11 +8,14 @@
 mod diff;
 mod import;
 mod list;
+mod pick;
 mod replay;
 
-use super::{ReadArgs, TableFormat, serve};
+use super::fault::Fault;
+use super::{ReadArgs, TableFormat, environment, serve};
 use crate::config::{OverlayFormat, Overrides};
-use anyhow::{Context, anyhow};
+use crate::period::{self, Names};
+use anyhow::Context;
 use bursar_domain::{Clock, SystemClock, Timestamp};
 use bursar_policies::price::PriceBook;
 use clap::{Args, Subcommand};
@@ -41,8 +44,8 @@ pub(crate) struct BookArgs {
     /// Overlay file over the built-in book: our own rows, LiteLLM's map or models.dev's catalogue.
     #[arg(long)]
     overlay: Option<PathBuf>,
-    /// Use the overlay that this configuration names.
-    #[arg(long, short, env = "BURSAR_CONFIG", conflicts_with = "overlay")]
+    /// Use the overlay that this configuration names [env: BURSAR_CONFIG].
+    #[arg(long, short, conflicts_with = "overlay")]
     config: Option<PathBuf>,
 }
 
@@ -52,7 +55,8 @@ pub(crate) struct PickArgs {
     /// Only this provider.
     #[arg(long)]
     provider: Option<String>,
-    /// Only models with this in a name of theirs.
+    /// Only the model of this name, in any form that a call may use; `*` stands for any text. Where no
+    /// model bears the name, those whose names begin with it, up to 20.
     #[arg(long)]
     model: Option<String>,
     /// The time: a date, a time (RFC 3339), or an age such as 30d [default: now].
@@ -74,9 +78,10 @@ pub(crate) struct ListArgs {
 
 /// `bursar price show`
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct ShowArgs {
-    /// Provider, as in records.
-    provider: String,
+    /// Provider, as in records; may be left out where only one has the model.
+    provider: Option<String>,
     /// Model, in any form that a call may name it.
     model: String,
     #[command(flatten)]
@@ -152,11 +157,10 @@ fn book(args: &BookArgs) -> anyhow::Result<PriceBook> {
     if let Some(path) = &args.overlay {
         return book_with(path);
     }
-    match &args.config {
+    match args.config.clone().or_else(|| environment::variable("BURSAR_CONFIG").map(PathBuf::from)) {
         None => builtin(),
         Some(path) => {
-            let config =
-                serve::load_config(Some(path), Overrides::default()).map_err(|errors| anyhow!("{errors}"))?;
+            let config = serve::load_config(Some(&path), Overrides::default()).map_err(Fault::from)?;
             serve::load_prices(&config)
         }
     }
@@ -170,11 +174,12 @@ fn book_with(overlay: &Path) -> anyhow::Result<PriceBook> {
     serve::overlaid(&builtin()?, overlay, OverlayFormat::Auto).with_context(|| overlay.display().to_string())
 }
 
-/// The time that was asked for; now when none was.
-fn instant(text: Option<&str>) -> anyhow::Result<Timestamp> {
+/// The time that `option` asked for; now when it did not.
+fn instant(text: Option<&str>, option: &'static str) -> anyhow::Result<Timestamp> {
     let now = SystemClock.now();
-    // `--at` is read like the start of a period.
-    let period = crate::period::parse(text, None, "UTC", now)?;
+    // Read like the start of a period.
+    let names = Names { from: option, ..period::OPTIONS };
+    let period = period::parse(text, None, "UTC", now, names)?;
     Ok(period.from.unwrap_or(now))
 }
 

@@ -29,8 +29,14 @@ use std::process::ExitCode;
 pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let book = book(&args.book)?;
     let read = &args.read;
-    let period = period::parse(read.from.as_deref(), read.to.as_deref(), &read.tz, SystemClock.now())?;
-    let at = args.at.as_deref().map(|text| instant(Some(text))).transpose()?;
+    let period = period::parse(
+        read.from.as_deref(),
+        read.to.as_deref(),
+        &read.tz,
+        SystemClock.now(),
+        period::OPTIONS,
+    )?;
+    let at = args.at.as_deref().map(|text| instant(Some(text), "--at")).transpose()?;
     let mut replay = Replay { book: &book, at, rows: BTreeMap::new() };
     let local = tokio::task::LocalSet::new();
     local.block_on(&tasks::runtime()?, async {
