@@ -150,6 +150,10 @@ pub enum IdentityError {
 /// Prefix of Bursar's own headers; they never reach the upstream.
 pub const OWN_PREFIX: &str = "x-bursar-";
 const TAG_PREFIX: &str = "x-bursar-tag-";
+
+/// Ours on replies, without the prefix. A client that sends one back has not misspelt anything.
+const ON_REPLIES: [&str; 7] =
+    ["request-id", "input-tokens", "output-tokens", "usage-source", "cost", "cost-currency", "cost-status"];
 const HELICONE_PROPERTY: &str = "helicone-property-";
 /// W3C baggage.
 pub static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
@@ -268,7 +272,7 @@ impl<'a> Reading<'a> {
                 self.part(part, text_of(value), IdentitySource::Header, name.as_str())?;
             } else if let Some(tag) = name.as_str().strip_prefix(TAG_PREFIX) {
                 self.tag(tag, text_of(value), name.as_str())?;
-            } else {
+            } else if !ON_REPLIES.contains(&rest) {
                 self.unknown(name.as_str())?;
             }
         }

@@ -186,6 +186,8 @@ fn an_unknown_header_of_ours_is_marked_and_what_was_meant_is_said() {
     let it = read(&[("baggage", "x-bursar-teem=a,teem=b")]);
     assert_eq!(it.unknown.as_deref(), Some("x-bursar-teem"));
     assert_eq!(read(&[("x-bursar-team", "a"), ("teem", "b")]).unknown, None);
+    let sent_back = read(&[("x-bursar-request-id", "0"), ("x-bursar-cost", "1")]);
+    assert_eq!((sent_back.unknown, sent_back.anomalies.iter().count()), (None, 0));
 }
 
 #[test]
