@@ -48,6 +48,8 @@ impl Line {
     pub(super) async fn over(io: UpstreamIo) -> hyper::Result<Self> {
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
         let bell = Arc::new(Bell::default());
+        // Nobody has asked the connection for anything yet.
+        bell.ring();
         let waker = Waker::from(Arc::clone(&bell));
         Ok(Self { sender, connection: Some(Box::pin(connection)), bell, waker })
     }
@@ -65,11 +67,14 @@ impl Line {
         self.bell.is_driven_by(cx.waker());
         let mut result = Poll::Pending;
         for _ in 0..ROUNDS_MAX {
+            // A connection that has not rung has nothing new to say.
+            if self.bell.rings() {
+                self.turn();
+            }
             result = reply(&mut Context::from_waker(&self.waker));
-            if result.is_ready() || !self.bell.rings() {
+            if result.is_ready() || !self.bell.has_rung() {
                 break;
             }
-            self.turn();
         }
         // What is ready is asked for again at once by whoever takes it, which is another turn.
         self.bell.is_left(result.is_pending());
@@ -109,47 +114,51 @@ impl Line {
     }
 }
 
-/// Where the wakers of a connection and of its reply lead.
+/// Where the wakers of a connection and of its reply lead. Whoever leaves and whoever rings each write
+/// their own flag before they read the other's, so that one of the two sees both.
 #[derive(Debug, Default)]
 struct Bell {
     /// Who drives the connection.
     task: AtomicWaker,
     /// It is being driven right now: no need to wake anybody.
     driven: AtomicBool,
+    /// The connection or its reply can go on since they were last asked.
     rung: AtomicBool,
 }
 
 impl Bell {
     fn is_driven_by(&self, waker: &Waker) {
         self.task.register(waker);
-        self.driven.store(true, Ordering::Release);
-        // The connection has its first turn in any case: its socket may be ready.
-        self.rung.store(true, Ordering::Release);
+        self.is_driven();
     }
 
     fn is_driven(&self) {
-        self.driven.store(true, Ordering::Release);
+        self.driven.store(true, Ordering::SeqCst);
     }
 
     fn ring(&self) {
-        self.rung.store(true, Ordering::Release);
+        self.rung.store(true, Ordering::SeqCst);
+    }
+
+    fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::SeqCst)
     }
 
     /// Whether it was rung since the last time it was asked.
     fn rings(&self) -> bool {
-        self.rung.swap(false, Ordering::AcqRel)
+        self.has_rung() && self.rung.swap(false, Ordering::SeqCst)
     }
 
     /// Nobody drives any more; if somebody waits, what rang last wakes the task.
     fn is_left(&self, waits: bool) {
-        self.driven.store(false, Ordering::Release);
-        if self.rings() && waits {
+        self.driven.store(false, Ordering::SeqCst);
+        if waits && self.has_rung() {
             self.task.wake();
         }
     }
 
     fn is_forgotten(&self) {
-        self.driven.store(false, Ordering::Release);
+        self.driven.store(false, Ordering::SeqCst);
         drop(self.task.take());
     }
 }
@@ -160,9 +169,8 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.driven.load(Ordering::Acquire) {
-            self.ring();
-        } else {
+        self.ring();
+        if !self.driven.load(Ordering::SeqCst) {
             self.task.wake();
         }
     }
