@@ -77,6 +77,9 @@ pub struct Flavour {
     pub tier_header: Option<&'static str>,
     /// A response header with the served model, where the body may lack it.
     pub model_header: Option<&'static str>,
+    /// A response header that says `true` when reserved capacity was full and the call was served, and
+    /// is charged, at the standard tier.
+    pub spill_header: Option<&'static str>,
 }
 
 const PLAIN: Flavour = Flavour {
@@ -92,6 +95,7 @@ const PLAIN: Flavour = Flavour {
     input_header: None,
     tier_header: None,
     model_header: None,
+    spill_header: None,
 };
 
 static UNLISTED: Flavour = Flavour { end: End::DoneOrFinish, ..PLAIN };
@@ -104,6 +108,7 @@ static FLAVOURS: &[Flavour] = &[
         own_model_names: true,
         tier_header: Some("azureai-processed-tier"),
         model_header: Some("x-ms-served-model"),
+        spill_header: Some("x-ms-is-spilled-over"),
         ..PLAIN
     },
     Flavour { provider: "vllm", asks_for_usage: true, ..PLAIN },

@@ -201,6 +201,8 @@ pub struct ReplyMeter {
     input_header: Option<Vec<u8>>,
     tier_header: Option<Label>,
     model_header: Option<Label>,
+    /// Reserved capacity was full: the standard tier served, whatever the reply calls it.
+    is_spilled: bool,
     body: Body,
 }
 
@@ -246,6 +248,7 @@ impl ReplyMeter {
             input_header: bytes(context.flavour.input_header.filter(|_| context.status < 400)),
             tier_header: label(context.flavour.tier_header),
             model_header: label(context.flavour.model_header),
+            is_spilled: header(context.flavour.spill_header).is_some_and(|value| value == "true"),
             body,
         }
     }
@@ -383,7 +386,10 @@ impl ReplyMeter {
             usage_raw: raw_text(&found.raw),
             provider_cost: found.charge.map(|amount| ProviderCost { amount }),
             model_served: found.model.or_else(|| self.model_header.take()),
-            tier: found.tier.or_else(|| self.tier_header.take()),
+            tier: match self.is_spilled {
+                true => Some(Label::fixed("default")),
+                false => found.tier.or_else(|| self.tier_header.take()),
+            },
             inference_geo: found.inference_geo,
             speed: found.speed,
             meter_id: found.id.filter(|_| metering != Metering::Never),

@@ -57,7 +57,7 @@ static CANDIDATE: Node = Node::object(&[
 static PREDICTION: Node =
     Node::object(&[("embeddings", Node::object(&[("statistics", Node::whole(id::STATISTICS))]))]);
 
-const REPLY_KEYS: &[(&str, Node)] = &[
+const REPLY_KEYS: [(&str, Node); 7] = [
     ("candidates", Node::array(&CANDIDATE).marked(id::CANDIDATES)),
     ("promptFeedback", Node::object(&[("blockReason", Node::scalar(id::BLOCKED))])),
     ("usageMetadata", Node::whole(id::USAGE)),
@@ -67,8 +67,14 @@ const REPLY_KEYS: &[(&str, Node)] = &[
     ("predictions", Node::array(&PREDICTION)),
 ];
 
-static REPLY: Node = Node::object(REPLY_KEYS);
-static CHUNK: Node = Node::object(REPLY_KEYS).marked(ELEMENT);
+/// A reply, or one that Cloud Code wraps (`v1internal:generateContent`).
+const WRAPPED_KEYS: &[(&str, Node)] = &{
+    let [a, b, c, d, e, f, g] = REPLY_KEYS;
+    [a, b, c, d, e, f, g, ("response", Node::object(&REPLY_KEYS))]
+};
+
+static REPLY: Node = Node::object(WRAPPED_KEYS);
+static CHUNK: Node = Node::object(WRAPPED_KEYS).marked(ELEMENT);
 static CHUNKS: Node = Node::array(&CHUNK);
 
 /// Most statistics of predictions that are kept as sent; all are counted.

@@ -1,29 +1,7 @@
-//! Cases in which other meters went wrong, by the numbers of the project's list of them. Each test
-//! begins with its number; what concerns no reading of a reply is tested elsewhere:
+//! Cases in which other meters went wrong, by the numbers of the project's list of them, read from the
+//! project's transcripts. All entries, with their prices: `proxy/tests/peer_errors.rs`.
 //!
-//! | number | case | where |
-//! |---|---|---|
-//! | E1 | cumulative deltas added | here |
-//! | E2 | a zero in the delta overwrites the input | here |
-//! | E3 | only the delta knows the input | here |
-//! | E4 | the delta splits what the start told | here |
-//! | E5 | total of a stream is its output only | here |
-//! | E6 | a placeholder added to the cumulative output | here |
-//! | E7 | words counted although the provider counted tokens | here |
-//! | E8 | the usage chunk never read | here |
-//! | E9 | usage below `response` (Cloud Code) | Gemini's readings |
-//! | E10 | only `response.completed` read | here |
-//! | E11 | cache classes priced wrongly | `policies::price` |
-//! | E12 | the requested tier priced | here, and `policies::price` |
-//! | E13, E14, E15, E16, E17, E18, E19, E21, E22 | prices and exports | `policies::price`, `ledger::export` |
-//! | E20 | usage of an error status dropped | here |
-//! | E23 to E28, E33 | budgets and limits | with budgets |
-//! | E29 | an explicit zero estimated | here |
-//! | E30 | a batch billed per poll, or lost | `bursar_ledger::batch`, and `tests/batches.rs` |
-//! | E31 | provisioned throughput billed per token | prices |
-//! | E32 | special tokens in user text | the tokenizer |
-//! | E34 | cached audio priced as fresh | here, and `policies::price` |
-//! | E35 | a local day over UTC days | `ledger::query` |
+//! Not here: what concerns no reading of a reply.
 
 use super::*;
 
