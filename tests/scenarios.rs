@@ -30,6 +30,7 @@ mod realtime;
 mod refusals;
 #[cfg(feature = "sigv4")]
 mod sigv4;
+mod silent_dialects;
 mod smuggling;
 mod streaming;
 mod tidy;

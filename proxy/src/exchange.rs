@@ -429,17 +429,31 @@ impl Future for Settling {
 
 /// Whether the tokens of `record` count and are not, or not finally, told.
 fn is_uncounted(record: &UsageRecord, watch: &Watch, text: &PassedText) -> bool {
-    let is_open = matches!(record.usage_source, UsageSource::Absent | UsageSource::ProviderPartial);
-    if record.metering != Metering::Count || !is_open {
+    if record.metering != Metering::Count {
         return false;
     }
     let has_text = watch.has_sent() || !text.is_empty();
+    match record.usage_source {
+        UsageSource::Absent | UsageSource::ProviderPartial => {}
+        UsageSource::Provider => return lacks_a_side(record, watch, has_text),
+        UsageSource::Tokenizer | UsageSource::Estimate => return false,
+    }
     match record.outcome {
         // The prompt is charged when nothing was answered yet; a reply that could not be read is no
         // such answer.
         Outcome::Aborted => has_text || !is_unreadable(record.anomalies),
         // Without text nobody knows what the reply was, or what is charged for an early failure.
         Outcome::Ok | Outcome::Incomplete | Outcome::ErrorMidstream => has_text || watch.is_input_only(),
+        _ => false,
+    }
+}
+
+/// Whether the provider's last word is about one side alone: Ollama leaves out a prompt that it had
+/// cached, and Gemini a prompt of pictures or, once, the output.
+fn lacks_a_side(record: &UsageRecord, watch: &Watch, has_text: bool) -> bool {
+    match (record.usage.input_total(), record.usage.output_total()) {
+        (None, Some(output)) => output > 0,
+        (Some(_), None) => has_text && !watch.is_input_only(),
         _ => false,
     }
 }

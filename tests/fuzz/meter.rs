@@ -10,6 +10,8 @@ pub mod usage;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+use std::collections::BTreeMap;
+use usage::text::TextKey;
 use usage::{Api, BatchReading, Ending, Reading, ReplyContext, ReplyMeter, RequestFacts, flavour_of};
 
 const PROVIDERS: [&str; 8] =
@@ -35,7 +37,8 @@ impl<'a> Setup<'a> {
         Some(Self { provider, stream: choice & 8 != 0, ending, body })
     }
 
-    fn read(&self, api: Api, kind: &'static str, size: usize) -> Reading {
+    /// The reading and the texts that passed, each whole.
+    fn read(&self, api: Api, kind: &'static str, size: usize) -> (Reading, BTreeMap<TextKey, Vec<u8>>) {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         let mut meter = ReplyMeter::new(&ReplyContext {
@@ -45,13 +48,18 @@ impl<'a> Setup<'a> {
             headers: &headers,
             stream_requested: self.stream,
         });
+        let mut texts: BTreeMap<TextKey, Vec<u8>> = BTreeMap::new();
+        meter.keep_text(usize::MAX);
         for piece in self.body.chunks(size) {
             meter.feed(piece);
         }
-        meter.finish(self.ending, &RequestFacts::default())
+        if let Some(passed) = meter.text() {
+            passed.pieces().for_each(|(key, raw)| texts.entry(key).or_default().extend(raw));
+        }
+        (meter.finish(self.ending, &RequestFacts::default()), texts)
     }
 
-    /// Any slicing gives the same reading; counts and the raw text are bounded.
+    /// Any slicing gives the same reading and the same texts; counts and the raw text are bounded.
     pub fn check(&self, api: Api) {
         let kind = match (self.stream, api) {
             (false, _) => "application/json",
@@ -67,6 +75,7 @@ impl<'a> Setup<'a> {
         for size in [1, 7] {
             assert_eq!(self.read(api, kind, size), whole);
         }
+        let (whole, _) = whole;
         for (_, count) in whole.usage.tokens() {
             assert!(count <= 1_000 * usage::number::COUNT_MAX);
         }

@@ -29,6 +29,55 @@ const WINDOWS: usize = 16;
 /// A string of this length without a space is a picture or a file.
 const BLOB_BYTES: usize = 512;
 
+/// What the prompts of other vendors' requests are called: Gemini's, Bedrock's and those of the models
+/// behind it, Cohere's, Ollama's.
+const PROMPT_KEYS: &[&str] = &[
+    "systemInstruction",
+    "system_instruction",
+    "system",
+    "preamble",
+    "contents",
+    "content",
+    "requests",
+    "instances",
+    "messages",
+    "chat_history",
+    "message",
+    "documents",
+    "tool_results",
+    "input",
+    "inputText",
+    "prompt",
+    "suffix",
+    "images",
+];
+const TOOL_KEYS: &[&str] = &["tools", "toolConfig", "format", "responseSchema"];
+/// What names or frames a text and is none.
+const NO_TEXT_KEYS: &[&str] = &[
+    "role",
+    "type",
+    "id",
+    "model",
+    "mimeType",
+    "mime_type",
+    "media_type",
+    "format",
+    "fileUri",
+    "file_uri",
+    "url",
+    "uri",
+    "signature",
+    "thoughtSignature",
+    "thought_signature",
+    "toolUseId",
+    "tool_use_id",
+    "tool_call_id",
+    "taskType",
+    "task_type",
+    "cachePoint",
+    "cache_control",
+];
+
 /// Tokens of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct InputTokens {
@@ -111,6 +160,18 @@ impl Counter<'_> {
             Api::Embeddings => self.inputs(body.get("input")),
             Api::LegacyCompletions => self.inputs(body.get("prompt")),
             Api::Responses => self.responses(body, model),
+            Api::GenerateContent
+            | Api::StreamGenerateContent
+            | Api::EmbedContent
+            | Api::Interactions
+            | Api::Converse
+            | Api::ConverseStream
+            | Api::Invoke
+            | Api::InvokeStream
+            | Api::CohereChatV1
+            | Api::CohereChat
+            | Api::OllamaChat
+            | Api::OllamaGenerate => self.others(body),
             Api::Messages => {
                 self.exact = false;
                 self.message("system", body.get("system"));
@@ -140,6 +201,43 @@ impl Counter<'_> {
             .iter()
             .any(|key| body.get(*key).is_some_and(|value| !value.is_null()));
         self.reply(model);
+    }
+
+    /// A body of another vendor, for which no formula is published: the texts below the keys that hold
+    /// any, in whatever shape, and what a chat adds around a message.
+    fn others(&mut self, body: &Map<String, Value>) {
+        self.exact = false;
+        // Cloud Code wraps Gemini's body.
+        let body = body.get("request").and_then(Value::as_object).unwrap_or(body);
+        for key in PROMPT_KEYS {
+            if let Some(value) = body.get(*key) {
+                self.below(value);
+            }
+        }
+        for key in TOOL_KEYS {
+            self.other(body.get(*key));
+        }
+    }
+
+    fn below(&mut self, value: &Value) {
+        match value {
+            Value::String(text) if text.len() >= BLOB_BYTES && !text.contains([' ', '\n']) => {
+                if let Some(size) = size_of_inline(text) {
+                    let rule = self.rule.unwrap_or(ImageRule::Tiles { base: 85, tile: 170 });
+                    self.tokens = self.tokens.saturating_add(rule.tokens(size, Detail::High));
+                }
+            }
+            Value::String(text) => self.text(text),
+            Value::Array(items) => items.iter().for_each(|item| self.below(item)),
+            Value::Object(fields) => {
+                if fields.contains_key("role") {
+                    self.tokens = self.tokens.saturating_add(CHAT.per_message);
+                }
+                let texts = fields.iter().filter(|(key, _)| !NO_TEXT_KEYS.contains(&key.as_str()));
+                texts.for_each(|(_, value)| self.below(value));
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
     }
 
     fn reply(&mut self, model: &str) {

@@ -1,7 +1,8 @@
 //! Filling a record with what was counted, and handing it to the ledger.
 //!
 //! Rules
-//! - A side that the provider told stays; of a partial figure the output is at least what passed.
+//! - A side that the provider told stays. Of a partial figure the output is at least what passed, where
+//!   that can be counted exactly or the figure is a placeholder.
 //! - `tokenizer` is only said when every side was counted with the served model's vocabulary, in plain
 //!   text, whole. Anything else is an `estimate`. A record with a partial figure of the provider stays
 //!   `provider_partial`. `counted_by` says with what the missing side was counted.
@@ -11,7 +12,7 @@
 use super::request::{self, InputTokens};
 use super::tally::{self, Precision, Tally};
 use super::texts::{OutputTokens, Texts};
-use super::watch::Sample;
+use super::watch::{Sample, is_input_only};
 use crate::app::App;
 use crate::exchange;
 use crate::usage::Api;
@@ -108,12 +109,11 @@ impl Work {
             model = tally::known(record.provider.as_str(), Some(requested));
         }
         let tally = Tally::new(model, precision);
-        let is_partial = record.usage_source == UsageSource::ProviderPartial;
         let input = match record.usage.input_total() {
             Some(_) => None,
             None => self.input(&tally, name.map(Label::as_str).unwrap_or_default()),
         };
-        let output = (self.api != Api::Embeddings).then(|| self.output(&tally));
+        let output = (!self.has_output(record, &tally)).then(|| self.output(&tally));
         let scale = |tokens| tally.model.knowledge.scale(tokens);
         let (mut exact, mut sampled) =
             (tally.is_exact() && !exchange::is_unreadable(record.anomalies), false);
@@ -130,14 +130,28 @@ impl Work {
         if input.is_none() && output.is_none() {
             return;
         }
-        if !is_partial {
-            record.usage_source = if exact { UsageSource::Tokenizer } else { UsageSource::Estimate };
-        }
+        record.usage_source = match record.usage_source {
+            // The provider told the other side.
+            UsageSource::Provider | UsageSource::ProviderPartial => UsageSource::ProviderPartial,
+            _ if exact => UsageSource::Tokenizer,
+            _ => UsageSource::Estimate,
+        };
         let side = match (input, output) {
             (None, Some(_)) => "output: ",
+            (Some(_), None) if record.usage_source == UsageSource::ProviderPartial => "input: ",
             _ => "",
         };
         record.counted_by = Label::lossy(&[side, &tally.name(sampled)].concat());
+    }
+
+    /// Whether there is no output to count, or it was told. A running total stands too, unless the
+    /// model's own vocabulary can say more; Anthropic's first figure is none but a placeholder.
+    fn has_output(&self, record: &UsageRecord, tally: &Tally) -> bool {
+        let told = record.usage.output_total();
+        let is_running = !matches!(self.api, Api::Messages | Api::Invoke | Api::InvokeStream);
+        is_input_only(self.api)
+            || (told.is_some() && record.usage_source == UsageSource::Provider)
+            || (is_running && !tally.is_exact() && told.is_some_and(|tokens| tokens > 0))
     }
 
     fn input(&self, tally: &Tally, model: &str) -> Option<InputTokens> {

@@ -91,7 +91,23 @@ impl Watch {
     pub const fn knows(api: Api) -> bool {
         matches!(
             api,
-            Api::OpenAiChat | Api::LegacyCompletions | Api::Responses | Api::Messages | Api::Embeddings
+            Api::OpenAiChat
+                | Api::LegacyCompletions
+                | Api::Responses
+                | Api::Messages
+                | Api::Embeddings
+                | Api::GenerateContent
+                | Api::StreamGenerateContent
+                | Api::EmbedContent
+                | Api::Interactions
+                | Api::Converse
+                | Api::ConverseStream
+                | Api::Invoke
+                | Api::InvokeStream
+                | Api::CohereChatV1
+                | Api::CohereChat
+                | Api::OllamaChat
+                | Api::OllamaGenerate
         )
     }
 
@@ -116,7 +132,7 @@ impl Watch {
     /// Whether the API has no output to count.
     #[must_use]
     pub const fn is_input_only(&self) -> bool {
-        matches!(self.api, Api::Embeddings)
+        is_input_only(self.api)
     }
 
     /// All there is to count, when the exchange is over.
@@ -133,6 +149,11 @@ impl Watch {
             lost_bytes: self.lost_bytes,
         }
     }
+}
+
+/// Whether an API has no output to count.
+pub(super) const fn is_input_only(api: Api) -> bool {
+    matches!(api, Api::Embeddings | Api::EmbedContent)
 }
 
 impl Tally {

@@ -13,6 +13,7 @@
 use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
 use super::shape::{Context, Data, Gathered, Held, Kind, Progress, Shape};
+use super::text::{PassedText, TextKind};
 use super::totals::{Reported, disjoint};
 use bursar_domain::event::{Anomalies, Anomaly, Outcome};
 use bursar_domain::usage::{Quantity, TokenClass, Usage};
@@ -25,17 +26,43 @@ mod id {
     pub(super) const TOOLS: u8 = 5;
     pub(super) const MODEL: u8 = 6;
     pub(super) const ERROR: u8 = 7;
+    pub(super) const TEXT: u8 = 8;
+    pub(super) const THINKING: u8 = 9;
+    pub(super) const CALL: u8 = 10;
+    pub(super) const CALL_VALUE: u8 = 11;
 }
 
-static ANY: Node = Node::object(&[]);
+const FUNCTION: Node = Node::object(&[("name", Node::text(id::CALL)), ("arguments", Node::text(id::CALL))]);
+
+/// A call of version 2, or of version 1.
+static TOOL: Node = Node::object(&[
+    ("function", FUNCTION),
+    ("name", Node::text(id::CALL)),
+    ("parameters", Node::whole(id::CALL_VALUE)),
+]);
 /// `null`, when there are none, and then nothing is counted.
-const TOOLS: Node = Node::array(&ANY).marked(id::TOOLS);
+const TOOLS: Node = Node::array(&TOOL).marked(id::TOOLS);
+
+static ANY: Node = Node::object(&[]);
+/// The calls that the end of a stream repeats.
+const REPEATED_TOOLS: Node = Node::array(&ANY).marked(id::TOOLS);
+
+static CONTENT: Node =
+    Node::object(&[("text", Node::text(id::TEXT)), ("thinking", Node::text(id::THINKING))]);
 
 static WHOLE: Node = Node::object(&[
     ("id", Node::scalar(id::ID)),
     ("generation_id", Node::scalar(id::ID)),
     ("model", Node::scalar(id::MODEL)),
-    ("message", Node::object(&[("tool_calls", TOOLS)])),
+    (
+        "message",
+        Node::object(&[
+            ("tool_calls", TOOLS),
+            ("content", Node::array(&CONTENT)),
+            ("tool_plan", Node::text(id::TEXT)),
+        ]),
+    ),
+    ("text", Node::text(id::TEXT)),
     ("tool_calls", TOOLS),
     ("finish_reason", Node::scalar(id::FINISH)),
     ("usage", Node::whole(id::USAGE)),
@@ -52,18 +79,37 @@ static EVENT: Node = Node::object(&[
     (
         "delta",
         Node::object(&[
+            (
+                "message",
+                Node::object(&[
+                    (
+                        "content",
+                        Node::object(&[
+                            ("text", Node::text(id::TEXT)),
+                            ("thinking", Node::text(id::THINKING)),
+                        ]),
+                    ),
+                    ("tool_plan", Node::text(id::TEXT)),
+                    ("tool_calls", Node::object(&[("function", FUNCTION)])),
+                ]),
+            ),
             ("finish_reason", Node::scalar(id::FINISH)),
             ("usage", Node::whole(id::USAGE)),
             ("error", Node::whole(id::ERROR)),
         ]),
     ),
     // Version 1: the end repeats the whole reply.
+    ("text", Node::text(id::TEXT)),
+    (
+        "tool_call_delta",
+        Node::object(&[("name", Node::text(id::CALL)), ("parameters", Node::text(id::CALL))]),
+    ),
     ("finish_reason", Node::scalar(id::FINISH)),
     (
         "response",
         Node::object(&[
             ("meta", Node::whole(id::USAGE)),
-            ("tool_calls", TOOLS),
+            ("tool_calls", REPEATED_TOOLS),
             ("finish_reason", Node::scalar(id::FINISH)),
         ]),
     ),
@@ -82,6 +128,7 @@ pub(super) struct Cohere {
     closed: bool,
     error: bool,
     seen: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -97,12 +144,24 @@ impl Sink for Cohere {
             id::FINISH => self.finish.text(raw),
             id::USAGE if raw.first() == Some(&b'{') => self.usage.raw(raw),
             id::ERROR => self.error |= is_present(raw),
+            id::CALL_VALUE => self.text.piece(TextKind::Tool, raw),
             _ => {}
         }
     }
 
-    fn too_long(&mut self, _id: u8) {
-        self.anomalies.insert(Anomaly::MeteringCapped);
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = match id {
+            id::TEXT => TextKind::Content,
+            id::THINKING => TextKind::Reasoning,
+            _ => TextKind::Tool,
+        };
+        self.text.piece(kind, raw);
+    }
+
+    fn too_long(&mut self, id: u8) {
+        if id != id::CALL_VALUE {
+            self.anomalies.insert(Anomaly::MeteringCapped);
+        }
     }
 
     fn close(&mut self, _id: u8, _at: u64, items: u64) {
@@ -141,7 +200,17 @@ impl Shape for Cohere {
             _ => {}
         }
         self.error |= name == b"error";
+        // Version 1 says the text of a plan again when its calls are whole.
+        if kind == b"tool-calls-generation" {
+            self.text.drop_open();
+        } else {
+            self.text.settle(0);
+        }
         self.kind.clear();
+    }
+
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        Some(&mut self.text)
     }
 
     fn error(&mut self) {

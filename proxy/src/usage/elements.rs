@@ -20,6 +20,10 @@ impl<S: Shape> Sink for Elements<'_, S> {
         self.0.value(id, raw, at);
     }
 
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        self.0.text(id, raw);
+    }
+
     fn too_long(&mut self, id: u8) {
         self.0.too_long(id);
     }

@@ -493,12 +493,14 @@ impl Body {
 
     fn passed(&mut self) -> Option<&mut PassedText> {
         match self {
-            Self::Ignored | Self::Converse(_) | Self::Invoke(_) | Self::Batch(_) | Self::Results(_) => None,
+            Self::Ignored | Self::Batch(_) | Self::Results(_) => None,
             Self::Chat(reader) => reader.events.shape.passed(),
             Self::Responses(reader) => reader.events.shape.passed(),
             Self::Messages(reader) => reader.events.shape.passed(),
             Self::Content(reader) => reader.events.shape.passed(),
             Self::Interactions(reader) => reader.events.shape.passed(),
+            Self::Converse(reader) => Some(reader.passed()),
+            Self::Invoke(reader) => Some(reader.passed()),
             Self::Cohere(reader) => reader.events.shape.passed(),
             Self::Ollama(reader) => reader.events.shape.passed(),
             Self::Units(reader) => reader.events.shape.passed(),

@@ -11,6 +11,7 @@
 use super::json::{Node, Sink, is_present};
 use super::number;
 use super::shape::{Context, Data, Gathered, Held, Kind, Progress, Shape};
+use super::text::{PassedText, TextKind};
 use bursar_domain::event::{Anomalies, Anomaly};
 use bursar_domain::usage::{Quantity, TokenClass, Usage};
 
@@ -21,13 +22,28 @@ mod id {
     pub(super) const OUTPUT: u8 = 4;
     pub(super) const TOOLS: u8 = 5;
     pub(super) const ERROR: u8 = 6;
+    pub(super) const TEXT: u8 = 7;
+    pub(super) const THINKING: u8 = 8;
+    pub(super) const CALL: u8 = 9;
 }
 
-static ANY: Node = Node::object(&[]);
+static TOOL: Node = Node::object(&[(
+    "function",
+    Node::object(&[("name", Node::whole(id::CALL)), ("arguments", Node::whole(id::CALL))]),
+)]);
 
 static OBJECT: Node = Node::object(&[
     ("model", Node::scalar(id::MODEL)),
-    ("message", Node::object(&[("tool_calls", Node::array(&ANY).marked(id::TOOLS))])),
+    (
+        "message",
+        Node::object(&[
+            ("content", Node::text(id::TEXT)),
+            ("thinking", Node::text(id::THINKING)),
+            ("tool_calls", Node::array(&TOOL).marked(id::TOOLS)),
+        ]),
+    ),
+    ("response", Node::text(id::TEXT)),
+    ("thinking", Node::text(id::THINKING)),
     ("done", Node::scalar(id::DONE)),
     ("prompt_eval_count", Node::scalar(id::INPUT)),
     ("eval_count", Node::scalar(id::OUTPUT)),
@@ -45,6 +61,7 @@ pub(super) struct Ollama {
     closed: bool,
     error: bool,
     seen: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -59,12 +76,20 @@ impl Sink for Ollama {
             id::INPUT => self.input.raw(raw),
             id::OUTPUT => self.output.raw(raw),
             id::ERROR => self.error |= is_present(raw),
+            id::CALL => self.text.piece(TextKind::Tool, raw),
             _ => {}
         }
     }
 
-    fn too_long(&mut self, _id: u8) {
-        self.anomalies.insert(Anomaly::MeteringCapped);
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = if id == id::THINKING { TextKind::Reasoning } else { TextKind::Content };
+        self.text.piece(kind, raw);
+    }
+
+    fn too_long(&mut self, id: u8) {
+        if id != id::CALL {
+            self.anomalies.insert(Anomaly::MeteringCapped);
+        }
     }
 
     fn close(&mut self, _id: u8, _at: u64, items: u64) {
@@ -103,6 +128,11 @@ impl Shape for Ollama {
     fn end_event(&mut self, _name: &[u8], data: Data) {
         self.closed |= self.done && data == Data::Whole;
         self.done = false;
+        self.text.settle(0);
+    }
+
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        Some(&mut self.text)
     }
 
     fn error(&mut self) {

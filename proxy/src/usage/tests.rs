@@ -7,7 +7,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::io::Write;
+use text::TextKey;
 
 const JSON: &str = "application/json";
 const SSE: &str = "text/event-stream; charset=utf-8";
@@ -58,6 +60,29 @@ impl Exchange {
     }
 
     fn read<'a>(&self, pieces: impl IntoIterator<Item = &'a [u8]>, ending: Ending) -> Reading {
+        let (mut meter, facts) = self.meter();
+        for piece in pieces {
+            meter.feed(piece);
+        }
+        meter.finish(ending, &facts)
+    }
+
+    /// The texts that passed, each whole.
+    fn texts<'a>(&self, pieces: impl IntoIterator<Item = &'a [u8]>) -> BTreeMap<TextKey, Vec<u8>> {
+        let (mut meter, _) = self.meter();
+        let mut texts: BTreeMap<TextKey, Vec<u8>> = BTreeMap::new();
+        if meter.keep_text(text::STREAM_BYTES_MAX) {
+            for piece in pieces {
+                meter.feed(piece);
+            }
+            let passed = meter.text().unwrap();
+            assert_eq!(passed.lost_bytes(), 0);
+            passed.pieces().for_each(|(key, raw)| texts.entry(key).or_default().extend(raw));
+        }
+        texts
+    }
+
+    fn meter(&self) -> (ReplyMeter, RequestFacts) {
         let mut scan = RequestScan::new(None);
         scan.feed(self.request.as_bytes());
         let mut facts = scan.facts();
@@ -68,17 +93,14 @@ impl Exchange {
         };
         let path = model_in_path(self.path).as_deref().and_then(Label::lossy);
         facts.model = api.requested_model(facts.model.take(), path);
-        let mut meter = ReplyMeter::new(&ReplyContext {
+        let meter = ReplyMeter::new(&ReplyContext {
             flavour: flavour_of(self.provider),
             api,
             status: self.status,
             headers: &self.headers,
             stream_requested: api.is_stream() || facts.stream,
         });
-        for piece in pieces {
-            meter.feed(piece);
-        }
-        meter.finish(ending, &facts)
+        (meter, facts)
     }
 
     fn whole(&self) -> Reading {
@@ -95,8 +117,10 @@ impl Exchange {
     /// The reading, which must be the same in all slicings.
     fn sliced(&self) -> Reading {
         let whole = self.whole();
+        let texts = self.texts([self.body.as_slice()]);
         for size in [1, 2, 3, 7, 17] {
             assert_eq!(self.read(self.body.chunks(size), Ending::Complete), whole, "pieces of {size}");
+            assert_eq!(self.texts(self.body.chunks(size)), texts, "texts in pieces of {size}");
         }
         whole
     }

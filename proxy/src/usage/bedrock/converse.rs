@@ -12,6 +12,7 @@
 use super::{Counts, Replies, is_present, is_withheld};
 use crate::usage::json::{Node, Scanner, Sink};
 use crate::usage::shape::{Context, Gathered, Held, Progress};
+use crate::usage::text::{PassedText, TextKind};
 use bursar_domain::event::{Anomalies, Anomaly, Outcome};
 use bursar_domain::usage::Quantity;
 
@@ -23,16 +24,41 @@ mod id {
     pub(super) const STOP: u8 = 5;
     pub(super) const TOOL: u8 = 6;
     pub(super) const TOOL_TYPE: u8 = 7;
+    pub(super) const TEXT: u8 = 8;
+    pub(super) const REASONING: u8 = 9;
+    pub(super) const CALL: u8 = 10;
+    pub(super) const CALL_VALUE: u8 = 11;
 }
 
-const TOOL: Node = Node::object(&[("type", Node::scalar(id::TOOL_TYPE))]).marked(id::TOOL);
+/// A call; in a stream it is begun here and its input follows.
+const TOOL: Node = Node::object(&[
+    ("type", Node::scalar(id::TOOL_TYPE)),
+    ("name", Node::text(id::CALL)),
+    ("input", Node::whole(id::CALL_VALUE)),
+])
+.marked(id::TOOL);
 
-static BLOCK: Node = Node::object(&[("toolUse", TOOL)]);
+static BLOCK: Node = Node::object(&[
+    ("text", Node::text(id::TEXT)),
+    ("toolUse", TOOL),
+    (
+        "reasoningContent",
+        Node::object(&[("reasoningText", Node::object(&[("text", Node::text(id::REASONING))]))]),
+    ),
+]);
 
 /// A whole reply, or the payload of any event: the names do not clash.
 static REPLY: Node = Node::object(&[
     ("output", Node::object(&[("message", Node::object(&[("content", Node::array(&BLOCK))]))])),
     ("start", Node::object(&[("toolUse", TOOL)])),
+    (
+        "delta",
+        Node::object(&[
+            ("text", Node::text(id::TEXT)),
+            ("toolUse", Node::object(&[("input", Node::text(id::CALL))])),
+            ("reasoningContent", Node::object(&[("text", Node::text(id::REASONING))])),
+        ]),
+    ),
     ("stopReason", Node::scalar(id::STOP)),
     ("usage", Node::whole(id::USAGE)),
     ("serviceTier", Node::object(&[("type", Node::scalar(id::TIER))])),
@@ -62,6 +88,7 @@ struct Found {
     seen: bool,
     closed: bool,
     error: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -76,12 +103,24 @@ impl Sink for Found {
                 self.intervened = matches!(raw, b"\"guardrail_intervened\"" | b"\"content_filtered\"");
             }
             id::TOOL_TYPE => self.tool_is_the_servers = raw == b"\"server_tool_use\"",
+            id::CALL_VALUE => self.text.piece(TextKind::Tool, raw),
             _ => {}
         }
     }
 
-    fn too_long(&mut self, _id: u8) {
-        self.anomalies.insert(Anomaly::MeteringCapped);
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = match id {
+            id::TEXT => TextKind::Content,
+            id::REASONING => TextKind::Reasoning,
+            _ => TextKind::Tool,
+        };
+        self.text.piece(kind, raw);
+    }
+
+    fn too_long(&mut self, id: u8) {
+        if id != id::CALL_VALUE {
+            self.anomalies.insert(Anomaly::MeteringCapped);
+        }
     }
 
     fn close(&mut self, _id: u8, _at: u64, _items: u64) {
@@ -115,7 +154,12 @@ impl Replies for Converse {
         self.scanner.feed(payload, &mut self.found);
         let is_whole = self.scanner.is_complete();
         self.found.closed |= name == b"metadata" && is_whole;
+        self.found.text.settle(0);
         is_whole
+    }
+
+    fn passed(&mut self) -> &mut PassedText {
+        &mut self.found.text
     }
 
     fn exception(&mut self) {

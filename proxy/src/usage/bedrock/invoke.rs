@@ -16,6 +16,7 @@ use crate::usage::anthropic::Messages;
 use crate::usage::json::{Node, Scanner, Sink};
 use crate::usage::number;
 use crate::usage::shape::{Context, Data, Gathered, Held, Progress, Shape};
+use crate::usage::text::{PassedText, TextKind};
 use crate::usage::totals::{Reported, disjoint};
 use bursar_domain::event::{Anomalies, Anomaly, Outcome};
 use bursar_domain::usage::{TokenClass, Usage};
@@ -35,10 +36,45 @@ mod id {
     pub(super) const ID: u8 = 10;
     pub(super) const MODEL: u8 = 11;
     pub(super) const TOTAL_OUT: u8 = 12;
+    pub(super) const TEXT: u8 = 13;
+    pub(super) const REASONING: u8 = 14;
+    pub(super) const CALL: u8 = 15;
 }
+
+const TEXT: Node = Node::text(id::TEXT);
+const CALL: Node = Node::text(id::CALL);
+const REASONING: Node = Node::text(id::REASONING);
+
+static TEXT_PART: Node = Node::object(&[("text", TEXT)]);
+
+/// A block of Anthropic's, as it begins or whole.
+static BLOCK: Node = Node::object(BLOCK_KEYS);
+
+const BLOCK_KEYS: &[(&str, Node)] = &[("text", TEXT), ("thinking", REASONING), ("name", CALL)];
+
+/// A block of Nova's.
+static NOVA_BLOCK: Node =
+    Node::object(&[("text", TEXT), ("toolUse", Node::object(&[("name", CALL), ("input", CALL)]))]);
+
+static TOOL: Node = Node::object(&[("function", Node::object(&[("name", CALL), ("arguments", CALL)]))]);
+
+static ANSWER_KEYS: [(&str, Node); 4] = [
+    ("content", TEXT),
+    ("reasoning_content", REASONING),
+    ("reasoning", REASONING),
+    ("tool_calls", Node::array(&TOOL)),
+];
+
+/// A choice of OpenAI's.
+static CHOICE: Node = Node::object(&[
+    ("delta", Node::object(&ANSWER_KEYS)),
+    ("message", Node::object(&ANSWER_KEYS)),
+    ("text", TEXT),
+]);
 
 /// Titan's results.
 static RESULT: Node = Node::object(&[
+    ("outputText", TEXT),
     ("tokenCount", Node::scalar(id::RESULT_OUT)),
     ("completionReason", Node::scalar(id::FINISH)),
 ]);
@@ -63,7 +99,24 @@ static BODY: Node = Node::object(&[
     ("prompt_token_count", Node::scalar(id::IN)),
     ("generation_token_count", Node::scalar(id::OUT)),
     ("stop_reason", Node::scalar(id::FINISH)),
+    // The texts of all families, whose names do not clash either.
+    ("content", Node::array(&BLOCK)),
+    ("content_block", Node::object(BLOCK_KEYS)),
+    ("delta", Node::object(&[("text", TEXT), ("thinking", REASONING), ("partial_json", CALL)])),
+    ("output", Node::object(&[("message", Node::object(&[("content", Node::array(&NOVA_BLOCK))]))])),
+    ("contentBlockStart", Node::object(&[("start", NOVA_DELTA)])),
+    ("contentBlockDelta", Node::object(&[("delta", NOVA_DELTA)])),
+    ("choices", Node::array(&CHOICE)),
+    ("outputText", TEXT),
+    ("generation", TEXT),
+    ("outputs", Node::array(&TEXT_PART)),
+    ("generations", Node::array(&TEXT_PART)),
+    ("completion", TEXT),
+    ("text", TEXT),
 ]);
+
+const NOVA_DELTA: Node =
+    Node::object(&[("text", TEXT), ("toolUse", Node::object(&[("name", CALL), ("input", CALL)]))]);
 
 /// A reply of InvokeModel, plain or streamed.
 #[derive(Debug)]
@@ -96,6 +149,7 @@ struct Found {
     finished: bool,
     intervened: bool,
     error: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -133,6 +187,15 @@ impl Sink for Found {
             id::MODEL => self.model.text(raw),
             _ => {}
         }
+    }
+
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = match id {
+            id::TEXT => TextKind::Content,
+            id::REASONING => TextKind::Reasoning,
+            _ => TextKind::Tool,
+        };
+        self.text.piece(kind, raw);
     }
 
     fn too_long(&mut self, _id: u8) {
@@ -265,7 +328,12 @@ impl Replies for Invoke {
         if is_whole {
             self.message_event();
         }
+        self.found.text.settle(0);
         is_whole
+    }
+
+    fn passed(&mut self) -> &mut PassedText {
+        &mut self.found.text
     }
 
     fn exception(&mut self) {

@@ -24,6 +24,7 @@ use super::aws_events::{AwsEvents, Message, Messages};
 use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
 use super::shape::{Context, Gathered, Held};
+use super::text::PassedText;
 use super::totals::set_writes;
 use super::{Document, Framing};
 use bursar_domain::event::{Anomalies, Anomaly};
@@ -39,6 +40,8 @@ pub(super) trait Replies {
     fn event(&mut self, name: &[u8], payload: &[u8]) -> bool;
     /// The stream reported an error.
     fn exception(&mut self);
+    /// The text that passed.
+    fn passed(&mut self) -> &mut PassedText;
     /// What was found, when the reply is over.
     fn gather(&mut self, context: &Context<'_>) -> Gathered;
 }
@@ -98,6 +101,10 @@ impl<R: Replies> Reader<R> {
             Kind::Document => self.read.replies.document(bytes),
             Kind::Events => self.events.feed(bytes, &mut self.read),
         }
+    }
+
+    pub(super) fn passed(&mut self) -> &mut PassedText {
+        self.read.replies.passed()
     }
 
     pub(super) fn finish(&mut self, context: &mut Context<'_>) -> (Gathered, Document) {

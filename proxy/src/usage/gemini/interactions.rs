@@ -14,6 +14,7 @@
 use super::counts::Counts;
 use crate::usage::json::{Node, Sink, is_present};
 use crate::usage::shape::{Context, Data, Gathered, Held, Progress, Shape};
+use crate::usage::text::{PassedText, TextKind};
 use bursar_domain::event::{Anomalies, Anomaly, Outcome};
 use bursar_domain::usage::Quantity;
 
@@ -29,31 +30,63 @@ mod id {
     pub(super) const TYPE: u8 = 9;
     pub(super) const ERROR: u8 = 10;
     pub(super) const OWN_ERROR: u8 = 11;
+    pub(super) const TEXT: u8 = 12;
+    pub(super) const THOUGHT: u8 = 13;
+    pub(super) const CALL: u8 = 14;
+    pub(super) const CALL_NAME: u8 = 15;
+    pub(super) const ARGUMENTS: u8 = 16;
 }
 
-static STEP: Node = Node::object(STEP_KEYS);
+/// A step of an interaction that ends a stream, in which its text has passed before.
+static STEP: Node = Node::object(&[("type", Node::scalar(id::STEP_TYPE))]);
 
-const STEP_KEYS: &[(&str, Node)] = &[("type", Node::scalar(id::STEP_TYPE))];
+/// A step as it begins, whose text follows in deltas.
+const BEGUN_KEYS: &[(&str, Node)] =
+    &[("type", Node::scalar(id::STEP_TYPE)), ("name", Node::scalar(id::CALL_NAME))];
 
-const INTERACTION_KEYS: &[(&str, Node)] = &[
-    ("id", Node::scalar(id::ID)),
-    ("status", Node::scalar(id::STATUS)),
-    ("model", Node::scalar(id::MODEL)),
-    ("agent", Node::scalar(id::AGENT)),
-    ("usage", Node::whole(id::USAGE)),
-    ("service_tier", Node::scalar(id::TIER)),
-    ("steps", Node::array(&STEP).marked(id::STEPS)),
-    ("outputs", Node::array(&STEP).marked(id::STEPS)),
-    ("error", Node::whole(id::OWN_ERROR)),
-];
+static TEXT: Node = Node::object(&[("text", Node::text(id::TEXT))]);
+static THOUGHT: Node = Node::object(&[("text", Node::text(id::THOUGHT))]);
 
-static INTERACTION: Node = Node::object(INTERACTION_KEYS);
+/// A step of an interaction that came as one document.
+static WHOLE_STEP: Node = Node::object(&[
+    ("type", Node::scalar(id::STEP_TYPE)),
+    ("text", Node::text(id::TEXT)),
+    ("content", Node::array(&TEXT)),
+    ("summary", Node::array(&THOUGHT)),
+    ("name", Node::scalar(id::CALL_NAME)),
+    ("arguments", Node::whole(id::ARGUMENTS)),
+]);
+
+const DELTA: Node = Node::object(&[
+    ("text", Node::text(id::TEXT)),
+    ("content", Node::object(&[("text", Node::text(id::THOUGHT))])),
+    ("name", Node::scalar(id::CALL_NAME)),
+    ("arguments", Node::text(id::CALL)),
+]);
+
+/// An interaction, with what is wanted of its steps.
+const fn interaction_keys(step: &'static Node) -> [(&'static str, Node); 9] {
+    [
+        ("id", Node::scalar(id::ID)),
+        ("status", Node::scalar(id::STATUS)),
+        ("model", Node::scalar(id::MODEL)),
+        ("agent", Node::scalar(id::AGENT)),
+        ("usage", Node::whole(id::USAGE)),
+        ("service_tier", Node::scalar(id::TIER)),
+        ("steps", Node::array(step).marked(id::STEPS)),
+        ("outputs", Node::array(step).marked(id::STEPS)),
+        ("error", Node::whole(id::OWN_ERROR)),
+    ]
+}
+
+static INTERACTION: Node = Node::object(&interaction_keys(&WHOLE_STEP));
 
 static EVENT: Node = Node::object(&[
     ("event_type", Node::scalar(id::TYPE)),
-    ("interaction", Node::object(INTERACTION_KEYS)),
-    ("step", Node::object(STEP_KEYS)),
-    ("content", Node::object(STEP_KEYS)),
+    ("interaction", Node::object(&interaction_keys(&STEP))),
+    ("step", Node::object(BEGUN_KEYS)),
+    ("content", Node::object(BEGUN_KEYS)),
+    ("delta", DELTA),
     ("status", Node::scalar(id::STATUS)),
     ("error", Node::whole(id::ERROR)),
 ]);
@@ -76,6 +109,7 @@ pub(in crate::usage) struct Interactions {
     error: bool,
     own_error: bool,
     seen: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -93,8 +127,18 @@ impl Sink for Interactions {
             id::TYPE => self.kind.raw(raw),
             id::ERROR => self.error |= is_present(raw),
             id::OWN_ERROR => self.own_error = is_present(raw),
+            id::CALL_NAME | id::ARGUMENTS => self.text.piece(TextKind::Tool, raw),
             _ => {}
         }
+    }
+
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = match id {
+            id::TEXT => TextKind::Content,
+            id::THOUGHT => TextKind::Reasoning,
+            _ => TextKind::Tool,
+        };
+        self.text.piece(kind, raw);
     }
 
     fn open(&mut self, id: u8, _at: u64) {
@@ -104,8 +148,10 @@ impl Sink for Interactions {
         }
     }
 
-    fn too_long(&mut self, _id: u8) {
-        self.anomalies.insert(Anomaly::MeteringCapped);
+    fn too_long(&mut self, id: u8) {
+        if id != id::ARGUMENTS {
+            self.anomalies.insert(Anomaly::MeteringCapped);
+        }
     }
 
     fn duplicate(&mut self) {
@@ -149,7 +195,12 @@ impl Shape for Interactions {
             self.end_steps();
         }
         (self.event_calls, self.event_repeats) = (0, false);
+        self.text.settle(0);
         self.kind.clear();
+    }
+
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        Some(&mut self.text)
     }
 
     fn error(&mut self) {

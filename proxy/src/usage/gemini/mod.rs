@@ -25,6 +25,7 @@ use super::elements::ELEMENT;
 use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
 use super::shape::{Context, Data, Gathered, Held, Kind, Progress, Shape};
+use super::text::{PassedText, TextKey, TextKind};
 use bursar_domain::event::{Anomalies, Anomaly, Outcome};
 use bursar_domain::usage::Quantity;
 use counts::Counts;
@@ -41,11 +42,22 @@ mod id {
     pub(super) const BLOCKED: u8 = 8;
     pub(super) const ERROR: u8 = 9;
     pub(super) const STATISTICS: u8 = 10;
+    pub(super) const PART: u8 = 11;
+    pub(super) const TEXT: u8 = 12;
+    pub(super) const THOUGHT: u8 = 13;
+    pub(super) const ARGUMENTS: u8 = 14;
+    pub(super) const CODE: u8 = 15;
 }
 
 static ANY: Node = Node::object(&[]);
 
-static PART: Node = Node::object(&[("functionCall", Node::object(&[("name", Node::scalar(id::CALL))]))]);
+static PART: Node = Node::object(&[
+    ("text", Node::text(id::TEXT)),
+    ("thought", Node::scalar(id::THOUGHT)),
+    ("functionCall", Node::object(&[("name", Node::scalar(id::CALL)), ("args", Node::whole(id::ARGUMENTS))])),
+    ("executableCode", Node::object(&[("code", Node::text(id::CODE))])),
+])
+.marked(id::PART);
 
 static CANDIDATE: Node = Node::object(&[
     ("content", Node::object(&[("parts", Node::array(&PART))])),
@@ -102,6 +114,9 @@ pub(super) struct Content {
     usage_is_final: bool,
     error: bool,
     seen: bool,
+    /// Whether the part under way is thinking.
+    thought: bool,
+    text: PassedText,
     anomalies: Anomalies,
 }
 
@@ -118,7 +133,12 @@ impl Sink for Content {
             }
             id::USAGE => self.bare.raw(raw),
             id::FINISH => self.finished |= is_told(raw),
-            id::CALL => self.chunk_calls += u64::from(is_present(raw)),
+            id::CALL => {
+                self.chunk_calls += u64::from(is_present(raw));
+                self.text.piece(TextKind::Tool, raw.trim_ascii());
+            }
+            id::ARGUMENTS => self.text.piece(TextKind::Tool, raw),
+            id::THOUGHT => self.thought = raw == b"true",
             id::BLOCKED => self.blocked |= is_told(raw),
             id::ERROR => self.error |= is_present(raw),
             id::STATISTICS => self.embed(raw),
@@ -131,13 +151,25 @@ impl Sink for Content {
     }
 
     fn close(&mut self, id: u8, _at: u64, items: u64) {
-        if id == id::QUERIES {
-            self.chunk_queries = Some(self.chunk_queries.unwrap_or(0).saturating_add(items));
+        match id {
+            id::QUERIES => {
+                self.chunk_queries = Some(self.chunk_queries.unwrap_or(0).saturating_add(items));
+            }
+            id::PART => self.end_part(),
+            _ => {}
         }
     }
 
-    fn too_long(&mut self, _id: u8) {
-        self.anomalies.insert(Anomaly::MeteringCapped);
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        let kind = if id == id::CODE { TextKind::Tool } else { TextKind::Content };
+        self.text.piece(kind, raw);
+    }
+
+    fn too_long(&mut self, id: u8) {
+        // Arguments are only wanted for their text.
+        if id != id::ARGUMENTS {
+            self.anomalies.insert(Anomaly::MeteringCapped);
+        }
     }
 
     fn duplicate(&mut self) {
@@ -151,6 +183,16 @@ fn is_told(raw: &[u8]) -> bool {
 }
 
 impl Content {
+    /// The part under way is over, and what it was is known. Candidates are not told apart: each chunk
+    /// tells a candidate's index behind its text, and counts of these texts are estimates anyway.
+    fn end_part(&mut self) {
+        let is_thought = std::mem::take(&mut self.thought);
+        self.text.settle_as(|key| match key.kind {
+            TextKind::Content if is_thought => TextKey { kind: TextKind::Reasoning, ..key },
+            _ => key,
+        });
+    }
+
     fn end_chunk(&mut self) {
         self.tool_calls = self.tool_calls.saturating_add(std::mem::take(&mut self.chunk_calls));
         // Later chunks may repeat the queries of earlier ones.
@@ -190,6 +232,10 @@ impl Shape for Content {
 
     fn error(&mut self) {
         self.error = true;
+    }
+
+    fn passed(&mut self) -> Option<&mut PassedText> {
+        Some(&mut self.text)
     }
 
     fn gather(&mut self, context: &Context<'_>) -> Gathered {
