@@ -93,7 +93,7 @@ pub(super) const PROVIDERS: &[Provider] = &[
     provider("ollama", Dialect::Ollama),
     provider("llama.cpp", Dialect::OpenAi).asked_for_usage(),
     provider("vllm", Dialect::OpenAi).asked_for_usage(),
-    provider("lmstudio", Dialect::OpenAi),
+    provider("lmstudio", Dialect::OpenAi).asked_for_usage(),
     provider("voyage", Dialect::OpenAi),
     provider("jina", Dialect::OpenAi),
     provider("alibaba", Dialect::OpenAi),

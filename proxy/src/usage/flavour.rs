@@ -100,7 +100,8 @@ const PLAIN: Flavour = Flavour {
 
 static UNLISTED: Flavour = Flavour { end: End::DoneOrFinish, ..PLAIN };
 
-static FLAVOURS: &[Flavour] = &[
+/// Every provider with deviations, and those that end their streams as OpenAI does.
+pub(super) static FLAVOURS: &[Flavour] = &[
     Flavour { provider: "openai", asks_for_usage: true, ..PLAIN },
     Flavour {
         provider: "azure",
@@ -135,6 +136,8 @@ static FLAVOURS: &[Flavour] = &[
     Flavour { provider: "vertex", reasoning: Reasoning::HiddenInTotal, ..PLAIN },
     Flavour { provider: "github-copilot", ..PLAIN },
     Flavour { provider: "groq", ..PLAIN },
+    // Since 0.3.18 (LM Studio's API changelog).
+    Flavour { provider: "lmstudio", asks_for_usage: true, end: End::DoneOrFinish, ..PLAIN },
     Flavour { provider: "mistral", audio: Audio::Beside, ..PLAIN },
     Flavour { provider: "ollama", ..PLAIN },
     Flavour { provider: "openrouter", charge: Charge::Cost, ..PLAIN },

@@ -23,6 +23,7 @@ pub(super) fn api_of_method([_, publisher, _, last]: [&str; 4]) -> Option<Api> {
         ("countTokens" | "computeTokens", _) => Some(Api::CountTokens),
         ("embedContent" | "batchEmbedContents", _) => Some(Api::EmbedContent),
         ("predict", _) if is_embedding_model(name) => Some(Api::EmbedContent),
+        ("predict", _) if is_image_model(name) => Some(Api::Images),
         ("rawPredict" | "streamRawPredict", "anthropic") if name == ANTHROPIC_COUNT => Some(Api::CountTokens),
         ("rawPredict" | "streamRawPredict", "anthropic") => Some(Api::Messages),
         ("rawPredict" | "streamRawPredict", "mistralai") => Some(Api::OpenAiChat),
@@ -32,9 +33,15 @@ pub(super) fn api_of_method([_, publisher, _, last]: [&str; 4]) -> Option<Api> {
 
 const ANTHROPIC_COUNT: &str = "count-tokens";
 
-/// `predict` also makes images and more; those that embed text say so in their names.
+/// `predict` does many things; models that embed text say so in their names.
 fn is_embedding_model(name: &str) -> bool {
     name.contains("embedding")
+}
+
+/// Imagen's models. Veo's videos are made by `predictLongRunning`, fetched from an operation that tells
+/// no usage, and not metered.
+fn is_image_model(name: &str) -> bool {
+    name.starts_with("imagen") || name == "imagegeneration"
 }
 
 /// The model that a decoded path names before a method: `gemini-2.5-flash`, and with its collection
@@ -103,14 +110,20 @@ mod tests {
     }
 
     #[test]
-    fn predict_is_metered_where_it_embeds() {
+    fn predict_is_metered_where_it_embeds_or_makes_images() {
         check(
             &format!("{VERTEX}google/models/text-embedding-005:predict"),
             Api::EmbedContent,
             Some("text-embedding-005"),
         );
         let images = format!("{VERTEX}google/models/imagen-4.0-generate-001:predict");
-        check(&images, Api::Unmetered, Some("imagen-4.0-generate-001"));
+        check(&images, Api::Images, Some("imagen-4.0-generate-001"));
+        check(
+            &format!("{GEMINI}imagen-4.0-fast-generate-001:predict"),
+            Api::Images,
+            Some("imagen-4.0-fast-generate-001"),
+        );
+        check(&format!("{VERTEX}google/models/lyria-002:predict"), Api::Unmetered, Some("lyria-002"));
         check(&format!("{GEMINI}veo-3:predictLongRunning"), Api::Unmetered, Some("veo-3"));
     }
 

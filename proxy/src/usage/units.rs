@@ -4,7 +4,8 @@
 //! Rules
 //! - A transcription is billed by tokens or by seconds, as its usage says; where it has none, its own
 //!   `duration` is the length.
-//! - Images are counted: by the entries of a document, by the completed ones of a stream.
+//! - Images are counted: by the entries of a document, by the completed ones of a stream. Of Imagen's
+//!   predictions those that a filter kept back have no media type and are not charged.
 //! - Ranking is billed by search units (Cohere and who hosts it) or by tokens (all others).
 //!
 //! Not here: the usage object (`openai`), Cohere's units (`cohere`), sound itself, which tells nothing.
@@ -27,14 +28,19 @@ mod id {
     pub(super) const TYPE: u8 = 7;
     pub(super) const ERROR: u8 = 8;
     pub(super) const TIER: u8 = 9;
+    pub(super) const PREDICTIONS: u8 = 10;
+    pub(super) const MADE: u8 = 11;
 }
 
 static ANY: Node = Node::object(&[]);
+
+static PREDICTION: Node = Node::object(&[("mimeType", Node::scalar(id::MADE))]);
 
 static DOCUMENT: Node = Node::object(&[
     ("type", Node::scalar(id::TYPE)),
     ("model", Node::scalar(id::MODEL)),
     ("data", Node::array(&ANY).marked(id::DATA)),
+    ("predictions", Node::array(&PREDICTION).marked(id::PREDICTIONS)),
     ("duration", Node::scalar(id::DURATION)),
     ("usage", Node::whole(id::USAGE)),
     ("meta", Node::whole(id::UNITS)),
@@ -54,6 +60,8 @@ pub(super) struct Units {
     duration: Held,
     kind: Held,
     entries: Option<u64>,
+    /// Predictions that hold an image.
+    made: u64,
     completed: u64,
     closed: bool,
     error: bool,
@@ -71,6 +79,7 @@ impl Sink for Units {
             id::DURATION => self.duration.raw(raw),
             id::TYPE => self.kind.raw(raw),
             id::ERROR => self.error |= is_present(raw),
+            id::MADE => self.made += u64::from(is_present(raw)),
             _ => {}
         }
     }
@@ -79,8 +88,8 @@ impl Sink for Units {
         self.anomalies.insert(Anomaly::MeteringCapped);
     }
 
-    fn close(&mut self, _id: u8, _at: u64, items: u64) {
-        self.entries = Some(items);
+    fn close(&mut self, id: u8, _at: u64, items: u64) {
+        self.entries = Some(if id == id::PREDICTIONS { self.made } else { items });
     }
 
     fn duplicate(&mut self) {

@@ -147,6 +147,18 @@ fn images_are_counted_and_their_tokens_are_image_tokens() {
 }
 
 #[test]
+fn imagens_predictions_are_counted_but_for_what_a_filter_kept_back() {
+    let body = br#"{"predictions":[{"mimeType":"image/png","bytesBase64Encoded":"iVBORw0KGgo="},{"raiFilteredReason":"kept back"},{"bytesBase64Encoded":"iVBORw0KGgo=","mimeType":"image/png"}]}"#;
+    let path = "/v1/projects/p/locations/l/publishers/google/models/imagen-3.0-generate-001:predict";
+    let reading = Exchange::new("vertex", path, JSON, body).reading();
+    assert_eq!((reading.metering, quantity(&reading, Q::Images)), (Metering::Count, Some(2)));
+    let none = br#"{"predictions":[{"raiFilteredReason":"kept back"}]}"#;
+    assert_eq!(quantity(&Exchange::new("vertex", path, JSON, none).reading(), Q::Images), Some(0));
+    let embedding = "/v1/projects/p/locations/l/publishers/google/models/text-embedding-005:predict";
+    assert_eq!(quantity(&Exchange::new("vertex", embedding, JSON, body).reading(), Q::Images), None);
+}
+
+#[test]
 fn a_transcription_is_billed_by_tokens_or_by_seconds() {
     const PATH: &str = "/v1/audio/transcriptions";
     let exchange = transcript!("openai", PATH, JSON, "transcription-tokens.json");
