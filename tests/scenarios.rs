@@ -26,6 +26,7 @@ mod http_versions;
 mod identity;
 mod ledger_modes;
 mod metering;
+mod promises;
 mod realtime;
 mod refusals;
 #[cfg(feature = "sigv4")]

@@ -198,6 +198,7 @@ mod alike;
 mod gemini;
 mod others;
 mod peers;
+mod reference;
 
 // === OpenAI ===
 
