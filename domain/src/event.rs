@@ -1,4 +1,4 @@
-//! Facts: what the ledger can hold. Today the settled usage record; later facts join it here.
+//! Facts: what the ledger can hold. Here the settled usage record; finance facts are in `fact`.
 //!
 //! Invariants
 //! - A fact is never edited; a correction is another fact.

@@ -10,6 +10,7 @@
 
 pub mod batch;
 pub mod event;
+pub mod fact;
 pub mod ids;
 pub mod money;
 pub mod rate;
@@ -22,6 +23,7 @@ pub use event::{
     Anomalies, Anomaly, Cost, CostStatus, Identity, IdentitySource, Metering, ModelUsage, Outcome,
     ProviderCost, Tags, UsageRecord,
 };
+pub use fact::{Fact, FactKind, StoredFact};
 pub use ids::{Label, LabelError, LedgerId, RequestId, TraceId};
 pub use money::{Currency, Money, MoneyError};
 pub use rate::{Rate, RateError};

@@ -30,7 +30,9 @@ mod batch;
 mod codec;
 mod disk;
 pub mod export;
+mod facts;
 mod guard;
+pub mod hedge;
 mod journal;
 mod open;
 mod place;
@@ -44,6 +46,7 @@ mod writer;
 
 pub use ack::{Appended, NotRecorded, Receipt};
 pub use codec::{DecodeError, RecordKind};
+pub use facts::{FACTS_PER_IMPORT_MAX, FactError, NewFact};
 pub use guard::DirectoryError;
 pub use journal::Damage;
 pub use journal::find::TornTail;
@@ -158,6 +161,16 @@ pub enum RejectReason {
     Closed,
 }
 
+impl From<Refusal> for RejectReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::QueueFull,
+            Refusal::Failed => Self::JournalFailed,
+            Refusal::Closed => Self::Closed,
+        }
+    }
+}
+
 /// Why closing was not clean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloseError {
@@ -243,8 +256,9 @@ impl Ledger {
             clock: clock.as_ref(),
             progress: options.on_progress.as_ref(),
         })?;
-        let open::Opened { lock, journal, store, recent, report } = opened;
+        let open::Opened { lock, journal, store, recent, facts, report } = opened;
         let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store));
+        shared.facts.begin_with(facts);
         if let StoreState::Unavailable { reason } = &report.store {
             shared.note_store_trouble(reason);
         }
@@ -303,14 +317,7 @@ impl Ledger {
         };
         match self.inner.shared.push(Entry { record, batch, ack }) {
             Ok(()) => Ok(receipt),
-            Err((refusal, entry)) => {
-                let reason = match refusal {
-                    Refusal::Full => RejectReason::QueueFull,
-                    Refusal::Failed => RejectReason::JournalFailed,
-                    Refusal::Closed => RejectReason::Closed,
-                };
-                Err(Rejected { record: entry.record, reason })
-            }
+            Err((refusal, entry)) => Err(Rejected { record: entry.record, reason: refusal.into() }),
         }
     }
 

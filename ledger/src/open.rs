@@ -10,18 +10,18 @@
 //!
 //! Not here: the running ledger (`lib`, `writer`), full recomputation (`verify`).
 
-use crate::codec::{DecodeError, FrameDecoder, Mark};
+use crate::codec::{self, DecodeError, FrameDecoder, Mark};
 use crate::disk::Disk;
 use crate::guard::{self, DirectoryError, DirectoryLock};
 use crate::journal::find::{self, FindError, Found, TornTail};
-use crate::journal::read::{Frames, ReadError, each_id};
+use crate::journal::read::{Frames, ReadError, each_id, read_facts};
 use crate::journal::segment::Check;
 use crate::journal::{Damage, Journal, JournalError, Place, Segment, View};
 use crate::rollup::Rollups;
 use crate::seen::RecentIds;
 use crate::settle::{self, Counting};
 use crate::store::{self, Keys, Store};
-use bursar_domain::{Clock, LedgerId, Metering, RequestId};
+use bursar_domain::{Clock, LedgerId, Metering, RequestId, StoredFact};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -152,6 +152,7 @@ pub(crate) struct Opened {
     pub(crate) journal: Journal,
     pub(crate) store: Option<Store>,
     pub(crate) recent: RecentIds,
+    pub(crate) facts: Vec<Arc<StoredFact>>,
     pub(crate) report: OpenReport,
 }
 
@@ -191,8 +192,20 @@ pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
         records_missing,
         store: state,
     };
+    let facts = all_facts(store.as_ref(), &view)?;
     log(&report);
-    Ok(Opened { lock, journal, store, recent, report })
+    Ok(Opened { lock, journal, store, recent, facts, report })
+}
+
+/// The finance facts, from the store, which is as far as the journal now, or from the journal.
+fn all_facts(store: Option<&Store>, view: &View) -> Result<Vec<Arc<StoredFact>>, OpenError> {
+    match store.map(Store::facts) {
+        Some(Ok(facts)) => return Ok(facts),
+        Some(Err(error)) => tracing::warn!(%error, "finance facts are read from the journal"),
+        None => {}
+    }
+    let found = read_facts(Frames::new(view.segments().cloned(), Check::Checksums))?;
+    Ok(found.into_iter().map(Arc::new).collect())
 }
 
 /// Looks at a ledger that no process uses, changing nothing.
@@ -334,6 +347,7 @@ fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result
             return unusable("it follows another journal", 0);
         }
         let undecodable = |source| OpenError::Undecodable { sequence: head.first_sequence, source };
+        replay.add_facts(codec::facts(&head, &payload).map_err(undecodable)?);
         let mut decoder = FrameDecoder::new(&head, std::mem::take(&mut payload)).map_err(undecodable)?;
         replay.add_marks(decoder.take_marks());
         while let Some(decoded) = decoder.next() {
@@ -386,6 +400,13 @@ impl<'a> Replay<'a> {
         }
         self.records = self.records.saturating_add(1);
         self.since_apply = self.since_apply.saturating_add(1);
+    }
+
+    fn add_facts(&mut self, facts: Vec<StoredFact>) {
+        let count = facts.len() as u64;
+        self.records = self.records.saturating_add(count);
+        self.since_apply = self.since_apply.saturating_add(count);
+        self.keys.facts.extend(facts.into_iter().map(Arc::new));
     }
 
     fn add_marks(&mut self, marks: Vec<Mark>) {

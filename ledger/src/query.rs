@@ -388,6 +388,11 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// The value of a key of one record.
+pub(crate) fn key_of_record(key: &GroupKey, record: &UsageRecord, zone: &TimeZone) -> KeyValue {
+    if key.is_time() { bucket(key, record.started_at, zone) } else { text_of_record(key, record) }
+}
+
 fn text_of_record(key: &GroupKey, record: &UsageRecord) -> KeyValue {
     let identity = &record.identity;
     let label = match key {

@@ -1,5 +1,5 @@
 //! The embedded database that is derived from the journal: hourly rollups, the ids that count
-//! once and the owners of batches. The only file that names `sled`.
+//! once, the owners of batches and the finance facts. The only file that names `sled`.
 //!
 //! Invariants
 //! - Rows, the watermark (the last sequence they include) and a checksum over all rows change in one
@@ -11,11 +11,11 @@
 //! Not here: when to apply and flush (`writer`), rebuilding (`open`).
 
 use crate::batch::{decode_identity, encode_identity};
-use crate::codec::Mark;
+use crate::codec::{self, Mark};
 use crate::disk;
 use crate::journal::format::{GENESIS, Hash};
 use crate::rollup::{Hour, Rollups, Totals, decode_totals, encode_totals};
-use bursar_domain::{Identity, LedgerId};
+use bursar_domain::{Identity, LedgerId, StoredFact};
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +32,7 @@ const META_KEY: &[u8] = b"m";
 const ROLLUP: u8 = b'r';
 const METER_ID: u8 = b'i';
 const OWNER: u8 = b'o';
+const FACT: u8 = b'f';
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,8 @@ pub(crate) struct Keys {
     pub(crate) meter_ids: HashSet<Box<[u8]>>,
     /// Owners of batches and of the files of their results.
     pub(crate) owners: HashMap<Box<[u8]>, Arc<Identity>>,
+    /// Finance facts.
+    pub(crate) facts: Vec<Arc<StoredFact>>,
 }
 
 impl Keys {
@@ -85,6 +88,7 @@ impl Keys {
     pub(crate) fn clear(&mut self) {
         self.meter_ids.clear();
         self.owners.clear();
+        self.facts.clear();
     }
 }
 
@@ -150,6 +154,11 @@ impl Store {
             for (name, identity) in &keys.owners {
                 let value = encode_identity(identity);
                 self.insert_new(&mut batch, &mut meta, prefixed(OWNER, name), &value)?;
+            }
+            for stored in &keys.facts {
+                let row = codec::to_row(&stored.fact);
+                let key = prefixed(FACT, &stored.sequence.to_be_bytes());
+                self.insert_new(&mut batch, &mut meta, key, &row)?;
             }
             meta.watermark = watermark;
             meta.hash = hash;
@@ -236,6 +245,21 @@ impl Store {
     pub(crate) fn owner(&self, name: &[u8]) -> Result<Option<Identity>, StoreError> {
         let Some(value) = guard(|| self.db.get(prefixed(OWNER, name)))? else { return Ok(None) };
         decode_identity(&value).map(Some).ok_or(StoreError::Damaged("an owner cannot be read"))
+    }
+
+    /// Every finance fact, in sequence.
+    pub(crate) fn facts(&self) -> Result<Vec<Arc<StoredFact>>, StoreError> {
+        guard_checked(|| {
+            let mut found = Vec::new();
+            for row in self.db.scan_prefix([FACT]) {
+                let (key, value) = row.map_err(failed)?;
+                let sequence = key.get(1..).and_then(|key| key.first_chunk::<8>());
+                let fact = sequence.zip(codec::from_row(&value));
+                let (sequence, fact) = fact.ok_or(StoreError::Damaged("a fact cannot be read"))?;
+                found.push(Arc::new(StoredFact { sequence: u64::from_be_bytes(*sequence), fact }));
+            }
+            Ok(found)
+        })
     }
 
     /// Hands what was applied to the disk. Never the last word: the journal is.

@@ -8,13 +8,13 @@
 use crate::guard::DirectoryLock;
 use crate::journal::find::TornTail;
 use crate::journal::format::Hash;
-use crate::journal::read::{ReadError, RecordRange, Records};
+use crate::journal::read::{Frames, ReadError, RecordRange, Records, read_facts};
 use crate::journal::segment::Check;
 use crate::open::{OpenError, open_offline, view_of};
 use crate::rollup::{Rollups, Totals};
 use crate::settle::{self, Counting};
 use crate::store::Store;
-use bursar_domain::LedgerId;
+use bursar_domain::{LedgerId, StoredFact};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
@@ -25,6 +25,8 @@ pub struct Verified {
     pub ledger: LedgerId,
     /// Records, all of them read and decoded.
     pub records: u64,
+    /// Finance facts, all of them read and decoded.
+    pub facts: u64,
     /// The chain hash after the last one.
     pub hash: [u8; 32],
     /// What they add up to.
@@ -84,11 +86,12 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
     let mut rollups = Rollups::default();
     let mut once = HashSet::new();
     let mut records = 0_u64;
-    for stored in Records::new(&view, RecordRange::default(), Check::Chain) {
+    let mut all = Records::new(&view, RecordRange::default(), Check::Chain);
+    while let Some(stored) = all.next() {
         let stored = stored?;
         records = records.saturating_add(1);
         let wrong = |what| VerifyError::Record { sequence: stored.sequence, what };
-        if stored.sequence != records {
+        if stored.sequence != records.saturating_add(all.facts_passed()) {
             return Err(wrong("it does not follow in sequence"));
         }
         let counts = match settle::counting(&stored.record) {
@@ -102,12 +105,18 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
         totals.add_record(&stored.record, stored.counted);
         rollups.add_record(&stored.record, stored.counted);
     }
-    if records != view.last_sequence() {
-        return Err(VerifyError::Record { sequence: records, what: "records after it are missing" });
+    let facts = all.facts_passed();
+    let last = records.saturating_add(facts);
+    if last != view.last_sequence() {
+        return Err(VerifyError::Record { sequence: last, what: "records after it are missing" });
+    }
+    let found = read_facts(Frames::new(view.segments().cloned(), Check::Checksums))?;
+    if found.len() as u64 != facts {
+        return Err(VerifyError::Record { sequence: last, what: "a fact is missing" });
     }
     let position = (view.last_sequence(), view.hash());
-    let store = check_store(&dir.join("store"), view.ledger, position, &rollups, &lock);
-    Ok(Verified { ledger: view.ledger, records, hash: view.hash(), totals, torn_tail, store })
+    let store = check_store(&dir.join("store"), view.ledger, position, (&rollups, &found), &lock);
+    Ok(Verified { ledger: view.ledger, records, facts, hash: view.hash(), totals, torn_tail, store })
 }
 
 /// Compares row by row. Needs the directory's lock: sled writes even when it reads.
@@ -115,7 +124,7 @@ fn check_store(
     dir: &Path,
     ledger: LedgerId,
     position: (u64, Hash),
-    rollups: &Rollups,
+    (rollups, facts): (&Rollups, &[StoredFact]),
     _lock: &DirectoryLock,
 ) -> StoreCheck {
     if !dir.is_dir() {
@@ -140,6 +149,13 @@ fn check_store(
             wrong = wrong.saturating_add(1);
         }
     });
+    match store.facts() {
+        Err(error) => return differs(error.to_string()),
+        Ok(there) if !there.iter().map(AsRef::as_ref).eq(facts) => {
+            return differs("its finance facts are not the journal's".to_owned());
+        }
+        Ok(_) => {}
+    }
     match read {
         Err(error) => differs(error.to_string()),
         Ok(()) if wrong == 0 && expected.is_empty() => StoreCheck::Agrees,

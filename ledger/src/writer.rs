@@ -18,6 +18,7 @@
 use crate::ack::{Ack, Appended, NotRecorded, Receipt};
 use crate::batch::{self, Memory};
 use crate::codec::{Encoder, Mark};
+use crate::facts::FactQueue;
 use crate::journal::read::{Frames, RecordRange, Records, each_mark, find_ids, find_records};
 use crate::journal::segment::Check;
 use crate::journal::{Frame, Journal, JournalError, Promise, View};
@@ -121,6 +122,8 @@ pub(crate) struct Shared {
     thread: OnceLock<Thread>,
     checkpoints: Mutex<Vec<Ack>>,
     checkpoint_wanted: AtomicBool,
+    /// Finance facts on their way to the journal, and those that are there.
+    pub(crate) facts: FactQueue,
     view: Mutex<View>,
     /// Acknowledged and not yet in the store.
     pending: Mutex<Rollups>,
@@ -160,6 +163,7 @@ impl Shared {
             thread: OnceLock::new(),
             checkpoints: Mutex::default(),
             checkpoint_wanted: AtomicBool::new(false),
+            facts: FactQueue::default(),
             view: Mutex::new(view),
             pending: Mutex::default(),
             store_gate: Mutex::default(),
@@ -237,7 +241,7 @@ impl Shared {
         *lock(&self.store_trouble) = Some(format!("reports read the journal, slowly: {reason}"));
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
@@ -395,6 +399,7 @@ pub(crate) fn run(mut writer: Writer) -> Result<(), NotRecorded> {
         shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
     }
     lock(&shared.checkpoints).clear();
+    shared.facts.close();
     if shared.has_failed() { Err(NotRecorded::JournalFailed) } else { Ok(()) }
 }
 
@@ -433,6 +438,7 @@ impl Writer {
             if self.shared.checkpoint_wanted.swap(false, Ordering::AcqRel) {
                 self.checkpoint();
             }
+            self.write_facts();
             if self.shared.queue.is_empty() {
                 self.upkeep();
                 if self.is_closing() && self.shared.queue.is_empty() {
@@ -456,7 +462,9 @@ impl Writer {
     fn rest(&self) {
         self.shared.idle.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let wanted = self.is_closing() || self.shared.checkpoint_wanted.load(Ordering::Acquire);
+        let wanted = self.is_closing()
+            || self.shared.checkpoint_wanted.load(Ordering::Acquire)
+            || self.shared.facts.wanted();
         if self.shared.queue.is_empty() && !wanted {
             match self.timers.next() {
                 Some(wait) => std::thread::park_timeout(wait),
@@ -599,6 +607,28 @@ impl Writer {
                 return;
             }
             self.remember(mark);
+        }
+    }
+
+    /// Writes the facts that were handed in, each request as one frame.
+    fn write_facts(&mut self) {
+        for request in self.shared.facts.take() {
+            let last = self.journal.last_sequence();
+            let sequence = last.saturating_add(request.facts.len() as u64);
+            if request.facts.iter().any(|fact| self.encoder.add_fact(fact).is_err()) {
+                self.encoder.clear();
+                request.ack.answer(Err(NotRecorded::TooLarge));
+                continue;
+            }
+            self.commit();
+            let written = self.journal.last_sequence() == sequence;
+            if written {
+                self.keys.facts.extend(self.shared.facts.keep(last, request.facts));
+            }
+            // After they are at hand: whoever has the answer finds them.
+            let answer =
+                if written { Ok(Appended::Recorded { sequence }) } else { Err(NotRecorded::JournalFailed) };
+            request.ack.answer(answer);
         }
     }
 
@@ -837,6 +867,7 @@ impl Writer {
     /// Writes, syncs, applies and flushes everything that is there.
     fn checkpoint(&mut self) {
         let asked = std::mem::take(&mut *lock(&self.shared.checkpoints));
+        self.write_facts();
         let mut left = self.shared.queue.len();
         while left > 0 {
             self.write_group();

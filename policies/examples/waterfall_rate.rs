@@ -43,6 +43,7 @@ fn uses() -> Vec<Use> {
     let one = |team: u32, model: u32| {
         let seed = i128::from(team * 7_919 + model * 104_729 + 17);
         Use {
+            row: None,
             at: Timestamp::from_micros(0),
             id: 0,
             facets: Facets { model: Some(label("model", model)), ..Facets::team(label("team", team)) },

@@ -73,6 +73,7 @@ mod tests {
             spot,
         )
             .prop_map(|(team, provider, at, id, volume, spot)| Use {
+                row: None,
                 at: Timestamp::from_micros(at * 1_000),
                 id: id.into(),
                 facets: Facets { provider: provider.map(Label::fixed), ..Facets::team(Label::fixed(team)) },
@@ -190,7 +191,7 @@ mod tests {
     /// A book of one team, its volume hedged by one contract in cash.
     fn hedged(volume: Decimal, spot: Money, quantity: Ratio, payoff: Money) -> CostReport {
         let facets = Facets::team(Label::fixed("team"));
-        let used = Use { at: Timestamp::from_micros(0), id: 0, facets, volume, spot };
+        let used = Use { row: None, at: Timestamp::from_micros(0), id: 0, facets, volume, spot };
         run(&[used], &[Leg::plain(Label::fixed("hedge"), Cover::Cash { quantity, payoff }, USD)])
     }
 
@@ -278,7 +279,7 @@ mod tests {
             let spot = settled(volume.ratio().times(settle).unwrap());
             let cost = |shape: Shape, quantity: Ratio| {
                 let payoff = settled(shape.payoff(Side::Long, quantity, settle).unwrap());
-                let used = Use { at: Timestamp::from_micros(0), id: 0, facets: facets.clone(), volume, spot };
+                let used = Use { row: None, at: Timestamp::from_micros(0), id: 0, facets: facets.clone(), volume, spot };
                 let mut leg = Leg::plain(Label::fixed("hedge"), Cover::Cash { quantity, payoff }, USD);
                 leg.premium = cents(premium);
                 team_cost(&run(&[used], &[leg]))
@@ -414,7 +415,7 @@ mod tests {
         fn p11_a_team_without_volume_changes_nothing(uses in usages(), legs in legs()) {
             let report = run(&uses, &legs);
             let mut more = uses;
-            more.push(Use {
+            more.push(Use { row: None,
                 at: Timestamp::from_micros(1_000), id: 7,
                 facets: Facets { provider: Some(Label::fixed("openai")), ..Facets::team(Label::fixed("aaa")) },
                 volume: Decimal::ZERO, spot: Money::zero(USD),

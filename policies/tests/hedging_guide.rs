@@ -34,6 +34,7 @@ mod tests {
 
     fn uses(page: &str) -> Vec<Use> {
         let one = |row: &Vec<String>| Use {
+            row: None,
             at: Timestamp::from_micros(0),
             id: 0,
             facets: Facets::team(Label::new(&row[0]).unwrap()),

@@ -185,6 +185,7 @@ mod tests {
     /// A book of one team and one position.
     fn one_team(volume: Ratio, spot: Money, cover: Cover) -> CostReport {
         let uses = [Use {
+            row: None,
             at: Timestamp::from_micros(0),
             id: 0,
             facets: Facets::team(label("team")),
@@ -407,6 +408,7 @@ mod tests {
             settled(ratio(tokens).times(price.ratio()).unwrap().over(Ratio::whole(1_000_000)).unwrap())
         };
         let used = |name: &str, spot| Use {
+            row: None,
             at: Timestamp::from_micros(0),
             id: 0,
             facets: Facets::team(label(name)),
@@ -482,6 +484,7 @@ mod tests {
         let uses: Vec<Use> = map(&i["spot_usd"])
             .iter()
             .map(|(team, spot)| Use {
+                row: None,
                 at: Timestamp::from_micros(0),
                 id: 0,
                 facets: Facets::team(label(team)),

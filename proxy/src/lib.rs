@@ -13,6 +13,7 @@ pub mod count;
 mod exchange;
 mod failure;
 pub mod guard;
+mod hedge;
 pub mod http;
 mod idle_timer;
 mod ids;

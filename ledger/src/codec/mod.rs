@@ -8,6 +8,7 @@
 //!   strings:   count, then each once: teams, models, routes, price rows, tag names and values …
 //!   identities: count, then each once, as numbers of strings
 //!   marks (version 2 only): see `marks`
+//! payload (version 3): finance facts alone, see `facts`
 //! ```
 //! A string or identity is named by its number, from 1; 0 is *absent*. Every record body, of every
 //! kind, begins with its id (16 bytes) and its time, so ids can be listed without reading the rest.
@@ -19,6 +20,7 @@
 //!
 //! Not here: checksums and the chain (`journal::format`).
 
+mod facts;
 mod intern;
 mod marks;
 mod wire;
@@ -34,6 +36,7 @@ use wire::{
     WireContext, WireCountedBy, WireIdentity, WireText, WireUsage, counted_flag, has_counted_by, sink,
 };
 
+pub(crate) use facts::{facts, from_row, has_facts, to_row};
 pub(crate) use marks::Mark;
 pub(crate) use wire::{code, currency};
 
@@ -41,9 +44,11 @@ pub(crate) use wire::{code, currency};
 pub(crate) const PAYLOAD_VERSION: u16 = 1;
 /// Version of a payload with marks. A newer one is refused.
 const PAYLOAD_VERSION_MARKS: u16 = 2;
+/// Version of a payload of facts.
+const PAYLOAD_VERSION_FACTS: u16 = 3;
 
-/// The kinds of record and their numbers on disk; a number is never reused. Only `Usage` is written
-/// today, the others are reserved.
+/// The kinds of record and their numbers on disk; a number is never reused. Those of finance facts
+/// are `FactKind`'s too; what is not written today is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -79,7 +84,7 @@ pub enum RecordKind {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A version this program does not know.
-    #[error("it has payload version {0}; this program reads versions 1 and 2: use a newer one")]
+    #[error("it has payload version {0}; this program reads versions 1 to 3: use a newer one")]
     NewerPayload(u16),
     /// A kind this program does not know.
     #[error("it has a record of kind {0}, which this program does not know: use a newer one")]
@@ -116,6 +121,8 @@ pub(crate) struct Encoder {
     base_micros: i64,
     count: u32,
     ranges: Option<Ranges>,
+    /// Whether the frame holds facts.
+    facts: bool,
 }
 
 impl Encoder {
@@ -128,6 +135,7 @@ impl Encoder {
         self.marks.clear();
         self.count = 0;
         self.ranges = None;
+        self.facts = false;
     }
 
     /// Records so far.
@@ -195,6 +203,9 @@ impl Encoder {
             }
         }
         let ranges = self.ranges.unwrap_or(Ranges::EMPTY);
+        if self.facts {
+            return Ok(Payload { count: self.count, version: PAYLOAD_VERSION_FACTS, ranges });
+        }
         if self.marks.is_empty() {
             return Ok(Payload { count: self.count, version: PAYLOAD_VERSION, ranges });
         }
@@ -273,7 +284,9 @@ impl FrameDecoder {
             context.identities.push(Arc::new(identity));
         }
         let marks = if has_marks { marks::read(rest, &context)? } else { Vec::new() };
-        Ok(Self { at, records_end, left: head.count, context, marks, payload })
+        // A frame of facts has no record of usage.
+        let (at, left) = if has_facts(head) { (records_end, 0) } else { (at, head.count) };
+        Ok(Self { at, records_end, left, context, marks, payload })
     }
 
     /// The frame's marks, once.
@@ -324,7 +337,10 @@ pub(crate) fn for_each_id(
 ) -> Result<(), DecodeError> {
     let (base_micros, mut records, _) = split(head, payload)?;
     for _ in 0..head.count {
-        let (body, rest) = take_record(records)?;
+        let (body, rest) = match take_any(records)? {
+            (_, body, rest) if has_facts(head) => (body, rest),
+            _ => take_record(records)?,
+        };
         let ((id, started), _): (([u8; 16], i64), _) =
             postcard::take_from_bytes(body).map_err(|_| DecodeError::Malformed("a record has no id"))?;
         let started = Timestamp::from_micros(base_micros.wrapping_add(started));
@@ -336,7 +352,7 @@ pub(crate) fn for_each_id(
 
 /// Base time, records and tables of a payload.
 fn split<'a>(head: &FrameHead, payload: &'a [u8]) -> Result<(i64, &'a [u8], &'a [u8]), DecodeError> {
-    if !(PAYLOAD_VERSION..=PAYLOAD_VERSION_MARKS).contains(&head.payload_version) {
+    if !(PAYLOAD_VERSION..=PAYLOAD_VERSION_FACTS).contains(&head.payload_version) {
         return Err(DecodeError::NewerPayload(head.payload_version));
     }
     let short = DecodeError::Malformed("the payload is too short");
@@ -359,12 +375,16 @@ fn table(bytes: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), DecodeError> {
 }
 
 fn take_record(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
+    let (kind, body, rest) = take_any(bytes)?;
+    if kind == RecordKind::Usage as u8 { Ok((body, rest)) } else { Err(DecodeError::UnknownKind(kind)) }
+}
+
+/// Kind and body of the next record, whatever it is, and what follows.
+fn take_any(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), DecodeError> {
     let short = DecodeError::Malformed("a record is missing");
     let (kind, rest) = bytes.split_first().ok_or_else(|| short.clone())?;
-    if *kind != RecordKind::Usage as u8 {
-        return Err(DecodeError::UnknownKind(*kind));
-    }
-    postcard::take_from_bytes::<&[u8]>(rest).map_err(|_| short)
+    let (body, rest) = postcard::take_from_bytes::<&[u8]>(rest).map_err(|_| short)?;
+    Ok((*kind, body, rest))
 }
 
 fn decode_body(body: &[u8], context: &WireContext) -> Result<Decoded, DecodeError> {

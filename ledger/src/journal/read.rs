@@ -11,7 +11,7 @@ use super::format::{FrameHead, HeaderError};
 use super::segment::{Check, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
 use crate::codec::{self, DecodeError, Decoded, FrameDecoder, Mark};
-use bursar_domain::{LedgerId, RequestId, Timestamp, UsageRecord};
+use bursar_domain::{LedgerId, RequestId, StoredFact, Timestamp, UsageRecord};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -178,6 +178,8 @@ pub struct Records {
     frames: Frames,
     frame: Option<FrameDecoder>,
     next_sequence: u64,
+    /// Facts passed by: they have sequences and are no usage.
+    facts: u64,
     buffer: Vec<u8>,
     failed: bool,
 }
@@ -191,9 +193,15 @@ impl Records {
             frames: Frames::new(segments, check),
             frame: None,
             next_sequence: 0,
+            facts: 0,
             buffer: Vec::new(),
             failed: false,
         }
+    }
+
+    /// How many facts were passed by so far.
+    pub(crate) const fn facts_passed(&self) -> u64 {
+        self.facts
     }
 
     /// The next record, in or out of the range of times.
@@ -219,6 +227,9 @@ impl Records {
                 continue;
             }
             self.next_sequence = head.first_sequence;
+            if codec::has_facts(&head) {
+                self.facts = self.facts.saturating_add(u64::from(head.count));
+            }
             match FrameDecoder::new(&head, std::mem::take(&mut self.buffer)) {
                 Ok(frame) => self.frame = Some(frame),
                 Err(source) => {
@@ -314,6 +325,19 @@ pub(crate) fn each_mark(mut frames: Frames, mut each: impl FnMut(Mark)) -> Resul
         payload = decoder.into_buffer();
     }
     Ok(())
+}
+
+/// Every finance fact that the frames hold, in sequence.
+pub(crate) fn read_facts(mut frames: Frames) -> Result<Vec<StoredFact>, ReadError> {
+    let (mut found, mut payload) = (Vec::new(), Vec::new());
+    while let Some(head) = frames.next(&mut payload) {
+        let head = head?;
+        let facts = codec::facts(&head, &payload);
+        found.extend(
+            facts.map_err(|source| ReadError::Undecodable { sequence: head.first_sequence, source })?,
+        );
+    }
+    Ok(found)
 }
 
 /// Calls `each` with every id that the frames hold, in sequence.

@@ -253,7 +253,7 @@ mod tests {
         let facets = Facets { provider: Some(Label::fixed("x")), ..Facets::team(Label::fixed("a")) };
         let spot = Money::parse(Currency::USD, "1000").unwrap();
         let at = Timestamp::from_micros(0);
-        let uses = [Use { at, id: 0, facets, volume: decimal("100"), spot }];
+        let uses = [Use { row: None, at, id: 0, facets, volume: decimal("100"), spot }];
         let payoff = Money::zero(Currency::USD);
         let cover = Cover::Cash { quantity: Ratio::whole(75), payoff };
         let leg = Leg::plain(Label::fixed("swap"), cover, Currency::USD);

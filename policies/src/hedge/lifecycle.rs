@@ -300,6 +300,23 @@ impl Portfolio {
         self.positions.get_mut(id).map(|versions| versions.history.add(event))
     }
 
+    /// The event of a position with this id.
+    #[must_use]
+    pub fn event(&self, position: &Label, event: &Label) -> Option<&Event> {
+        self.positions.get(position)?.history.events.get(event)
+    }
+
+    /// All events of a position.
+    #[must_use]
+    pub fn history(&self, position: &Label) -> Option<&History> {
+        self.positions.get(position).map(|versions| &versions.history)
+    }
+
+    /// The ids of all positions.
+    pub fn ids(&self) -> impl Iterator<Item = &Label> {
+        self.positions.keys()
+    }
+
     /// The versions in force with their events, by id.
     pub fn in_force(&self) -> impl Iterator<Item = (&Position, &History)> {
         self.positions.values().filter_map(|versions| {

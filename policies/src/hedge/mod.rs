@@ -13,6 +13,7 @@ pub mod calendar;
 pub mod commitment;
 pub mod cost;
 pub mod effectiveness;
+pub mod intake;
 pub mod lifecycle;
 pub mod margin;
 pub mod market;

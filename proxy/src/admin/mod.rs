@@ -7,6 +7,7 @@
 //!
 //! Not here: what the reports contain (`report`, `ledger::query`).
 
+mod hedge;
 mod ledger_metrics;
 pub mod metrics;
 mod reports;
@@ -14,11 +15,11 @@ mod reports;
 use crate::app::App;
 use crate::listen::Shutdown;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -63,6 +64,13 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/usage", get(reports::usage))
         .route("/api/v1/usage/records", get(reports::records))
         .route("/api/v1/ledger/stats", get(reports::ledger_stats))
+        .route("/api/v1/import/{what}", post(hedge::import_rows))
+        .route("/api/v1/contracts", get(hedge::contracts).post(hedge::add_contracts))
+        .route("/api/v1/contracts/{id}", get(hedge::contract))
+        .route("/api/v1/contracts/{id}/events", post(hedge::add_events))
+        .route("/api/v1/market/{list}", get(hedge::market))
+        .route("/api/v1/hedge/report", get(hedge::hedge_report))
+        .layer(DefaultBodyLimit::max(hedge::IMPORT_BYTES_MAX))
         .layer(middleware::from_fn_with_state(admin.clone(), authorise));
     Router::new()
         .route("/healthz", get(healthz))

@@ -6,7 +6,8 @@ use super::fault::Fault;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::uri::{Authority, Uri};
-use http_body_util::{BodyExt, Empty};
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use std::io::Write;
 use std::path::Path;
@@ -51,7 +52,7 @@ impl AdminClient {
 
     /// Asks for `path` and writes the body to `out` as it comes.
     pub(crate) async fn get(&self, path: &str, out: &mut dyn Write) -> anyhow::Result<()> {
-        let mut response = self.request(path).await?;
+        let mut response = self.request(Method::GET, path, Bytes::new()).await?;
         let status = response.status();
         if !status.is_success() {
             let body = response.into_body().collect().await?.to_bytes();
@@ -67,7 +68,20 @@ impl AdminClient {
         Ok(())
     }
 
-    async fn request(&self, path: &str) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
+    /// Sends `body` to `path` and returns the answer, whatever its status.
+    pub(crate) async fn post(&self, path: &str, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
+        let response = self.request(Method::POST, path, body).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await.context("the sidecar's answer broke off")?;
+        Ok((status, body.to_bytes()))
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<http::Response<hyper::body::Incoming>> {
         let socket = self.connect().await.with_context(|| {
             format!(
                 "no sidecar answers at {}: start one with `bursar serve`, correct the address (--admin or \
@@ -80,11 +94,12 @@ impl AdminClient {
             // The error, if any, also reaches the request below.
             let _ = connection.await;
         });
-        let mut request = http::Request::get(path).header(http::header::HOST, self.authority.as_str());
+        let mut request = http::Request::builder().method(method).uri(path);
+        request = request.header(http::header::HOST, self.authority.as_str());
         if let Some(token) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        Ok(sender.send_request(request.body(Empty::<Bytes>::new())?).await?)
+        Ok(sender.send_request(request.body(Full::new(body))?).await?)
     }
 }
 

@@ -8,6 +8,7 @@
 //! Not here: errors of configurations (`config::error`).
 
 use crate::config::{ConfigErrors, Origin};
+use crate::hedge::AskError;
 use crate::period::PeriodError;
 use crate::report::ByError;
 use std::process::ExitCode;
@@ -37,7 +38,8 @@ impl From<ConfigErrors> for Fault {
 
 /// The exit code that tells of `error`.
 pub(super) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let usage = error.is::<PeriodError>() || error.is::<ByError>();
+    let asked = matches!(error.downcast_ref(), Some(AskError::Wrong(_)));
+    let usage = asked || error.is::<PeriodError>() || error.is::<ByError>();
     ExitCode::from(match error.downcast_ref::<Fault>() {
         Some(Fault::Violation(_)) => 3,
         Some(Fault::Usage(_)) => 2,

@@ -8,9 +8,15 @@
 
 mod check;
 mod client;
+mod contract;
 mod environment;
 mod export;
 mod fault;
+mod grid;
+mod hedge;
+mod import;
+mod market;
+mod place;
 mod price;
 mod serve;
 mod slips;
@@ -44,6 +50,18 @@ enum Command {
     /// Show, compare and import prices, and price past usage anew.
     #[command(subcommand)]
     Price(price::PriceCommand),
+    /// Import usage, contract positions and market data from files: all rows, or none.
+    #[command(subcommand)]
+    Import(import::ImportCommand),
+    /// Enter, list and follow contract positions.
+    #[command(subcommand)]
+    Contract(contract::ContractCommand),
+    /// Fixings, exchange rates, indices, calendars and conversion profiles.
+    #[command(subcommand)]
+    Market(market::MarketCommand),
+    /// What hedges did to cost.
+    #[command(subcommand)]
+    Hedge(hedge::HedgeCommand),
     /// Write records to a file or to standard output.
     #[command(subcommand)]
     Export(ExportCommand),
@@ -186,6 +204,10 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Usage(args) => usage::run(args),
         Command::Price(command) => price::run(command),
+        Command::Import(command) => import::run(command),
+        Command::Contract(command) => contract::run(command),
+        Command::Market(command) => market::run(command),
+        Command::Hedge(command) => hedge::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
     };
     match result {

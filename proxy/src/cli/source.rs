@@ -25,23 +25,64 @@ pub(super) enum Source {
     Offline(Box<OfflineLedger>),
 }
 
+/// A sidecar to ask, or a directory.
+#[derive(Debug)]
+pub(super) enum Chosen {
+    /// This sidecar.
+    Running(AdminClient),
+    /// This directory, which may have no ledger yet.
+    Dir(PathBuf),
+    /// This directory, whose ledger was opened to see whether it is free.
+    Opened(PathBuf, Box<OfflineLedger>),
+}
+
+/// What the command line says about the place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    /// `--admin`
+    pub(super) admin: Option<&'a str>,
+    /// `--admin-token-file`
+    pub(super) token_file: Option<&'a Path>,
+    /// `--data-dir`
+    pub(super) data_dir: Option<&'a Path>,
+}
+
+/// Where to read, by the options.
+pub(super) async fn find(args: &ReadArgs) -> anyhow::Result<Source> {
+    read(Told {
+        admin: args.admin.as_deref(),
+        token_file: args.admin_token_file.as_deref(),
+        data_dir: args.data_dir.as_deref(),
+    })
+    .await
+}
+
+/// Where to read.
+pub(super) async fn read(told: Told<'_>) -> anyhow::Result<Source> {
+    match choose(told).await? {
+        Chosen::Running(client) => Ok(Source::Running(client)),
+        Chosen::Dir(dir) => told_offline(&dir),
+        Chosen::Opened(_, ledger) => Ok(Source::Offline(Box::new(told_of_tail(*ledger)))),
+    }
+}
+
 /// Chooses: `--data-dir`, `--admin`, `BURSAR_ADMIN`, then what the environment and the configuration
 /// tell `serve`. A directory that they name is read unless its sidecar has it open; otherwise the admin
 /// address is asked if somebody listens there, and then the directory is read.
-pub(super) async fn find(args: &ReadArgs) -> anyhow::Result<Source> {
-    if let Some(dir) = &args.data_dir {
-        return told_offline(dir);
+pub(super) async fn choose(told: Told<'_>) -> anyhow::Result<Chosen> {
+    if let Some(dir) = told.data_dir {
+        return Ok(Chosen::Dir(dir.to_owned()));
     }
     let token_file = || {
         let variable = || environment::variable("BURSAR_ADMIN_TOKEN_FILE").map(PathBuf::from);
-        args.admin_token_file.clone().or_else(variable)
+        told.token_file.map(Path::to_owned).or_else(variable)
     };
-    if let Some(base) = &args.admin {
-        return Ok(Source::Running(AdminClient::new(base, "--admin", token_file().as_deref())?));
+    if let Some(base) = told.admin {
+        return Ok(Chosen::Running(AdminClient::new(base, "--admin", token_file().as_deref())?));
     }
     if let Some(base) = environment::variable("BURSAR_ADMIN") {
         let said = "environment BURSAR_ADMIN:";
-        return Ok(Source::Running(AdminClient::new(&base, said, token_file().as_deref())?));
+        return Ok(Chosen::Running(AdminClient::new(&base, said, token_file().as_deref())?));
     }
     let found = serve::whereabouts().map_err(Fault::from)?;
     let token_file = token_file().or_else(|| found.token_file.clone());
@@ -52,17 +93,18 @@ pub(super) async fn find(args: &ReadArgs) -> anyhow::Result<Source> {
 async fn by_settings(
     found: &Whereabouts,
     client: impl Fn() -> anyhow::Result<AdminClient>,
-) -> anyhow::Result<Source> {
+) -> anyhow::Result<Chosen> {
     let dir = &found.ledger;
     if found.ledger_is_told && !found.admin_is_told {
         return match OfflineLedger::open(dir) {
             Ok(ledger) => {
                 eprintln!("bursar: reading the ledger in {}", dir.display());
-                Ok(Source::Offline(Box::new(told_of_tail(ledger))))
+                Ok(Chosen::Opened(dir.clone(), Box::new(ledger)))
             }
+            Err(OpenError::Directory(DirectoryError::NoLedger { .. })) => Ok(Chosen::Dir(dir.clone())),
             Err(error) if is_in_use(&error) => {
                 let client = client()?;
-                if client.answers().await { Ok(Source::Running(client)) } else { Err(unreadable(error, dir)) }
+                if client.answers().await { Ok(Chosen::Running(client)) } else { Err(unreadable(error, dir)) }
             }
             Err(error) => Err(unreadable(error, dir)),
         };
@@ -70,7 +112,7 @@ async fn by_settings(
     if found.admin.port() != 0 {
         let client = client()?;
         if client.answers().await {
-            return Ok(Source::Running(client));
+            return Ok(Chosen::Running(client));
         }
     }
     if !dir.exists() {
@@ -81,7 +123,7 @@ async fn by_settings(
             dir.display()
         );
     }
-    told_offline(dir)
+    Ok(Chosen::Dir(dir.clone()))
 }
 
 /// Where to ask a sidecar that listens on `address`.

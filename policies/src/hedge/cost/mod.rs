@@ -41,6 +41,8 @@ pub struct Use {
     pub id: u128,
     /// Team and what selectors ask for.
     pub facets: Facets,
+    /// The row of the report it is shown in; its team's when absent. A row is of one team.
+    pub row: Option<Label>,
     /// Volume in hedge units.
     pub volume: Decimal,
     /// Spot cost in the reporting currency, not rounded.
@@ -347,7 +349,7 @@ pub struct CostReport {
     pub currency: Currency,
     /// Hedge unit.
     pub unit: Unit,
-    /// Teams.
+    /// Teams, or the rows that usage names.
     pub rows: BTreeMap<Label, Row>,
     /// Coverage by provider, where the provider is known.
     pub providers: BTreeMap<Label, Coverage>,

@@ -24,6 +24,7 @@ fn decimal(text: &str) -> Decimal {
 
 fn used(team: &str, volume: &str, spot: &str) -> Use {
     Use {
+        row: None,
         at: Timestamp::from_micros(0),
         id: 0,
         facets: Facets::team(label(team)),
@@ -618,4 +619,46 @@ fn months_add_up_and_another_hedge_ratio_is_a_question() {
     let scaled = world.book().scaled(window, &uses, &Consumed::default(), half).unwrap();
     check(&scaled, "a", "280");
     check(&world.book().unhedged(&uses).unwrap(), "a", "300");
+}
+
+#[test]
+fn rows_finer_than_teams_add_up_to_the_teams_whatever_the_rule() {
+    let fine = |team: &str, row: &str, volume: &str| Use {
+        row: Some(Label::new(row).unwrap()),
+        ..used(team, volume, "100")
+    };
+    let uses = [fine("a", "a / bot", "30"), fine("a", "a / search", "10"), fine("b", "b / bot", "60")];
+    let coarse: Vec<Use> = uses.iter().map(|used| Use { row: None, ..used.clone() }).collect();
+    let zero = Money::zero(Currency::USD);
+    let usd = |text| Money::parse(Currency::USD, text).unwrap();
+    let designated = [("a", "3"), ("b", "1")];
+    let designated = designated.map(|(team, share)| (Label::fixed(team), Decimal::parse(share).unwrap()));
+    for allocation in [Allocation::ProRata, Allocation::Designated(designated.into())] {
+        let cover = Cover::Cash { quantity: Ratio::whole(80), payoff: usd("77.77") };
+        let leg = Leg {
+            premium: usd("10.01"),
+            unused: usd("5.55"),
+            unused_to: UnusedTo::Owner(Label::fixed("a")),
+            allocation,
+            ..Leg::plain(Label::fixed("swap"), cover, Currency::USD)
+        };
+        let run = |uses: &[Use]| {
+            waterfall(uses, std::slice::from_ref(&leg), Vec::new(), (Currency::USD, Unit::Mtok)).unwrap()
+        };
+        let (rows, teams) = (run(&uses), run(&coarse));
+        assert_eq!(rows.book, teams.book);
+        for (team, whole) in &teams.rows {
+            for line in Line::ALL {
+                let parts = rows.rows.iter().filter(|(row, _)| row.as_str().starts_with(team.as_str()));
+                let sum = parts.fold(zero, |sum, (_, row)| sum.checked_add(row.lines.get(*line)).unwrap());
+                let apart = sum.checked_sub(whole.lines.get(*line)).unwrap().pico().abs();
+                assert!(
+                    apart <= 2 * Currency::USD.minor_pico(),
+                    "{team} {line}: {sum} {}",
+                    whole.lines.get(*line)
+                );
+            }
+        }
+        assert!(rows.rows.keys().all(|row| row.as_str().contains(" / ")), "{:?}", rows.rows.keys());
+    }
 }

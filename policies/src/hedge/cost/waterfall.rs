@@ -20,6 +20,7 @@ use std::rc::Rc;
 /// Usage of one kind, and how much of it is still open.
 struct Cell {
     facets: Facets,
+    row: Label,
     at: Timestamp,
     id: u128,
     volume: Ratio,
@@ -76,7 +77,7 @@ fn needs_time(leg: &Leg) -> bool {
 /// Adds usage up by what can tell it apart: team, provider, the legs that look at it, and its time
 /// where a leg asks for that. Usage that nothing tells apart is taken in equal parts anyway.
 fn cells(uses: &[Use], legs: &[Leg], currency: Currency) -> Result<Vec<Cell>, CostError> {
-    type Key<'a> = (&'a Label, Option<&'a Label>, bool, Rc<[bool]>, Option<(Timestamp, u128)>);
+    type Key<'a> = (&'a Label, &'a Label, Option<&'a Label>, bool, Rc<[bool]>, Option<(Timestamp, u128)>);
     let by_time = legs.iter().any(needs_time);
     let mut looks: BTreeMap<&Facets, Rc<[bool]>> = BTreeMap::new();
     let mut sums: BTreeMap<Key<'_>, (&Use, i128, Money)> = BTreeMap::new();
@@ -87,13 +88,16 @@ fn cells(uses: &[Use], legs: &[Leg], currency: Currency) -> Result<Vec<Cell>, Co
         let look = || legs.iter().map(|leg| leg.selector.covers(&used.facets)).collect();
         let look = Rc::clone(looks.entry(&used.facets).or_insert_with(look));
         let order = by_time.then_some((used.at, used.id));
-        let key = (&used.facets.team, used.facets.provider.as_ref(), used.volume.is_positive(), look, order);
+        let team = &used.facets.team;
+        let row = used.row.as_ref().unwrap_or(team);
+        let key = (team, row, used.facets.provider.as_ref(), used.volume.is_positive(), look, order);
         let (_, volume, spot) = sums.entry(key).or_insert((used, 0, Money::zero(currency)));
         *volume = volume.checked_add(used.volume.pico()).ok_or(ExactError::Overflow)?;
         *spot = spot.checked_add(used.spot)?;
     }
-    let cell = |((.., order), (used, volume, spot)): (Key<'_>, (&Use, i128, Money))| Cell {
+    let cell = |((_, row, .., order), (used, volume, spot)): (Key<'_>, (&Use, i128, Money))| Cell {
         facets: used.facets.clone(),
+        row: row.clone(),
         at: used.at,
         id: order.map_or(0, |(_, id)| id),
         volume: Ratio::from_pico(volume),
@@ -122,9 +126,9 @@ impl Run {
     fn spot(&mut self) -> Result<(), CostError> {
         let mut exact: BTreeMap<Label, Ratio> = BTreeMap::new();
         for cell in &self.cells {
-            let sum = exact.entry(cell.facets.team.clone()).or_insert(Ratio::ZERO);
+            let sum = exact.entry(cell.row.clone()).or_insert(Ratio::ZERO);
             *sum = sum.plus(cell.spot)?;
-            let row = self.report.row(cell.facets.team.clone());
+            let row = self.report.row(cell.row.clone());
             row.volume = row.volume.plus(cell.volume)?;
             if let Some(provider) = &cell.facets.provider {
                 let coverage = Coverage { volume: cell.volume, covered: Ratio::ZERO, spot: cell.spot };
@@ -167,7 +171,7 @@ impl Run {
         for (index, cell) in self.cells.iter().enumerate() {
             if cell.volume.is_positive() && leg.selector.covers(&cell.facets) {
                 found.cells.push(index);
-                let sum = found.volumes.entry(cell.facets.team.clone()).or_insert(Ratio::ZERO);
+                let sum = found.volumes.entry(cell.row.clone()).or_insert(Ratio::ZERO);
                 *sum = sum.plus(cell.volume)?;
             }
         }
@@ -195,7 +199,7 @@ impl Run {
             shares: BTreeMap::new(),
         };
         let weights = match &leg.cover {
-            Cover::Nothing => self.charge_weights(leg, &eligible),
+            Cover::Nothing => self.charge_weights(leg, &eligible)?,
             Cover::Uncounted { payoff } => {
                 result.payoff = *payoff;
                 result.over_hedge = *payoff;
@@ -222,19 +226,37 @@ impl Run {
     }
 
     /// Who pays premium and fees, and gets the payoff: the designated shares, else by volume.
-    fn charge_weights(&self, leg: &Leg, eligible: &Eligible) -> BTreeMap<Label, Ratio> {
-        match &leg.allocation {
-            Allocation::Designated(shares) => {
-                shares.iter().map(|(team, share)| (team.clone(), share.ratio())).collect()
-            }
-            Allocation::ProRata | Allocation::Fifo => eligible.volumes.clone(),
+    fn charge_weights(&self, leg: &Leg, eligible: &Eligible) -> Result<BTreeMap<Label, Ratio>, ExactError> {
+        let Allocation::Designated(shares) = &leg.allocation else { return Ok(eligible.volumes.clone()) };
+        let mut weights = BTreeMap::new();
+        for (team, share) in shares {
+            weights.extend(self.rows_of(team, share.ratio())?);
         }
+        Ok(weights)
+    }
+
+    /// What a team has, laid on its rows by volume; on a row of its own name when it used nothing.
+    fn rows_of(&self, team: &Label, amount: Ratio) -> Result<BTreeMap<Label, Ratio>, ExactError> {
+        let mut rows: BTreeMap<Label, Ratio> = BTreeMap::new();
+        for cell in self.cells.iter().filter(|cell| cell.facets.team == *team && cell.volume.is_positive()) {
+            let sum = rows.entry(cell.row.clone()).or_insert(Ratio::ZERO);
+            *sum = sum.plus_near(cell.volume)?;
+        }
+        if rows.len() < 2 {
+            let row = rows.into_keys().next().unwrap_or_else(|| team.clone());
+            return Ok(BTreeMap::from([(row, amount)]));
+        }
+        let whole = Ratio::sum_near(rows.values().copied())?;
+        for volume in rows.values_mut() {
+            *volume = amount.times_near(volume.over_near(whole)?, NEAR_PLACES)?;
+        }
+        Ok(rows)
     }
 
     fn unused(&mut self, leg: &Leg, unused: Money, eligible: &Eligible) -> Result<(), CostError> {
         let weights = match &leg.unused_to {
             UnusedTo::Residual => return self.keep(Line::Unused, unused),
-            UnusedTo::Owner(team) => BTreeMap::from([(team.clone(), Ratio::ONE)]),
+            UnusedTo::Owner(team) => self.rows_of(team, Ratio::ONE)?,
             UnusedTo::ProRata => eligible.volumes.clone(),
         };
         self.share(Line::Unused, unused, &weights).map(drop)
@@ -247,7 +269,7 @@ impl Run {
         payoff: Money,
         result: &mut LegResult,
     ) -> Result<BTreeMap<Label, Ratio>, CostError> {
-        let weights = self.charge_weights(leg, eligible);
+        let weights = self.charge_weights(leg, eligible)?;
         let cost = Money::zero(self.currency).checked_sub(payoff)?;
         self.share(Line::Fx, cost, &weights)?;
         result.payoff = payoff;
@@ -267,7 +289,7 @@ impl Run {
         let weights = match &leg.allocation {
             Allocation::ProRata if taken.total.is_positive() => open,
             Allocation::Fifo if taken.total.is_positive() => self.by_team(&eligible.cells, &taken.amounts)?,
-            _ => self.charge_weights(leg, eligible),
+            _ => self.charge_weights(leg, eligible)?,
         };
         // eff = payoff · He / H, rounded once; over is what is left, so the two are the payoff.
         let effective = if quantity.is_positive() {
@@ -324,7 +346,7 @@ impl Run {
             charges.add(more)?;
         }
         result.displaced = self.apportion(Line::Displaced, &charges.displaced)?;
-        Ok(self.charge_weights(leg, eligible))
+        Ok(self.charge_weights(leg, eligible)?)
     }
 
     fn pool_leg(
@@ -350,7 +372,7 @@ impl Run {
             }
             let part = amount.over_near(cell.spot)?;
             cell.unpaid = cell.unpaid.minus_near(part)?.or_zero();
-            let sum = displaced.entry(cell.facets.team.clone()).or_insert(Ratio::ZERO);
+            let sum = displaced.entry(cell.row.clone()).or_insert(Ratio::ZERO);
             *sum = sum.plus_near(*amount)?;
         }
         self.share(Line::Contract, drawn, &displaced)?;
@@ -359,14 +381,14 @@ impl Run {
         if leftover == Leftover::Lapses {
             result.unused = result.unused.checked_add(balance.checked_sub(drawn)?)?;
         }
-        Ok(self.charge_weights(leg, eligible))
+        Ok(self.charge_weights(leg, eligible)?)
     }
 
     /// Open units by team.
     fn open_volumes(&self, eligible: &Eligible) -> Result<BTreeMap<Label, Ratio>, ExactError> {
         let mut open: BTreeMap<Label, Ratio> = BTreeMap::new();
         for cell in eligible.cells.iter().filter_map(|index| self.cells.get(*index)) {
-            let sum = open.entry(cell.facets.team.clone()).or_insert(Ratio::ZERO);
+            let sum = open.entry(cell.row.clone()).or_insert(Ratio::ZERO);
             *sum = sum.plus_near(cell.volume.times_near(cell.open, NEAR_PLACES)?)?;
         }
         Ok(open)
@@ -396,7 +418,7 @@ impl Run {
                 Some(left) => cell.open.times_near(left, NEAR_PLACES)?,
                 None => cell.open.minus_near(amount.over_near(cell.volume)?)?.or_zero(),
             };
-            let row = self.report.row(cell.facets.team.clone());
+            let row = self.report.row(cell.row.clone());
             row.covered = row.covered.plus_near(*amount)?;
             if let Some(provider) = &cell.facets.provider {
                 let coverage = Coverage { volume: Ratio::ZERO, covered: *amount, spot: Ratio::ZERO };
@@ -414,7 +436,7 @@ impl Run {
             let part = amount.over_near(cell.volume)?.min(cell.unpaid);
             cell.unpaid = cell.unpaid.minus_near(part)?;
             let worth = cell.spot.times_near(part, NEAR_PLACES)?;
-            let sum = charges.displaced.entry(cell.facets.team.clone()).or_insert(Ratio::ZERO);
+            let sum = charges.displaced.entry(cell.row.clone()).or_insert(Ratio::ZERO);
             *sum = sum.plus_near(worth)?;
         }
         Ok(charges)
@@ -424,7 +446,7 @@ impl Run {
         let mut sums: BTreeMap<Label, Ratio> = BTreeMap::new();
         for (index, amount) in cells.iter().zip(amounts) {
             if let Some(cell) = self.cells.get(*index) {
-                let sum = sums.entry(cell.facets.team.clone()).or_insert(Ratio::ZERO);
+                let sum = sums.entry(cell.row.clone()).or_insert(Ratio::ZERO);
                 *sum = sum.plus_near(*amount)?;
             }
         }

@@ -60,10 +60,16 @@ impl Preset {
     }
 
     /// The preset's fields with the user's over them.
-    pub fn with(&self, fields: Value) -> Result<Entry, PresetError> {
+    #[must_use]
+    pub fn filled(&self, fields: Value) -> Value {
         let mut merged = self.entry.clone();
         lay_over(&mut merged, fields);
-        serde_json::from_value(merged).map_err(PresetError::Fields)
+        merged
+    }
+
+    /// The entry that the preset's fields make with the user's over them.
+    pub fn with(&self, fields: Value) -> Result<Entry, PresetError> {
+        serde_json::from_value(self.filled(fields)).map_err(PresetError::Fields)
     }
 }
 

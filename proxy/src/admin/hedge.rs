@@ -1,0 +1,187 @@
+//! Contracts, market data and hedges over the admin API: imports and questions.
+//!
+//! Invariants
+//! - An import answers 200 when it was done (or could be), 422 with the same document when rows are bad.
+//! - Bodies are bounded; work that reads or waits runs where it may block.
+//!
+//! Not here: documents (`hedge`), state (`ledger::hedge`).
+
+use super::{Admin, problem};
+use crate::hedge::import::{self, File, ImportFailure, What};
+use crate::hedge::report::Options;
+use crate::hedge::{AskError, documents, report};
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bursar_domain::{Clock, Timestamp};
+use bursar_ledger::hedge::{ImportError, Mode};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Largest body of an import.
+pub(super) const IMPORT_BYTES_MAX: usize = 64 << 20;
+
+/// The query of an import.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ImportQuery {
+    dry_run: bool,
+    file: Option<String>,
+}
+
+/// The query of a market list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct MarketQuery {
+    name: Option<String>,
+}
+
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+fn json(status: StatusCode, document: &Value) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, kind)], document.to_string()).into_response()
+}
+
+/// `POST /api/v1/import/{what}`: rows as JSON Lines, a JSON array or CSV.
+pub(super) async fn import_rows(
+    State(admin): State<Admin>,
+    Path(what): Path<String>,
+    query: Asked<ImportQuery>,
+    body: Bytes,
+) -> Response {
+    let Some(what) = What::from_name(&what) else {
+        let names = What::ALL.map(What::name).join(", ");
+        return problem(StatusCode::NOT_FOUND, &format!("{what:?} cannot be imported; these can: {names}"));
+    };
+    run_import(admin, what, query, body).await
+}
+
+/// `POST /api/v1/contracts`
+pub(super) async fn add_contracts(
+    State(admin): State<Admin>,
+    query: Asked<ImportQuery>,
+    body: Bytes,
+) -> Response {
+    run_import(admin, What::Contracts, query, body).await
+}
+
+/// `POST /api/v1/contracts/{id}/events`: rows without `position_id`, which the path names.
+pub(super) async fn add_events(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    query: Asked<ImportQuery>,
+    body: Bytes,
+) -> Response {
+    let mut rows = String::new();
+    for row in crate::hedge::rows::read(&String::from_utf8_lossy(&body)) {
+        match row.fields {
+            Ok(mut fields) => {
+                fields.insert("position_id".to_owned(), id.clone().into());
+                rows.push_str(&Value::Object(fields).to_string());
+                rows.push('\n');
+            }
+            Err(error) => {
+                return problem(StatusCode::UNPROCESSABLE_ENTITY, &format!("line {}: {error}", row.line));
+            }
+        }
+    }
+    run_import(admin, What::Events, query, Bytes::from(rows)).await
+}
+
+async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: Bytes) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    let Ok(text) = String::from_utf8(body.into()) else {
+        return problem(StatusCode::BAD_REQUEST, "the body is no UTF-8 text");
+    };
+    let mode = if query.dry_run { Mode::DryRun } else { Mode::Apply };
+    let file = File { what, name: query.file, text };
+    let done = super::reports::blocking(move || {
+        let clock = AppClock(&admin);
+        import::import(&admin.app.ledger, &file, mode, &clock)
+    });
+    match done.await {
+        Some(Ok(imported)) => {
+            let status =
+                if imported.errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+            json(status, &import::document(what, &imported))
+        }
+        Some(Err(error @ ImportFailure::Empty)) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+        Some(Err(ImportFailure::Ledger(error @ ImportError::Facts(bursar_ledger::FactError::TooMany)))) => {
+            problem(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())
+        }
+        Some(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the import failed; see the log"),
+    }
+}
+
+/// The application's clock, as the ledger takes one.
+#[derive(Debug)]
+struct AppClock<'a>(&'a Admin);
+
+impl Clock for AppClock<'_> {
+    fn now(&self) -> Timestamp {
+        self.0.app.now()
+    }
+}
+
+/// `GET /api/v1/contracts`
+pub(super) async fn contracts(State(admin): State<Admin>, query: Asked<Options>) -> Response {
+    answer(admin, query, |admin, options| documents::contracts(&admin.app.ledger, options, admin.app.now()))
+        .await
+}
+
+/// `GET /api/v1/contracts/{id}`
+pub(super) async fn contract(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    query: Asked<Options>,
+) -> Response {
+    answer(admin, query, move |admin, options| {
+        documents::contract(&admin.app.ledger, &id, options, admin.app.now())
+    })
+    .await
+}
+
+/// `GET /api/v1/market/{list}`
+pub(super) async fn market(
+    State(admin): State<Admin>,
+    Path(list): Path<String>,
+    query: Asked<MarketQuery>,
+) -> Response {
+    answer(admin, query, move |admin, query| {
+        documents::market(&admin.app.ledger, &list, query.name.as_deref())
+    })
+    .await
+}
+
+/// `GET /api/v1/hedge/report`
+pub(super) async fn hedge_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
+    answer(admin, query, |admin, options| report::document(&admin.app.ledger, options, admin.app.now())).await
+}
+
+/// Answers a question where it may block.
+async fn answer<Q: Send + 'static>(
+    admin: Admin,
+    query: Asked<Q>,
+    ask: impl FnOnce(&Admin, &Q) -> Result<Value, AskError> + Send + 'static,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    match super::reports::blocking(move || ask(&admin, &query)).await {
+        Some(Ok(document)) => json(StatusCode::OK, &document),
+        Some(Err(error @ AskError::Wrong(_))) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+        Some(Err(error @ AskError::Missing(_))) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Some(Err(error @ AskError::Ledger(_))) => {
+            problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+        }
+        None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the report failed; see the log"),
+    }
+}

@@ -1,0 +1,189 @@
+//! Where contracts and market data are: a running sidecar, or a directory that nobody uses. Reads and
+//! imports go the same way from here.
+//!
+//! Invariants
+//! - A ledger is changed by one process: the running sidecar does what it is asked, else this one does.
+//!
+//! Not here: what is asked and answered (`hedge`).
+
+use super::client::AdminClient;
+use super::source::{self, Chosen, Source, Told};
+use crate::app::Prices;
+use crate::hedge::AskError;
+use crate::hedge::import::{self, File, What};
+use crate::tasks;
+use anyhow::{Context, bail};
+use bursar_domain::SystemClock;
+use bursar_ledger::hedge::{HedgeSource, Mode};
+use bursar_ledger::{Ledger, Options};
+use bursar_policies::price::PriceBook;
+use bytes::Bytes;
+use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Where a command looks.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// Base URL of a running sidecar's admin API [env: BURSAR_ADMIN] [default: the address that `serve`
+    /// would use, if one answers there].
+    #[arg(long, conflicts_with = "data_dir")]
+    admin: Option<String>,
+    /// File with the admin API's bearer token [env: BURSAR_ADMIN_TOKEN_FILE].
+    #[arg(long)]
+    admin_token_file: Option<PathBuf>,
+    /// Use this ledger directory instead, whatever the environment says; no sidecar may be using it
+    /// [env: BURSAR_DATA_DIR].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+impl PlaceArgs {
+    fn told(&self) -> Told<'_> {
+        Told {
+            admin: self.admin.as_deref(),
+            token_file: self.admin_token_file.as_deref(),
+            data_dir: self.data_dir.as_deref(),
+        }
+    }
+}
+
+/// A query of names and values, for a path.
+pub(super) fn query(pairs: &[(&str, Option<&str>)]) -> String {
+    let mut query = String::new();
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            query.push(if query.is_empty() { '?' } else { '&' });
+            query.push_str(&format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+        }
+    }
+    query
+}
+
+/// A part of a path.
+pub(super) fn part(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// Asks a running sidecar for `path`, or answers from the directory.
+pub(super) fn read(
+    place: &PlaceArgs,
+    path: &str,
+    offline: impl FnOnce(&dyn HedgeSource) -> Result<Value, AskError>,
+) -> anyhow::Result<Value> {
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&tasks::runtime()?, async {
+        match source::read(place.told()).await? {
+            Source::Running(client) => {
+                let mut body = Vec::new();
+                client.get(path, &mut body).await?;
+                serde_json::from_slice(&body).context("the sidecar's answer is no document")
+            }
+            Source::Offline(ledger) => Ok(offline(ledger.as_ref())?),
+        }
+    })
+}
+
+/// Imports `file`, here or there, and returns what was done.
+pub(super) fn import_file(place: &PlaceArgs, file: File, mode: Mode) -> anyhow::Result<Value> {
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&tasks::runtime()?, async {
+        match source::choose(place.told()).await? {
+            Chosen::Running(client) => ask_import(&client, file, mode).await,
+            Chosen::Dir(dir) => import_here(&dir, &file, mode),
+            Chosen::Opened(dir, ledger) => {
+                // It was opened for reading, which keeps it from being opened for writing.
+                drop(ledger);
+                import_here(&dir, &file, mode)
+            }
+        }
+    })
+}
+
+async fn ask_import(client: &AdminClient, file: File, mode: Mode) -> anyhow::Result<Value> {
+    let dry = (mode == Mode::DryRun).then_some("true");
+    let query = query(&[("dry_run", dry), ("file", file.name.as_deref())]);
+    let path = format!("/api/v1/import/{}{query}", file.what.name());
+    let (status, body) = client.post(&path, Bytes::from(file.text)).await?;
+    if status.is_success() || status == http::StatusCode::UNPROCESSABLE_ENTITY {
+        return serde_json::from_slice(&body).context("the sidecar's answer is no document");
+    }
+    bail!("the sidecar answered {status}: {}", String::from_utf8_lossy(&body).trim());
+}
+
+fn import_here(dir: &Path, file: &File, mode: Mode) -> anyhow::Result<Value> {
+    let book = PriceBook::builtin().context("the built-in price book is damaged: this is a defect")?;
+    let opened = Ledger::open(Options::new(dir), Arc::new(SystemClock), Arc::new(Prices::new(book)));
+    let (ledger, _) = opened.with_context(|| {
+        format!("cannot open the ledger in {} (a running sidecar is asked with --admin URL)", dir.display())
+    })?;
+    let imported = import::import(&ledger, file, mode, &SystemClock)?;
+    ledger.close()?;
+    Ok(import::document(file.what, &imported))
+}
+
+/// Reads a file; `-` is standard input.
+pub(super) fn file(what: What, path: &Path) -> anyhow::Result<File> {
+    let cannot = || format!("cannot read {}", path.display());
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin().lock()).with_context(cannot)?
+    } else {
+        std::fs::read_to_string(path).with_context(cannot)?
+    };
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(File { what, name, text })
+}
+
+/// Says what an import did or would do; exit code 3 when a row is bad.
+pub(super) fn tell(imported: &Value, mode: Mode) -> anyhow::Result<ExitCode> {
+    use super::grid::{rows, text};
+    use std::io::Write;
+    let errors = rows(imported, "errors");
+    for error in &errors {
+        eprintln!("line {}: {}", text(error.get("line")), text(error.get("problem")));
+    }
+    if !errors.is_empty() {
+        eprintln!(
+            "bursar: {} bad rows of {}; nothing was imported",
+            errors.len(),
+            text(imported.get("rows"))
+        );
+        return Ok(ExitCode::from(3));
+    }
+    let mut out = std::io::stdout().lock();
+    let count = |name| text(imported.get(name));
+    writeln!(
+        out,
+        "{}: {} rows, {} new, {} restated, {} there already",
+        count("what"),
+        count("rows"),
+        count("new"),
+        count("restated"),
+        count("same")
+    )?;
+    for change in rows(imported, "changes") {
+        let declared = change.get("line").is_none_or(Value::is_null);
+        if declared {
+            writeln!(
+                out,
+                "declared {} {}, fixed on weekdays (declare it with `bursar market index` if that is wrong)",
+                text(change.get("kind")),
+                text(change.get("name"))
+            )?;
+        } else if text(change.get("change")) == "restated" {
+            writeln!(out, "restates {} {}", text(change.get("kind")), text(change.get("name")))?;
+        }
+    }
+    let applied = imported.get("applied").and_then(Value::as_bool).unwrap_or(false);
+    if mode == Mode::DryRun {
+        writeln!(out, "nothing was written: this was a dry run")?;
+    } else if applied {
+        writeln!(out, "written up to sequence {}", count("sequence"))?;
+    } else {
+        writeln!(out, "nothing to write")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,240 @@
+//! What can be imported, and how rows become drafts of facts or usage records.
+//!
+//! Invariants
+//! - A row of a mixed file is told by its fields; one that fits nothing is an error with its line.
+//! - A preset fills what the row leaves open, before anything is checked.
+//!
+//! Not here: reading rows (`rows`), the checks (`ledger::hedge`, `policies::hedge`).
+
+use super::rows::{self, FileRow};
+use super::usage;
+use bursar_domain::{Clock, FactKind, UsageRecord};
+use bursar_ledger::Ledger;
+use bursar_ledger::hedge::{Draft, ImportError, ImportHead, Imported, Mode, RowError};
+use bursar_policies::hedge::market::Added;
+use bursar_policies::hedge::position::Preset;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Usage records.
+    Usage,
+    /// Fixings.
+    Fixings,
+    /// Exchange rates.
+    Fx,
+    /// Calendars.
+    Calendars,
+    /// Indices.
+    Indices,
+    /// Conversion profiles.
+    Profiles,
+    /// Any market data, told apart by fields.
+    Market,
+    /// Positions.
+    Contracts,
+    /// Events of positions.
+    Events,
+}
+
+impl What {
+    /// Everything that can be imported.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Usage,
+        Self::Fixings,
+        Self::Fx,
+        Self::Calendars,
+        Self::Indices,
+        Self::Profiles,
+        Self::Market,
+        Self::Contracts,
+        Self::Events,
+    ];
+
+    /// Its name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Fixings => "fixings",
+            Self::Fx => "fx",
+            Self::Calendars => "calendars",
+            Self::Indices => "indices",
+            Self::Profiles => "profiles",
+            Self::Market => "market",
+            Self::Contracts => "contracts",
+            Self::Events => "events",
+        }
+    }
+
+    /// The one with this name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|what| what.name() == name)
+    }
+
+    /// The kind of fact of a row; `None` when a mixed file's row fits none.
+    fn kind(self, fields: &Map<String, Value>) -> Option<FactKind> {
+        let has = |name: &str| fields.contains_key(name);
+        Some(match self {
+            Self::Usage => return None,
+            Self::Fixings => FactKind::Fixing,
+            Self::Fx => FactKind::Fx,
+            Self::Calendars => FactKind::Calendar,
+            Self::Indices => FactKind::Index,
+            Self::Profiles => FactKind::Profile,
+            Self::Contracts => FactKind::Contract,
+            Self::Events => FactKind::ContractEvent,
+            Self::Market if has("pair") => FactKind::Fx,
+            Self::Market if has("profile") => FactKind::Profile,
+            Self::Market if has("index") && (has("value") || has("date")) => FactKind::Fixing,
+            Self::Market if has("index") => FactKind::Index,
+            Self::Market if has("calendar") => FactKind::Calendar,
+            Self::Market => return None,
+        })
+    }
+}
+
+/// A file to import.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    /// What it holds.
+    pub(crate) what: What,
+    /// Its name, to remember it by.
+    pub(crate) name: Option<String>,
+    /// Its text.
+    pub(crate) text: String,
+}
+
+/// Why an import cannot even be tried.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImportFailure {
+    /// There is nothing in it.
+    #[error("there is no row in it")]
+    Empty,
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] ImportError),
+}
+
+/// Imports a file, or shows what that would do.
+pub(crate) fn import(
+    ledger: &Ledger,
+    file: &File,
+    mode: Mode,
+    clock: &dyn Clock,
+) -> Result<Imported, ImportFailure> {
+    let rows = rows::read(&file.text);
+    if rows.is_empty() {
+        return Err(ImportFailure::Empty);
+    }
+    let checksum = blake3::hash(file.text.as_bytes()).to_hex().to_string();
+    let head = ImportHead { what: file.what.name().to_owned(), file: file.name.clone(), checksum };
+    let count = rows.len() as u64;
+    let (unreadable, mut imported) = if file.what == What::Usage {
+        let (records, errors) = records(rows);
+        let mode = if errors.is_empty() { mode } else { Mode::DryRun };
+        (errors, ledger.import_usage(records, &head, mode, clock)?)
+    } else {
+        let (drafts, errors) = drafts(file.what, rows);
+        let mode = if errors.is_empty() { mode } else { Mode::DryRun };
+        (errors, ledger.import(&drafts, &head, mode, clock)?)
+    };
+    imported.rows = count;
+    imported.errors.extend(unreadable);
+    imported.errors.sort_by_key(|error| error.line);
+    Ok(imported)
+}
+
+fn records(rows: Vec<FileRow>) -> (Vec<(u64, Box<UsageRecord>)>, Vec<RowError>) {
+    let (mut records, mut errors) = (Vec::new(), Vec::new());
+    for FileRow { line, fields } in rows {
+        match fields.and_then(|fields| usage::record(&fields)) {
+            Ok(record) => records.push((line, record)),
+            Err(problem) => errors.push(RowError { line, problem }),
+        }
+    }
+    (records, errors)
+}
+
+fn drafts(what: What, rows: Vec<FileRow>) -> (Vec<Draft>, Vec<RowError>) {
+    let (mut drafts, mut errors) = (Vec::new(), Vec::new());
+    let rows = if what == What::Calendars { with_holidays_together(rows) } else { rows };
+    for FileRow { line, fields } in rows {
+        match fields.and_then(|fields| draft(what, line, fields)) {
+            Ok(draft) => drafts.push(draft),
+            Err(problem) => errors.push(RowError { line, problem }),
+        }
+    }
+    (drafts, errors)
+}
+
+fn draft(what: What, line: u64, mut fields: Map<String, Value>) -> Result<Draft, String> {
+    let kind = what.kind(&fields).ok_or(
+        "this is neither a fixing (index, date, value), a rate (pair, date, rate), an index (index, currency), \
+         a calendar (calendar, holidays) nor a profile (profile, from)",
+    )?;
+    if kind != FactKind::Contract {
+        return Ok(Draft { line, kind, fields: Value::Object(fields) });
+    }
+    let preset = fields.remove("preset");
+    let fields = match preset.as_ref().map(Value::as_str) {
+        None => Value::Object(fields),
+        Some(None) => return Err("preset: write the name of a preset".to_owned()),
+        Some(Some(name)) => {
+            let preset = Preset::named(name).map_err(|error| error.to_string())?;
+            preset.filled(Value::Object(fields))
+        }
+    };
+    Ok(Draft { line, kind, fields })
+}
+
+/// Rows with one `holiday` each become one calendar.
+fn with_holidays_together(rows: Vec<FileRow>) -> Vec<FileRow> {
+    let mut found: Vec<FileRow> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for mut row in rows {
+        let Ok(fields) = &mut row.fields else {
+            found.push(row);
+            continue;
+        };
+        let name = fields.get("calendar").and_then(Value::as_str).map(str::to_owned);
+        let (Some(name), Some(holiday)) = (name, fields.remove("holiday")) else {
+            found.push(row);
+            continue;
+        };
+        let place = *places.entry(name).or_insert(found.len());
+        if place == found.len() {
+            fields.insert("holidays".to_owned(), Value::Array(Vec::new()));
+            found.push(row);
+        }
+        let fields = found.get_mut(place).and_then(|row| row.fields.as_mut().ok());
+        let days = fields.and_then(|fields| fields.get_mut("holidays")).and_then(Value::as_array_mut);
+        if let Some(days) = days {
+            days.push(holiday);
+        }
+    }
+    found
+}
+
+/// What an import did, or would do.
+pub(crate) fn document(what: What, imported: &Imported) -> Value {
+    let new = imported.writes.len().saturating_sub(imported.restated());
+    let errors: Vec<Value> =
+        imported.errors.iter().map(|error| json!({ "line": error.line, "problem": error.problem })).collect();
+    let changes = imported.writes.iter().map(|row| {
+        let added = if row.added == Added::Restated { "restated" } else { "new" };
+        json!({ "line": row.line, "kind": row.kind.name(), "name": row.name.as_str(), "change": added })
+    });
+    json!({
+        "what": what.name(),
+        "rows": imported.rows,
+        "new": (new as u64).saturating_add(imported.new_records),
+        "restated": imported.restated(),
+        "same": imported.same,
+        "errors": errors,
+        "changes": changes.collect::<Vec<_>>(),
+        "applied": imported.written.is_some(),
+        "sequence": imported.written,
+    })
+}
