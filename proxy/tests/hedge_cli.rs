@@ -2,7 +2,7 @@
 //! five commands, with the figures of the page, and what bad input is told.
 //!
 //! Invariants
-//! - Every test has a directory of its own and no sidecar; `hedge_api.rs` asks a running one.
+//! - Every test has a directory of its own; a sidecar that it starts ends with it.
 //!
 //! Not here: the rules (`policies`), the joins (`ledger::hedge`).
 #![allow(
@@ -14,8 +14,9 @@
 )]
 
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// The files beside the guide.
 fn example(name: &str) -> PathBuf {
@@ -30,7 +31,7 @@ fn guide() -> String {
 fn run(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
     command.args(args).current_dir(dir).env_clear();
-    if !args.contains(&"--data-dir") {
+    if !args.contains(&"--data-dir") && !args.contains(&"--admin") {
         command.args(["--data-dir", "data"]);
     }
     command.stdin(Stdio::null()).output().unwrap()
@@ -348,4 +349,176 @@ fn usage_that_cannot_be_is_refused_by_line() {
     }
     let usage = json(dir.path(), &["usage", "--from", "2026-01-01"]);
     assert_eq!(usage["total"]["requests"], 0);
+}
+
+// === a running sidecar
+
+/// A sidecar on the ledger `data` in a directory. Dropping it ends it.
+struct Sidecar {
+    child: Child,
+    admin: String,
+}
+
+impl Sidecar {
+    fn start(dir: &Path) -> Self {
+        let listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
+        command.arg("serve").args(listen).current_dir(dir).env_clear().stdin(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let ready = lines.find(|line| line.contains("bursar serves")).expect("it serves");
+        let ready: Value = serde_json::from_str(&ready).unwrap();
+        let admin = format!("http://{}", ready["admin"].as_str().unwrap());
+        // Whoever writes to a pipe that nobody reads would stop.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, admin }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_running_sidecar_is_asked_and_gives_the_same_figures_also_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["usage.csv", "profiles.jsonl", "fixings.csv", "contracts.json"] {
+        std::fs::copy(example(name), dir.path().join(name)).unwrap();
+    }
+    let sidecar = Sidecar::start(dir.path());
+    let ask = |args: &[&str]| run(dir.path(), &[args, &["--admin", sidecar.admin.as_str()]].concat());
+    for command in commands_of_the_guide() {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        stdout(&ask(&words[..words.len() - 2]));
+    }
+    let there = ask(&[&["hedge", "report", "--format", "json"], &SEPTEMBER[..]].concat());
+    let mut there: Value = serde_json::from_str(&stdout(&there)).unwrap();
+    assert_eq!(there["book_total"], "60999.15");
+    let refused = ask(&["import", "fixings", "usage.csv"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(stderr(&refused).contains("line 2: unknown field"), "{}", stderr(&refused));
+    let busy = run(dir.path(), &["import", "fixings", "fixings.csv"]);
+    assert!(stderr(&busy).contains("in use by process"), "{}", stderr(&busy));
+    let show = ask(&["contract", "show", "swap-sep", "--format", "json"]);
+    assert!(stdout(&show).contains("\"fix the token price of September\""));
+    assert!(stderr(&ask(&["contract", "show", "none"])).contains("404"));
+    assert!(stdout(&ask(&["market", "list", "profiles"])).contains("m-small-quality"));
+    let wrong = ask(&["hedge", "report", "--unit", "tons"]);
+    assert!(stderr(&wrong).contains("Mtok or MSIT"), "{}", stderr(&wrong));
+    drop(sidecar);
+    let mut here = report(dir.path(), &[]);
+    // A sidecar reads rollups, a directory records; when it was asked differs too.
+    for document in [&mut here, &mut there] {
+        for key in ["as_of", "read_from"] {
+            document.as_object_mut().unwrap().remove(key).unwrap();
+        }
+    }
+    assert_eq!(here, there, "what was acknowledged survives a kill, and records say what rollups say");
+}
+
+#[test]
+fn the_simulation_says_both_reductions_and_draws_its_chart() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulate = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
+        command.args(["hedge", "simulate"]).args(args).current_dir(dir.path()).env_clear();
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let args = ["--paths", "2000", "--seed", "7", "--svg", "chart.svg", "--format", "json"];
+    let once = simulate(&args);
+    let document: Value = serde_json::from_str(&stdout(&once)).unwrap();
+    assert_eq!(document["paths"], 2000);
+    assert_eq!(stdout(&once), stdout(&simulate(&args)), "the same seed gives the same figures");
+    assert!(stderr(&once).contains("the chart is in chart.svg") && !stderr(&once).contains("0/2000"));
+    let number = |name: &str| document[name].as_str().unwrap().parse::<f64>().unwrap();
+    assert!(number("variance_reduction") > number("volatility_reduction"));
+    assert!(std::fs::read_to_string(dir.path().join("chart.svg")).unwrap().contains("<polyline"));
+    let text = stdout(&simulate(&["--paths", "2000"]));
+    assert!(text.contains("volatility reduction (1 − sd hedged / sd unhedged): 0.7"), "{text}");
+    assert_eq!(simulate(&["--paths", "1"]).status.code(), Some(2));
+}
+
+/// Twelve months of one team, with an index that the own price follows at half a cent.
+fn a_year(dir: &Path) {
+    let months = 1..=12;
+    let price = |month: usize| 200 + (month * 37) % 50;
+    let (mut usage, mut fixings) = (
+        "id,started_at,team,provider,model,usage.input_tokens,cost.billed\n".to_owned(),
+        "index,date,value,currency\n".to_owned(),
+    );
+    for month in months {
+        let cents = price(month);
+        usage += &format!("u{month},2025-{month:02}-10T00:00:00Z,a,openai,m,1000000000,{}.5\n", cents * 10);
+        for day in (1..=28).filter(|day| {
+            let date = jiff::civil::date(2025, i8::try_from(month).unwrap(), i8::try_from(*day).unwrap());
+            !matches!(date.weekday(), jiff::civil::Weekday::Saturday | jiff::civil::Weekday::Sunday)
+        }) {
+            fixings += &format!("TPI,2025-{month:02}-{day:02},{}.{:02},USD\n", cents / 100, cents % 100);
+        }
+    }
+    let swap = serde_json::json!({
+        "position_id": "year", "kind": "swap_fixed_float", "quantity": "1000", "unit": "Mtok", "fixed_price": "2.2",
+        "index_id": "TPI", "trade_date": "2024-12-01", "effective_from": "2025-01-01", "effective_until": "2026-01-01",
+        "volumes": "each_month", "fallback": "last_published", "margin": {"initial": "100", "maintenance_ratio": "0.75"},
+        "limits": {"spot": "1050", "reportable": "25"}, "designation": {"objective": "fix the year"}
+    });
+    std::fs::create_dir(dir.join("data")).unwrap();
+    stdout(&import(dir, "usage", &usage));
+    stdout(&import(dir, "fixings", &fixings));
+    stdout(&import(dir, "contracts", &swap.to_string()));
+}
+
+#[test]
+fn effectiveness_and_risk_are_told_on_the_users_own_months() {
+    let dir = tempfile::tempdir().unwrap();
+    a_year(dir.path());
+    let terms = ["--from", "2025-01-01", "--to", "2026-01-01", "--on", "2025-12-31"];
+    let found = json(
+        dir.path(),
+        &[&["hedge", "effectiveness"], &terms[..], &["--basis", "common=0.2,provider=0.1"]].concat(),
+    );
+    assert_eq!(found["months"].as_array().unwrap().len(), 12);
+    assert_eq!(found["dollar_offset"]["periods"].as_array().unwrap().len(), 11);
+    assert_eq!(found["dollar_offset"]["periods"][3]["pass"], true);
+    assert_eq!(found["regression"]["pass"], true, "{}", found["regression"]);
+    let number = |text: &Value| text.as_str().unwrap().parse::<f64>().unwrap();
+    let reduction = &found["reduction"];
+    assert!(number(&reduction["volatility_reduction"]) > 0.99, "{reduction}");
+    assert_eq!(found["basis"]["variance_reduction"], "0.8000");
+    let risk = json(
+        dir.path(),
+        &[
+            "hedge",
+            "risk",
+            "--from",
+            "2025-06-01",
+            "--to",
+            "2025-07-01",
+            "--on",
+            "2025-06-30",
+            "--forecast",
+            "2025-07=2000",
+        ],
+    );
+    assert_eq!(risk["coverage"]["months"][0]["ratio"], "0.5000");
+    assert_eq!(
+        (&risk["limits"][0]["status"], &risk["limits"][0]["reportable"]),
+        (&"warn".into(), &true.into())
+    );
+    assert_eq!(risk["margin"][0]["initial"], "100000.00");
+    assert_eq!(risk["positions"][0]["stress"]["moves"].as_array().unwrap().len(), 4);
+    assert_eq!(risk["fixings"][0]["missing"], serde_json::json!(["2025-06-30"]));
+    assert_eq!(risk["concentration"][0]["above_30_percent"], true);
+    assert_eq!(risk["designations"][0]["objective"], "fix the year");
+    assert!(risk["note"].as_str().unwrap().contains("does not decide"));
+    let table = stdout(&run(dir.path(), &[&["hedge", "risk"], &terms[..]].concat()));
+    assert!(
+        table.contains("if a provider reprices") && table.contains("position year: marked at"),
+        "{table}"
+    );
+    let table = stdout(&run(dir.path(), &[&["hedge", "effectiveness"], &terms[..]].concat()));
+    assert!(table.contains("dollar offset, passes from 0.80 to 1.25"), "{table}");
 }

@@ -9,7 +9,7 @@
 use super::{Admin, problem};
 use crate::hedge::import::{self, File, ImportFailure, What};
 use crate::hedge::report::Options;
-use crate::hedge::{AskError, documents, report};
+use crate::hedge::{AskError, documents, effectiveness, report, risk, simulate};
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -163,6 +163,29 @@ pub(super) async fn market(
 /// `GET /api/v1/hedge/report`
 pub(super) async fn hedge_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
     answer(admin, query, |admin, options| report::document(&admin.app.ledger, options, admin.app.now())).await
+}
+
+/// `GET /api/v1/hedge/effectiveness`
+pub(super) async fn hedge_effectiveness(State(admin): State<Admin>, query: Asked<Options>) -> Response {
+    answer(admin, query, |admin, options| {
+        effectiveness::document(&admin.app.ledger, options, admin.app.now())
+    })
+    .await
+}
+
+/// `GET /api/v1/hedge/risk`
+pub(super) async fn hedge_risk(State(admin): State<Admin>, query: Asked<Options>) -> Response {
+    answer(admin, query, |admin, options| risk::document(&admin.app.ledger, options, admin.app.now())).await
+}
+
+/// `GET /api/v1/hedge/simulate`: one thread, so that traffic keeps its cores.
+pub(super) async fn hedge_simulate(State(admin): State<Admin>, query: Asked<simulate::Query>) -> Response {
+    answer(admin, query, |_, query| {
+        let simulation = query.simulation(1)?;
+        let found = simulate::run(&simulation, &|_| {})?;
+        Ok(simulate::document(&simulation, &found))
+    })
+    .await
 }
 
 /// Answers a question where it may block.

@@ -70,6 +70,9 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/contracts/{id}/events", post(hedge::add_events))
         .route("/api/v1/market/{list}", get(hedge::market))
         .route("/api/v1/hedge/report", get(hedge::hedge_report))
+        .route("/api/v1/hedge/effectiveness", get(hedge::hedge_effectiveness))
+        .route("/api/v1/hedge/risk", get(hedge::hedge_risk))
+        .route("/api/v1/hedge/simulate", get(hedge::hedge_simulate))
         .layer(DefaultBodyLimit::max(hedge::IMPORT_BYTES_MAX))
         .layer(middleware::from_fn_with_state(admin.clone(), authorise));
     Router::new()

@@ -6,16 +6,28 @@ use super::TableFormat;
 use super::grid::{self, Column, column, grouped, text};
 use super::place::{self, PlaceArgs};
 use crate::hedge::report::{self, Options};
+use crate::hedge::{effectiveness, risk, simulate};
+use anyhow::Context;
 use bursar_domain::{Clock, SystemClock};
+use bursar_policies::hedge::analytics::Simulation;
 use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum HedgeCommand {
     /// Effective and hedged cost by team, workload or any other key, with the residual and the balance.
     Report(ReportArgs),
+    /// Whether hedges did what they are held for: dollar offset, regression, variance and volatility
+    /// reduction on your own months.
+    Effectiveness(EffectivenessArgs),
+    /// The published study of a hedged token price, seeded, with your basis and volume risk.
+    Simulate(SimulateArgs),
+    /// Margin, stress, limits, coverage, concentration, repricing, fixings and designations.
+    Risk(RiskArgs),
 }
 
 /// For which time, and in which terms.
@@ -81,11 +93,269 @@ pub(crate) struct ReportArgs {
     place: PlaceArgs,
 }
 
+/// `bursar hedge effectiveness`
+#[derive(Debug, Args)]
+pub(crate) struct EffectivenessArgs {
+    #[command(flatten)]
+    terms: TermsArgs,
+    /// Decompose a basis: deviations of the common price and of its legs (unit, quality,
+    /// token_class_mix, geography, provider, timing, currency, index_break, volume).
+    #[arg(long, value_name = "common=0.20,provider=0.06,…")]
+    basis: Option<String>,
+    /// Form of the answer; CSV is the months.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    format: TableFormat,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// `bursar hedge risk`
+#[derive(Debug, Args)]
+pub(crate) struct RiskArgs {
+    #[command(flatten)]
+    terms: TermsArgs,
+    /// Forecast units by month [default: the last month's volume in each month].
+    #[arg(long, value_name = "2026-10=36000,…")]
+    forecast: Option<String>,
+    /// Price the same work under a GPU-hour position and a token position.
+    #[arg(long, value_name = "GPU,TOKEN")]
+    compare: Option<String>,
+    /// Form of the answer; CSV is coverage by month.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    format: TableFormat,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// `bursar hedge simulate`
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// Paths.
+    #[arg(long, default_value_t = 10_000)]
+    paths: usize,
+    /// Seed; the same one gives the same figures.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Deviation of the provider's price around the index.
+    #[arg(long, default_value_t = 0.10)]
+    basis: f64,
+    /// Deviation of the year's volume around what was hedged.
+    #[arg(long, default_value_t = 0.0)]
+    volume: f64,
+    /// Also draw the chart into this SVG file.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// Form of the answer; CSV is the curve.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    format: TableFormat,
+}
+
 /// Runs the command.
 pub(super) fn run(command: &HedgeCommand) -> anyhow::Result<ExitCode> {
     match command {
         HedgeCommand::Report(args) => show_report(args),
+        HedgeCommand::Effectiveness(args) => show_effectiveness(args),
+        HedgeCommand::Simulate(args) => show_simulation(args),
+        HedgeCommand::Risk(args) => show_risk(args),
     }
+}
+
+fn show_effectiveness(args: &EffectivenessArgs) -> anyhow::Result<ExitCode> {
+    let options = Options { basis: args.basis.clone(), ..args.terms.options() };
+    let path = format!("/api/v1/hedge/effectiveness{}", query(&options));
+    let document = place::read(&args.place, &path, |source| {
+        effectiveness::document(source, &options, SystemClock.now())
+    })?;
+    let months = [
+        column("Month", "month"),
+        column("Own price", "own_price"),
+        column("Hedged price", "hedged_price"),
+        column("Hedge result", "hedge_result"),
+        column("Volume", "volume"),
+        column("Coverage", "coverage"),
+    ];
+    let mut out = std::io::stdout().lock();
+    grid::write(&document, (&grid::rows(&document, "months"), &months), args.format, &mut out)?;
+    if args.format != TableFormat::Table {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let offset = document.get("dollar_offset").cloned().unwrap_or_default();
+    let mut rows = grid::rows(&offset, "periods");
+    rows.extend(offset.get("cumulative"));
+    let offsets = [
+        column("To month", "month"),
+        column("Hedge change", "hedge_change"),
+        column("Item change", "item_change"),
+        column("Dollar offset", "ratio"),
+        column("Pass", "pass"),
+    ];
+    writeln!(out, "dollar offset, passes from 0.80 to 1.25; the last line is cumulative")?;
+    writeln!(out, "{}", grid::table(&rows, &offsets))?;
+    tell_parts(&document, &["regression", "reduction", "basis"], &mut out)?;
+    writeln!(out, "{}", text(document.get("note")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_risk(args: &RiskArgs) -> anyhow::Result<ExitCode> {
+    let options =
+        Options { forecast: args.forecast.clone(), compare: args.compare.clone(), ..args.terms.options() };
+    let path = format!("/api/v1/hedge/risk{}", query(&options));
+    let document =
+        place::read(&args.place, &path, |source| risk::document(source, &options, SystemClock.now()))?;
+    let months = [
+        column("Month", "month"),
+        column("Hedged", "hedged"),
+        column("Forecast", "forecast"),
+        column("Ratio", "ratio"),
+    ];
+    let coverage = document.get("coverage").cloned().unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    grid::write(&document, (&grid::rows(&coverage, "months"), &months), args.format, &mut out)?;
+    if args.format != TableFormat::Table {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let lists: [RiskList; 6] = [
+        (
+            "margin",
+            "margin of next month",
+            &[("Currency", "currency"), ("Initial", "initial"), ("Maintenance", "maintenance")],
+        ),
+        (
+            "limits",
+            "limits",
+            &[
+                ("Index", "index"),
+                ("Limit", "limit"),
+                ("Lots", "lots"),
+                ("At", "at"),
+                ("Used", "used"),
+                ("Status", "status"),
+                ("Reportable", "reportable"),
+            ],
+        ),
+        (
+            "concentration",
+            "volume by provider",
+            &[("Provider", "provider"), ("Weight", "weight"), ("Above 30 %", "above_30_percent")],
+        ),
+        (
+            "repricing",
+            "if a provider reprices",
+            &[
+                ("Provider", "provider"),
+                ("Change", "change"),
+                ("Spot", "spot_change"),
+                ("Margin", "margin_change"),
+                ("Hedged", "hedged_share"),
+            ],
+        ),
+        (
+            "fixings",
+            "fixings",
+            &[
+                ("Position", "position_id"),
+                ("Missing", "missing"),
+                ("Late", "late"),
+                ("Restated", "restated"),
+                ("Reason", "reason"),
+            ],
+        ),
+        (
+            "designations",
+            "designations",
+            &[
+                ("Position", "position_id"),
+                ("Version", "version"),
+                ("Since", "designated_at"),
+                ("Trade", "trade_date"),
+                ("Late", "late"),
+                ("Objective", "objective"),
+            ],
+        ),
+    ];
+    for (name, title, columns) in lists {
+        let rows = grid::rows(&document, name);
+        if !rows.is_empty() {
+            let columns: Vec<Column> = columns.iter().map(|(title, path)| column(title, path)).collect();
+            writeln!(out, "{title}\n{}", grid::table(&rows, &columns))?;
+        }
+    }
+    for position in grid::rows(&document, "positions") {
+        let at = |path: [&str; 2]| text(path.iter().try_fold(position, |value, key| value.get(key)));
+        writeln!(
+            out,
+            "position {}: marked at {} {}{}; stress: {}",
+            text(position.get("position_id")),
+            grouped(&at(["mark_to_market", "amount"])),
+            at(["mark_to_market", "currency"]),
+            at(["mark_to_market", "reason"]),
+            text(position.get("stress"))
+        )?;
+    }
+    tell_parts(&document, &["cross_border"], &mut out)?;
+    writeln!(out, "{}", text(document.get("note")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A list of the risk report: its name, its title, its columns.
+type RiskList = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// Parts of a document as `name: key value, …`.
+fn tell_parts(document: &Value, names: &[&str], out: &mut dyn Write) -> anyhow::Result<()> {
+    for name in names {
+        let Some(part) = document.get(*name).and_then(Value::as_object) else { continue };
+        let words: Vec<String> =
+            part.iter().map(|(key, value)| format!("{key} {}", text(Some(value)))).collect();
+        writeln!(out, "{name}: {}", words.join(", "))?;
+    }
+    Ok(())
+}
+
+fn show_simulation(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let published = Simulation::published(args.seed, args.basis);
+    let simulation = Simulation { paths: args.paths, volume_sd: args.volume, threads, ..published };
+    // Drawn on a terminal only: in a pipe there is nothing.
+    let bar = ProgressBar::new(args.paths as u64);
+    let found = simulate::run(&simulation, &|paths| bar.set_position(paths as u64));
+    bar.finish_and_clear();
+    let found = found?;
+    if let Some(path) = &args.svg {
+        std::fs::write(path, simulate::svg_chart(&simulation, &found))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        eprintln!("bursar: the chart is in {}", path.display());
+    }
+    let document = simulate::document(&simulation, &found);
+    let curve = [
+        column("Month", "month"),
+        column("Mean", "mean"),
+        column("Future", "future"),
+        column("5 %", "low"),
+        column("Median", "median"),
+        column("95 %", "high"),
+    ];
+    let mut out = std::io::stdout().lock();
+    if args.format != TableFormat::Table {
+        grid::write(&document, (&grid::rows(&document, "curve"), &curve), args.format, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    write!(out, "{}", simulate::text_chart(&found))?;
+    for (name, title) in [
+        ("volatility_reduction", "volatility reduction (1 − sd hedged / sd unhedged)"),
+        ("variance_reduction", "variance reduction (1 − variance hedged / unhedged)"),
+        ("inside_published_range", "inside the published 62–78 % (volatility)"),
+        ("ever_above_double", "share of paths ever above twice the start"),
+        ("unhedged_mean", "mean cost of the year, unhedged"),
+        ("hedged_mean", "mean cost of the year, hedged"),
+    ] {
+        writeln!(out, "{title}: {}", text(document.get(name)))?;
+    }
+    writeln!(
+        out,
+        "{} paths, seed {}, basis {}, volume {}; published parameters, nothing here is booked",
+        found.paths, args.seed, args.basis, args.volume
+    )?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The options as a query.
@@ -102,6 +372,8 @@ fn query(options: &Options) -> String {
         ("as_of", options.as_of.as_deref()),
         ("hedge_ratio", options.hedge_ratio.as_deref()),
         ("forecast", options.forecast.as_deref()),
+        ("compare", options.compare.as_deref()),
+        ("basis", options.basis.as_deref()),
     ])
 }
 

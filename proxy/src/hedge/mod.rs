@@ -8,9 +8,12 @@
 //! Not here: rules (`bursar-policies`), state and joins (`ledger::hedge`), tables (`cli`).
 
 pub(crate) mod documents;
+pub(crate) mod effectiveness;
 pub(crate) mod import;
 pub(crate) mod report;
+pub(crate) mod risk;
 pub(crate) mod rows;
+pub(crate) mod simulate;
 mod usage;
 
 /// Why a question cannot be answered.

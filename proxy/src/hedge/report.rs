@@ -47,6 +47,10 @@ pub(crate) struct Options {
     pub(crate) hedge_ratio: Option<String>,
     /// Of `risk`: forecast units by month, `2026-10=36000,2026-11=40000`.
     pub(crate) forecast: Option<String>,
+    /// Of `risk`: a GPU-hour position and a token position to compare.
+    pub(crate) compare: Option<String>,
+    /// Of `effectiveness`: deviations to decompose, `common=0.20,provider=0.06`.
+    pub(crate) basis: Option<String>,
 }
 
 impl Options {

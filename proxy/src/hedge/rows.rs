@@ -91,8 +91,8 @@ fn objects(text: &str) -> Vec<FileRow> {
         return lines().map(|(number, line)| object(number, line)).collect();
     }
     let mut rows = Vec::new();
-    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    while let Some(next) = stream.next() {
+    let stream = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    for next in stream {
         match next {
             Ok(raw) => {
                 let offset = raw.get().as_ptr().addr().saturating_sub(text.as_ptr().addr());

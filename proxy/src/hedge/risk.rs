@@ -1,0 +1,328 @@
+//! `hedge risk`: margin, stress, limits, coverage, concentration, repricing, fixings that are missing or
+//! changed, and the log of designations.
+//!
+//! Invariants
+//! - Marks and margins stand beside cost; nothing of this enters it.
+//! - What cannot be computed says why; it is never a zero.
+//!
+//! Not here: the formulas (`policies::hedge::risk`, `margin`).
+
+use super::AskError;
+use super::report::{Options, money, units};
+use crate::report::rfc3339;
+use bursar_domain::{Label, Timestamp};
+use bursar_ledger::hedge::{HedgeAsk, HedgeReport, HedgeSource, State, report, state};
+use bursar_policies::exact::{Decimal, ExactError, Ratio};
+use bursar_policies::hedge::calendar::{Month, Window};
+use bursar_policies::hedge::effectiveness::{cross_border, repricing};
+use bursar_policies::hedge::margin::Margins;
+use bursar_policies::hedge::market::Fallback;
+use bursar_policies::hedge::position::Position;
+use bursar_policies::hedge::profile::Unit;
+use bursar_policies::hedge::risk::{
+    DISCLAIMER, NetLots, concentration, coverage, designation_log, irregular_fixings, limits,
+    margin_by_currency, mark_to_market, stress,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Months for which coverage is shown.
+const MONTHS_AHEAD: usize = 12;
+
+/// The answer as a document.
+pub(crate) fn document(
+    source: &dyn HedgeSource,
+    options: &Options,
+    now: Timestamp,
+) -> Result<Value, AskError> {
+    let ask = options.ask(now)?;
+    let found = report(source, &ask)?;
+    let facts = source.finance_facts()?;
+    let state = state(&facts);
+    let positions: Vec<&Position> = state.intake.portfolio.in_force().map(|(position, _)| position).collect();
+    let next = Month::of(ask.today).next().map_err(|error| AskError::Wrong(error.to_string()))?;
+    Ok(json!({
+        "on": ask.today.to_string(),
+        "period": { "from": found.from.to_string(), "to": found.until.to_string() },
+        "currency": ask.currency.code(),
+        "unit": ask.unit.to_string(),
+        "margin": margins(&positions, next)?,
+        "positions": position_rows(&state, &ask, next)?,
+        "limits": limit_rows(&positions, next)?,
+        "coverage": coverage_rows(&state, &positions, options, &ask, &found)?,
+        "concentration": concentration_rows(&found)?,
+        "repricing": repricing_rows(&found)?,
+        "fixings": fixing_rows(&state, &ask),
+        "designations": designations(&positions),
+        "cross_border": cross(&state, options, &ask)?,
+        "complete": found.complete(),
+        "as_of": rfc3339(ask.as_of),
+        "note": DISCLAIMER,
+    }))
+}
+
+fn margins(positions: &[&Position], month: Month) -> Result<Vec<Value>, ExactError> {
+    let sums = margin_by_currency(positions.iter().copied(), month)?;
+    let rows = sums.iter().map(|(currency, margins)| {
+        json!({
+            "currency": currency.code(), "month": month.to_string(),
+            "initial": money(margins.initial), "maintenance": money(margins.maintenance),
+        })
+    });
+    Ok(rows.collect())
+}
+
+/// Marks and next-day calls of each position that settles against an index.
+fn position_rows(state: &State, ask: &HedgeAsk, next: Month) -> Result<Vec<Value>, AskError> {
+    let mut rows = Vec::new();
+    for (position, history) in state.intake.portfolio.in_force() {
+        let mark = match mark_to_market(position, history, &state.intake.market, ask.today, ask.as_of) {
+            Ok(None) => continue,
+            Ok(Some(mark)) => json!({ "amount": money(mark), "currency": mark.currency().code() }),
+            Err(error) => json!({ "reason": error.to_string() }),
+        };
+        rows.push(json!({
+            "position_id": position.id().as_str(),
+            "mark_to_market": mark,
+            "stress": stress_rows(state, ask, position, next)?,
+        }));
+    }
+    Ok(rows)
+}
+
+fn stress_rows(state: &State, ask: &HedgeAsk, position: &Position, next: Month) -> Result<Value, AskError> {
+    let terms = position.terms();
+    let Some(margin) = terms.margin else { return Ok(json!({ "reason": "it has no margin terms" })) };
+    let Some(underlying) = &terms.underlying else { return Ok(Value::Null) };
+    if margin.initial.currency() != terms.economics.price_currency {
+        return Ok(json!({ "reason": "its margin is in another currency than its prices" }));
+    }
+    let market = &state.intake.market;
+    let fixing = market.fixing_or(&underlying.index, ask.today, Fallback::LastPublished, ask.as_of);
+    let price = match fixing {
+        Ok(price) => price.decimal_half_even(12)?,
+        Err(error) => return Ok(json!({ "reason": error.to_string() })),
+    };
+    let (mut lots, mut open) = (Ratio::ZERO, Ratio::ZERO);
+    for month in terms.timing.effective.months().filter(|month| *month >= next) {
+        lots = lots.plus(position.lots_in(month)?)?;
+        open = open.plus(position.units_in(month)?)?;
+    }
+    let initial = Ratio::of(margin.initial).times(lots)?;
+    let currency = margin.initial.currency();
+    let margins = Margins {
+        initial: initial.money_half_even(currency)?,
+        maintenance: initial.times(margin.maintenance_ratio.ratio())?.money_half_even(currency)?,
+    };
+    let changes = ["-0.25", "-0.15", "0.15", "0.25"].map(Decimal::parse);
+    let changes = changes.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let found = stress((terms.economics.side, open, price), margins, margins.initial, &changes)?;
+    let rows = found.iter().map(
+        |row| json!({ "change": row.change.to_string(), "flow": money(row.flow), "call": money(row.call) }),
+    );
+    Ok(json!({
+        "price": price.to_string(), "units": units(open)?, "initial": money(margins.initial),
+        "currency": currency.code(), "moves": rows.collect::<Vec<_>>(),
+    }))
+}
+
+/// Net lots of each contract against its limits: positions of one venue, symbol and index together.
+fn limit_rows(positions: &[&Position], next: Month) -> Result<Vec<Value>, AskError> {
+    type Key = (Option<Label>, Option<Label>, Option<String>);
+    let mut groups: BTreeMap<Key, Vec<&Position>> = BTreeMap::new();
+    for position in positions {
+        let terms = position.terms();
+        let index = terms.underlying.as_ref().map(|underlying| underlying.index.to_string());
+        let key = (terms.identity.venue.clone(), terms.identity.symbol.clone(), index);
+        groups.entry(key).or_default().push(position);
+    }
+    let mut rows = Vec::new();
+    for ((venue, symbol, index), members) in groups {
+        let Some(holder) = members.iter().find(|position| has_limits(position)) else { continue };
+        let mut by_month: BTreeMap<Month, Ratio> = BTreeMap::new();
+        for position in &members {
+            for month in position.terms().timing.effective.months().filter(|month| *month >= next) {
+                let lots = position.terms().economics.side.signed(position.lots_in(month)?)?;
+                let sum = by_month.entry(month).or_insert(Ratio::ZERO);
+                *sum = sum.plus(lots)?;
+            }
+        }
+        let spot = by_month.values().next().copied().unwrap_or(Ratio::ZERO);
+        let mut single = Ratio::ZERO;
+        for lots in by_month.values() {
+            if lots.abs()? > single.abs()? {
+                single = *lots;
+            }
+        }
+        let net = NetLots {
+            spot: spot.decimal_half_even(6)?,
+            single_month: single.decimal_half_even(6)?,
+            all_months: Ratio::sum(by_month.values().copied())?.decimal_half_even(6)?,
+        };
+        let (found, reportable) = limits(net, &holder.terms().limits)?;
+        for row in found {
+            rows.push(json!({
+                "venue": venue.as_ref().map(Label::as_str), "symbol": symbol.as_ref().map(Label::as_str),
+                "index": index, "limit": row.name, "lots": row.lots.to_string(), "at": row.limit.to_string(),
+                "used": row.used.text_half_even(4)?, "status": row.status.name(), "reportable": reportable,
+            }));
+        }
+    }
+    Ok(rows)
+}
+
+fn has_limits(position: &Position) -> bool {
+    let limits = position.terms().limits;
+    limits.spot.is_some()
+        || limits.single_month.is_some()
+        || limits.all_months.is_some()
+        || limits.reportable.is_some()
+}
+
+/// Hedged ÷ forecast by month; the forecast is the user's, else the last whole month's volume.
+fn coverage_rows(
+    state: &State,
+    positions: &[&Position],
+    options: &Options,
+    ask: &HedgeAsk,
+    found: &HedgeReport,
+) -> Result<Value, AskError> {
+    let mut forecast: BTreeMap<Month, Decimal> = BTreeMap::new();
+    let mut method = "as forecast".to_owned();
+    for part in options.forecast.iter().flat_map(|text| text.split(',')).map(str::trim) {
+        let wrong = || AskError::Wrong(format!("forecast {part:?}: write 2026-10=36000,2026-11=40000"));
+        let (month, volume) = part.split_once('=').ok_or_else(wrong)?;
+        let month = Month::parse(month).map_err(|_| wrong())?;
+        forecast.insert(month, Decimal::parse(volume).map_err(|_| wrong())?);
+    }
+    if forecast.is_empty() {
+        let Some((window, month)) = found.months.last() else { return Ok(json!({ "reason": "no month" })) };
+        let volume = Ratio::sum_near(month.rows.values().map(|row| row.volume))?.decimal_half_even(6)?;
+        method = format!("as in the period from {}; a forecast of yours replaces it", window.from());
+        let months = std::iter::successors(Month::of(ask.today).next().ok(), |month| month.next().ok());
+        forecast.extend(months.take(MONTHS_AHEAD).map(|month| (month, volume)));
+    }
+    match coverage(positions.iter().copied(), &state.intake.profiles, ask.unit, &forecast) {
+        Err(error) => Ok(json!({ "reason": error.to_string() })),
+        Ok(rows) => {
+            let rows = rows.iter().map(|(month, row)| {
+                let ratio = row.ratio.map(|ratio| ratio.text_half_even(4)).transpose()?;
+                Ok(json!({
+                    "month": month.to_string(), "hedged": units(row.hedged)?, "forecast": units(row.forecast)?,
+                    "ratio": ratio,
+                }))
+            });
+            Ok(json!({ "forecast": method, "months": rows.collect::<Result<Vec<_>, ExactError>>()? }))
+        }
+    }
+}
+
+fn concentration_rows(found: &HedgeReport) -> Result<Vec<Value>, AskError> {
+    let mut volumes = BTreeMap::new();
+    for (provider, coverage) in &found.cost.providers {
+        volumes.insert(provider.clone(), coverage.volume.decimal_half_even(6)?);
+    }
+    let weights = concentration(&volumes)?;
+    let mut rows = Vec::new();
+    for (provider, (weight, above)) in weights {
+        rows.push(json!({
+            "provider": provider.as_str(), "weight": weight.text_half_even(4)?, "above_30_percent": above,
+        }));
+    }
+    Ok(rows)
+}
+
+fn repricing_rows(found: &HedgeReport) -> Result<Vec<Value>, AskError> {
+    let mut rows = Vec::new();
+    for provider in found.cost.providers.keys() {
+        for change in ["0.20", "-0.20"] {
+            let Some(row) = repricing(&found.cost, provider, Decimal::parse(change)?)? else { continue };
+            let hedged = row.hedged_share.map(|part| part.text_half_even(4)).transpose()?;
+            rows.push(json!({
+                "provider": provider.as_str(), "change": change, "spot_change": money(row.spot_change),
+                "margin_change": money(row.margin_change), "hedged_share": hedged,
+            }));
+        }
+    }
+    Ok(rows)
+}
+
+fn fixing_rows(state: &State, ask: &HedgeAsk) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let Ok(asked) = Window::new(ask.from, ask.until) else { return rows };
+    for (position, _) in state.intake.portfolio.in_force() {
+        let Some(window) = asked.overlap(position.terms().timing.effective) else { continue };
+        let days = |days: &std::collections::BTreeSet<jiff::civil::Date>| -> Vec<String> {
+            days.iter().map(ToString::to_string).collect()
+        };
+        match irregular_fixings(position, &state.intake.market, window, ask.today, ask.as_of) {
+            Ok(None) => {}
+            Ok(Some(found)) => rows.push(json!({
+                "position_id": position.id().as_str(), "missing": days(&found.missing),
+                "late": days(&found.late), "restated": days(&found.restated),
+            })),
+            Err(error) => {
+                rows.push(json!({ "position_id": position.id().as_str(), "reason": error.to_string() }));
+            }
+        }
+    }
+    rows
+}
+
+fn designations(positions: &[&Position]) -> Vec<Value> {
+    let lines = designation_log(positions.iter().copied());
+    let rows = lines.iter().map(|line| {
+        json!({
+            "position_id": line.position.as_str(), "version": line.version,
+            "designated_at": line.designated_at.to_string(), "trade_date": line.trade_date.to_string(),
+            "late": line.designated_at > line.trade_date, "hedge_ratio": line.hedge_ratio.to_string(),
+            "method": line.method.as_ref().map(Label::as_str), "objective": line.objective,
+        })
+    });
+    rows.collect()
+}
+
+/// The same work under a GPU-hour contract and under a token contract in another currency.
+fn cross(state: &State, options: &Options, ask: &HedgeAsk) -> Result<Value, AskError> {
+    let Some(text) = &options.compare else { return Ok(Value::Null) };
+    let wrong = |why: &str| AskError::Wrong(format!("compare {text:?}: {why}"));
+    let (gpu, token) = text
+        .split_once(',')
+        .ok_or_else(|| wrong("write the GPU-hour position, a comma, the token position"))?;
+    let find = |id: &str| {
+        let mut all = state.intake.portfolio.in_force();
+        all.find(|(position, _)| position.id().as_str() == id.trim()).map(|(position, _)| position)
+    };
+    let (Some(gpu), Some(token)) = (find(gpu), find(token)) else {
+        return Err(wrong("there is no such position in force"));
+    };
+    let (hour, tokens) = (&gpu.terms().economics, &token.terms().economics);
+    let held = gpu.terms().designation.as_ref().and_then(|held| held.profile.as_ref());
+    if hour.unit != Unit::GpuHour || tokens.unit != Unit::Mtok {
+        return Err(wrong("the first counts GPU-h and the second Mtok"));
+    }
+    let factor = state.intake.profiles.factor((Unit::GpuHour, Unit::Mtok), held, ask.today);
+    let (Some(hour_price), Some(token_price)) = (hour.fixed_price, tokens.fixed_price) else {
+        return Err(wrong("both have a fixed price"));
+    };
+    let factor = match factor {
+        Ok(factor) => factor,
+        Err(error) => return Ok(json!({ "reason": error.to_string() })),
+    };
+    let pair =
+        bursar_policies::hedge::market::Pair { base: hour.price_currency, quote: tokens.price_currency };
+    let rate = if pair.base == pair.quote {
+        Some(Decimal::ONE)
+    } else {
+        state.intake.market.rate(pair, ask.today, None, ask.as_of)
+    };
+    let Some(rate) = rate else {
+        return Ok(json!({ "reason": format!("no rate {pair} on {}: import it", ask.today) }));
+    };
+    let view = cross_border(hour_price, factor, token_price, rate)?;
+    Ok(json!({
+        "currency": hour.price_currency.code(), "unit": "Mtok", "rate": rate.to_string(),
+        "gpu_hour_contract": view.gpu_hour.text_half_even(6)?, "token_contract": view.token.text_half_even(6)?,
+        "basis": view.basis.text_half_even(6)?, "relative": view.relative.text_half_even(4)?,
+    }))
+}
