@@ -52,7 +52,9 @@ pub(crate) fn read(text: &str) -> Vec<FileRow> {
     }
 }
 
-fn line_of(text: &str, offset: usize) -> u64 {
+/// The line of `text` on which its part `raw` begins; a part may have space before it.
+fn line_of(text: &str, raw: &str) -> u64 {
+    let offset = raw.trim_start().as_ptr().addr().saturating_sub(text.as_ptr().addr());
     let before = text.as_bytes().get(..offset).unwrap_or_default();
     (before.iter().filter(|byte| **byte == b'\n').count() as u64).saturating_add(1)
 }
@@ -68,13 +70,7 @@ fn object(line: u64, text: &str) -> FileRow {
 
 fn array(text: &str) -> Vec<FileRow> {
     match serde_json::from_str::<Vec<&RawValue>>(text) {
-        Ok(rows) => rows
-            .into_iter()
-            .map(|raw| {
-                let offset = raw.get().as_ptr().addr().saturating_sub(text.as_ptr().addr());
-                object(line_of(text, offset), raw.get())
-            })
-            .collect(),
+        Ok(rows) => rows.into_iter().map(|raw| object(line_of(text, raw.get()), raw.get())).collect(),
         Err(error) => {
             let line = error.line() as u64;
             vec![FileRow { line, fields: Err(format!("the array is no JSON: {error}")) }]
@@ -95,8 +91,7 @@ fn objects(text: &str) -> Vec<FileRow> {
     for next in stream {
         match next {
             Ok(raw) => {
-                let offset = raw.get().as_ptr().addr().saturating_sub(text.as_ptr().addr());
-                rows.push(object(line_of(text, offset), raw.get()));
+                rows.push(object(line_of(text, raw.get()), raw.get()));
             }
             Err(error) => {
                 let fields = Err(format!("this is no JSON: {error}"));
