@@ -114,7 +114,8 @@ fn csv_rows(text: &str) -> Vec<FileRow> {
     for record in reader.records() {
         rows.push(match record {
             Ok(record) => {
-                let line = record.position().map_or(0, csv::Position::line);
+                let start = record.position().and_then(|at| usize::try_from(at.byte()).ok()).unwrap_or(0);
+                let line = line_of(text, row_at(text.get(start..).unwrap_or_default()));
                 FileRow { line, fields: csv_fields(&header, &record) }
             }
             Err(error) => {
@@ -124,6 +125,17 @@ fn csv_rows(text: &str) -> Vec<FileRow> {
         });
     }
     rows
+}
+
+/// What follows the blank lines and comments that the reader counts to the row after them.
+fn row_at(mut rest: &str) -> &str {
+    loop {
+        rest = rest.trim_start();
+        match rest.split_once('\n') {
+            Some((line, after)) if line.starts_with('#') => rest = after,
+            _ => return rest,
+        }
+    }
 }
 
 fn csv_fields(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<Map<String, Value>, String> {
@@ -191,6 +203,7 @@ mod tests {
         assert_eq!(rows("[\n{\"a\":\"1\"},\n\n{\"a\":\"2\"}]"), expected);
         assert_eq!(rows("\n{\n\"a\":\"1\"}\n{\"a\":\n\"2\"}"), expected);
         assert_eq!(rows("a\n1\n\n2\n"), expected);
+        assert_eq!(rows("a\n1\n#x\n2\n"), expected);
         assert_eq!(rows(" \n"), []);
     }
 
