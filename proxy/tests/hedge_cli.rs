@@ -14,7 +14,7 @@
 )]
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -382,6 +382,20 @@ impl Drop for Sidecar {
     }
 }
 
+/// The reply to a POST, head and body.
+fn post(admin: &str, path: &str, headers: &str, body: &str) -> String {
+    let authority = admin.trim_start_matches("http://");
+    let mut socket = std::net::TcpStream::connect(authority).unwrap();
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    );
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut reply = String::new();
+    socket.read_to_string(&mut reply).unwrap();
+    reply
+}
+
 #[test]
 fn a_running_sidecar_is_asked_and_gives_the_same_figures_also_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
@@ -406,6 +420,15 @@ fn a_running_sidecar_is_asked_and_gives_the_same_figures_also_after_a_kill() {
     assert!(stdout(&show).contains("\"fix the token price of September\""));
     assert!(stderr(&ask(&["contract", "show", "none"])).contains("404"));
     assert!(stdout(&ask(&["market", "list", "profiles"])).contains("m-small-quality"));
+    let page = post(&sidecar.admin, "/api/v1/import/fx", "origin: http://evil.example\r\n", "{}");
+    assert!(page.starts_with("HTTP/1.1 403 "), "{page}");
+    let bad = post(
+        &sidecar.admin,
+        "/api/v1/contracts/none/events",
+        "",
+        "{\"event\":\"cancel\",\"date\":\"2026-09-01\"}",
+    );
+    assert!(bad.starts_with("HTTP/1.1 422 ") && bad.contains("there is no position none"), "{bad}");
     let wrong = ask(&["hedge", "report", "--unit", "tons"]);
     assert!(stderr(&wrong).contains("Mtok or MSIT"), "{}", stderr(&wrong));
     drop(sidecar);

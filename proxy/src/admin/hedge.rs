@@ -3,6 +3,7 @@
 //! Invariants
 //! - An import answers 200 when it was done (or could be), 422 with the same document when rows are bad.
 //! - Bodies are bounded; work that reads or waits runs where it may block.
+//! - A web page that somebody has open cannot write: browsers name the page, and then it is refused.
 //!
 //! Not here: documents (`hedge`), state (`ledger::hedge`).
 
@@ -12,8 +13,9 @@ use crate::hedge::report::Options;
 use crate::hedge::{AskError, documents, effectiveness, report, risk, simulate};
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bursar_domain::{Clock, Timestamp};
 use bursar_ledger::hedge::{ImportError, Mode};
@@ -43,6 +45,15 @@ type Asked<T> = Result<Query<T>, QueryRejection>;
 fn json(status: StatusCode, document: &Value) -> Response {
     let kind = HeaderValue::from_static("application/json");
     (status, [(header::CONTENT_TYPE, kind)], document.to_string()).into_response()
+}
+
+/// Refuses to write for a web page: on loopback without a token, any page could send a form here.
+pub(super) async fn refuse_web_pages(request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads && request.headers().contains_key(header::ORIGIN) {
+        return problem(StatusCode::FORBIDDEN, "a web page cannot write here: use the command line");
+    }
+    next.run(request).await
 }
 
 /// `POST /api/v1/import/{what}`: rows as JSON Lines, a JSON array or CSV.

@@ -74,6 +74,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/hedge/risk", get(hedge::hedge_risk))
         .route("/api/v1/hedge/simulate", get(hedge::hedge_simulate))
         .layer(DefaultBodyLimit::max(hedge::IMPORT_BYTES_MAX))
+        .layer(middleware::from_fn(hedge::refuse_web_pages))
         .layer(middleware::from_fn_with_state(admin.clone(), authorise));
     Router::new()
         .route("/healthz", get(healthz))
