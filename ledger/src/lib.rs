@@ -35,6 +35,7 @@ mod guard;
 pub mod hedge;
 mod journal;
 mod open;
+mod opening;
 mod place;
 mod query;
 mod rollup;
@@ -52,12 +53,13 @@ pub use journal::Damage;
 pub use journal::find::TornTail;
 pub use journal::read::{ReadError, RecordRange, Records, StoredRecord};
 pub use open::{OpenError, OpenReport, Progress, ProgressFn, StoreState};
+pub use opening::{OpenSlot, Opening};
 pub use place::{NoPlace, Place};
 pub use query::{
     Filter, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport, UsageRow,
 };
 pub use rollup::{MoneySum, MoneyTotals, Totals};
-pub use settle::{Pricer, USAGE_RAW_BYTES_MAX};
+pub use settle::{Observer, Pricer, USAGE_RAW_BYTES_MAX};
 pub use verify::{StoreCheck, Verified, VerifyError, verify};
 pub use writer::{Durability, Health};
 
@@ -72,7 +74,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use writer::{Entry, Refusal, Settings, Shared, Writer};
+use writer::{Entry, Parts, Refusal, Settings, Shared, Writer};
 
 /// How a ledger is opened.
 #[derive(Clone)]
@@ -91,6 +93,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Called while a long opening goes on.
     pub on_progress: Option<ProgressFn>,
+    /// Told of every record as it is settled.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Options {
@@ -105,6 +109,7 @@ impl Options {
             group_records_max: 4_096,
             segment_bytes: 64 << 20,
             on_progress: None,
+            observer: None,
         }
     }
 
@@ -203,6 +208,10 @@ pub struct Stats {
     pub conflicting: u64,
     /// Records refused or lost.
     pub dropped: u64,
+    /// Exchanges that are in the journal and have no record yet.
+    pub open: u64,
+    /// Exchanges that were not written down before they were sent, for want of room.
+    pub openings_shed: u64,
     /// Frames written.
     pub frames: u64,
     /// Records whose provider charged something else than their list cost, since it was opened.
@@ -249,6 +258,7 @@ impl Ledger {
         pricer: Arc<dyn Pricer>,
     ) -> Result<(Self, OpenReport), OpenError> {
         let settings = options.settings();
+        let observer = options.observer.clone();
         let opened = open::open(&open::Request {
             dir: &options.dir,
             segment_bytes: options.segment_bytes,
@@ -256,16 +266,17 @@ impl Ledger {
             clock: clock.as_ref(),
             progress: options.on_progress.as_ref(),
         })?;
-        let open::Opened { lock, journal, store, recent, facts, report } = opened;
+        let open::Opened { lock, journal, store, recent, interrupted, facts, report } = opened;
         let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store));
         shared.facts.begin_with(facts);
         if let StoreState::Unavailable { reason } = &report.store {
             shared.note_store_trouble(reason);
         }
-        let writer = Writer::new(shared.clone(), settings, journal, recent, clock, pricer);
+        let parts = Parts { journal, recent, clock, pricer, observer };
+        let writer = Writer::new(shared.clone(), settings, parts);
         let thread = std::thread::Builder::new()
             .name("bursar-ledger".to_owned())
-            .spawn(move || writer::run(writer))
+            .spawn(move || writer::run(writer, interrupted))
             .map_err(|source| OpenError::System { operation: "start the ledger's thread", source })?;
         let inner = Inner { shared, thread: Mutex::new(Some(thread)), _lock: lock };
         Ok((Self { inner: Arc::new(inner) }, report))
@@ -321,6 +332,35 @@ impl Ledger {
         }
     }
 
+    /// States that the request of an exchange is about to be sent. If the process then ends in any way
+    /// before the exchange has its record, the next open settles it as interrupted, once.
+    ///
+    /// Never blocks. The opening is written with the second group after it, some milliseconds later (in
+    /// `sync`, at once); one that has ended by then is not written at all. A receipt that is waited for is
+    /// ready when the opening is as durable as the ledger promises.
+    pub fn opening(&self, opening: Opening, wait: Wait) -> (OpenSlot, Receipt) {
+        let (ack, receipt) = match wait {
+            Wait::No => (None, Receipt::queued()),
+            Wait::Acknowledged => {
+                let (ack, receipt) = ack::pair();
+                (Some(ack), receipt)
+            }
+        };
+        let shared = &self.inner.shared;
+        if shared.refusal().is_some() {
+            // The receipt says so: its other end is dropped.
+            return (OpenSlot::none(opening.id), receipt);
+        }
+        let slot = shared.openings.put(opening, ack);
+        shared.call_writer();
+        (slot, receipt)
+    }
+
+    /// The exchange has ended: call this just before its record is appended, and not without doing that.
+    pub fn closing(&self, slot: OpenSlot) {
+        self.inner.shared.openings.close(slot);
+    }
+
     /// Keeps a place in the queue for a record that is still to come: as long as all producers do so, none
     /// of their records is refused for a full queue.
     pub fn reserve(&self) -> Result<Place, NoPlace> {
@@ -374,6 +414,8 @@ impl Ledger {
             repeated: counters.repeated.load(Ordering::Relaxed),
             conflicting: counters.conflicting.load(Ordering::Relaxed),
             dropped: counters.dropped.load(Ordering::Relaxed),
+            open: shared.open_in_journal.load(Ordering::Relaxed) as u64,
+            openings_shed: shared.openings.shed(),
             frames: counters.frames.load(Ordering::Relaxed),
             provider_cost_differs: counters.provider_cost_differs.load(Ordering::Relaxed),
             last_commit_us: counters.last_commit_us.load(Ordering::Relaxed),
@@ -463,3 +505,5 @@ impl OfflineLedger {
 
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod recovery;

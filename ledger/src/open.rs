@@ -10,18 +10,20 @@
 //!
 //! Not here: the running ledger (`lib`, `writer`), full recomputation (`verify`).
 
-use crate::codec::{self, DecodeError, FrameDecoder, Mark};
+use crate::codec::{self, DecodeError, Fact, FrameDecoder, Mark};
 use crate::disk::Disk;
 use crate::guard::{self, DirectoryError, DirectoryLock};
 use crate::journal::find::{self, FindError, Found, TornTail};
-use crate::journal::read::{Frames, ReadError, each_id, read_facts};
+use crate::journal::read::{self, Frames, ReadError, each_id, read_facts};
 use crate::journal::segment::Check;
 use crate::journal::{Damage, Journal, JournalError, Place, Segment, View};
+use crate::opening::Opening;
 use crate::rollup::Rollups;
-use crate::seen::RecentIds;
+use crate::seen::{RecentIds, Seen};
 use crate::settle::{self, Counting};
 use crate::store::{self, Keys, Store};
 use bursar_domain::{Clock, LedgerId, Metering, RequestId, StoredFact};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -141,6 +143,9 @@ pub struct OpenReport {
     pub torn_tail: Option<TornTail>,
     /// Records that the store had and the journal no longer has: acknowledged and lost.
     pub records_missing: u64,
+    /// Exchanges that were under way when the ledger was last used, and never ended. They are settled as
+    /// `interrupted` now.
+    pub interrupted: u64,
     /// What was done with the store.
     pub store: StoreState,
 }
@@ -152,6 +157,8 @@ pub(crate) struct Opened {
     pub(crate) journal: Journal,
     pub(crate) store: Option<Store>,
     pub(crate) recent: RecentIds,
+    /// Exchanges that nobody will end.
+    pub(crate) interrupted: Vec<Opening>,
     pub(crate) facts: Vec<Arc<StoredFact>>,
     pub(crate) report: OpenReport,
 }
@@ -183,6 +190,7 @@ pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
     let recent = recent_ids(&view)?;
     let (store, state, records_missing) =
         bring_up_store(&request.dir.join("store"), &view, request.progress)?;
+    let interrupted = open_exchanges(store.as_ref(), &view, &recent)?;
     let report = OpenReport {
         ledger: view.ledger,
         created: found.is_none(),
@@ -190,11 +198,12 @@ pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
         segments: view.segments().count() as u64,
         torn_tail: found.and_then(|found| found.tail),
         records_missing,
+        interrupted: interrupted.len() as u64,
         store: state,
     };
     let facts = all_facts(store.as_ref(), &view)?;
     log(&report);
-    Ok(Opened { lock, journal, store, recent, facts, report })
+    Ok(Opened { lock, journal, store, recent, interrupted, facts, report })
 }
 
 /// The finance facts, from the store, which is as far as the journal now, or from the journal.
@@ -270,6 +279,24 @@ fn recent_ids(view: &View) -> Result<RecentIds, OpenError> {
     Ok(recent)
 }
 
+/// The exchanges that were opened and have no record, in the order in which they began.
+fn open_exchanges(store: Option<&Store>, view: &View, recent: &RecentIds) -> Result<Vec<Opening>, OpenError> {
+    let known = store.and_then(|store| match store.open_exchanges() {
+        Ok(open) => Some(open),
+        Err(error) => {
+            tracing::warn!(%error, "open exchanges are read from the journal");
+            None
+        }
+    });
+    let mut open = match known {
+        Some(open) => open,
+        None => read::open_exchanges(view)?,
+    };
+    open.retain(|opening| recent.check(opening.id) != Seen::Yes);
+    open.sort_by_key(|opening| (opening.started_at, opening.id));
+    Ok(open)
+}
+
 /// Opens the store and makes it equal to the journal.
 fn bring_up_store(
     dir: &Path,
@@ -335,7 +362,11 @@ fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result
     let mut agreed = watermark == 0 || at_end.is_some();
     let segments = view.segments().filter(|segment| segment.last_sequence > watermark).cloned();
     let mut frames = Frames::new(segments, Check::Chain);
-    let mut replay = Replay::new(store, last.saturating_sub(watermark), progress);
+    let open = match store.open_exchanges() {
+        Ok(open) => open.into_iter().map(|opening| opening.id).collect(),
+        Err(error) => return unusable(&error.to_string(), 0),
+    };
+    let mut replay = Replay::new(store, open, last.saturating_sub(watermark), progress);
     let mut payload = Vec::new();
     while let Some(head) = frames.next(&mut payload) {
         let head = head?;
@@ -350,9 +381,13 @@ fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result
         replay.add_facts(codec::facts(&head, &payload).map_err(undecodable)?);
         let mut decoder = FrameDecoder::new(&head, std::mem::take(&mut payload)).map_err(undecodable)?;
         replay.add_marks(decoder.take_marks());
-        while let Some(decoded) = decoder.next() {
-            let decoded = decoded.map_err(undecodable)?;
-            replay.add(&decoded.record, decoded.counted);
+        while let Some(fact) = decoder.next_fact() {
+            match fact.map_err(undecodable)? {
+                Fact::Usage(decoded) => replay.add(&decoded.record, decoded.counted),
+                Fact::Reservation(opening) => replay.add_opening(&opening),
+                // They were added with their frame.
+                Fact::Finance { .. } => {}
+            }
         }
         payload = decoder.into_buffer();
         let position = (head.last_sequence(), frames.hash().unwrap_or_default());
@@ -375,10 +410,17 @@ struct Replay<'a> {
     since_apply: u64,
     rollups: Rollups,
     keys: Keys,
+    /// The exchanges that are open at this point of the journal.
+    open: HashSet<RequestId>,
 }
 
 impl<'a> Replay<'a> {
-    fn new(store: &'a Store, records_total: u64, progress: Option<&'a ProgressFn>) -> Self {
+    fn new(
+        store: &'a Store,
+        open: HashSet<RequestId>,
+        records_total: u64,
+        progress: Option<&'a ProgressFn>,
+    ) -> Self {
         Self {
             store,
             progress,
@@ -387,7 +429,19 @@ impl<'a> Replay<'a> {
             since_apply: 0,
             rollups: Rollups::default(),
             keys: Keys::default(),
+            open,
         }
+    }
+
+    fn add_opening(&mut self, opening: &Opening) {
+        self.open.insert(opening.id);
+        self.keys.open(opening);
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.records = self.records.saturating_add(1);
+        self.since_apply = self.since_apply.saturating_add(1);
     }
 
     fn add(&mut self, record: &bursar_domain::UsageRecord, counted: bool) {
@@ -398,8 +452,10 @@ impl<'a> Replay<'a> {
         {
             self.keys.meter_ids.insert(key);
         }
-        self.records = self.records.saturating_add(1);
-        self.since_apply = self.since_apply.saturating_add(1);
+        if !self.open.is_empty() && self.open.remove(&record.id) {
+            self.keys.close(record.id);
+        }
+        self.count();
     }
 
     fn add_facts(&mut self, facts: Vec<StoredFact>) {
@@ -450,6 +506,12 @@ fn log(report: &OpenReport) {
         tracing::error!(
             records = report.records_missing,
             "the journal has lost records that had been acknowledged: restore a backup if there is one"
+        );
+    }
+    if report.interrupted > 0 {
+        tracing::warn!(
+            exchanges = report.interrupted,
+            "exchanges were under way when the ledger was last used: they are settled as interrupted"
         );
     }
     if let StoreState::CaughtUp { records } | StoreState::Rebuilt { records, .. } = &report.store {

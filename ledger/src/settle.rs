@@ -34,6 +34,20 @@ impl<F: Fn(&UsageRecord) -> Cost + Send + Sync> Pricer for F {
     }
 }
 
+/// Is told of every record as the writer settles it.
+pub trait Observer: Send + Sync {
+    /// `record` was settled with its cost and will have this sequence. Called by the writer's thread, once
+    /// for each id, before the record is acknowledged: must not block.
+    fn settled(&self, record: &UsageRecord, counted: bool, sequence: u64);
+}
+
+/// Tells the observer; a panic there does not stop the ledger.
+pub(crate) fn tell(observer: &dyn Observer, record: &UsageRecord, counted: bool, sequence: u64) {
+    if catch_unwind(AssertUnwindSafe(|| observer.settled(record, counted, sequence))).is_err() {
+        tracing::error!(id = %record.id, "who observes the ledger panicked");
+    }
+}
+
 /// Whether a record counts, as far as the record alone tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Counting {

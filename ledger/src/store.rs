@@ -1,5 +1,5 @@
-//! The embedded database that is derived from the journal: hourly rollups, the ids that count
-//! once, the owners of batches and the finance facts. The only file that names `sled`.
+//! The embedded database that is derived from the journal: hourly rollups, the ids that count once, the
+//! owners of batches, the finance facts and the exchanges that are open. The only file that names `sled`.
 //!
 //! Invariants
 //! - Rows, the watermark (the last sequence they include) and a checksum over all rows change in one
@@ -11,11 +11,12 @@
 //! Not here: when to apply and flush (`writer`), rebuilding (`open`).
 
 use crate::batch::{decode_identity, encode_identity};
-use crate::codec::{self, Mark};
+use crate::codec::{self, Mark, decode_row, encode_row};
 use crate::disk;
 use crate::journal::format::{GENESIS, Hash};
+use crate::opening::Opening;
 use crate::rollup::{Hour, Rollups, Totals, decode_totals, encode_totals};
-use bursar_domain::{Identity, LedgerId, StoredFact};
+use bursar_domain::{Identity, LedgerId, RequestId, StoredFact};
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,6 +34,7 @@ const ROLLUP: u8 = b'r';
 const METER_ID: u8 = b'i';
 const OWNER: u8 = b'o';
 const FACT: u8 = b'f';
+const RESERVATION: u8 = b'v';
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,10 @@ pub(crate) struct Keys {
     pub(crate) owners: HashMap<Box<[u8]>, Arc<Identity>>,
     /// Finance facts.
     pub(crate) facts: Vec<Arc<StoredFact>>,
+    /// Exchanges that were opened and are open.
+    opened: HashMap<RequestId, Box<[u8]>>,
+    /// Exchanges that the store has as open and that are not any more.
+    closed: HashSet<RequestId>,
 }
 
 impl Keys {
@@ -85,10 +91,25 @@ impl Keys {
         }
     }
 
+    /// An exchange was opened.
+    pub(crate) fn open(&mut self, opening: &Opening) {
+        self.closed.remove(&opening.id);
+        self.opened.insert(opening.id, encode_row(opening));
+    }
+
+    /// An exchange that had been opened has its record.
+    pub(crate) fn close(&mut self, id: RequestId) {
+        if self.opened.remove(&id).is_none() {
+            self.closed.insert(id);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.meter_ids.clear();
         self.owners.clear();
         self.facts.clear();
+        self.opened.clear();
+        self.closed.clear();
     }
 }
 
@@ -160,6 +181,12 @@ impl Store {
                 let key = prefixed(FACT, &stored.sequence.to_be_bytes());
                 self.insert_new(&mut batch, &mut meta, key, &row)?;
             }
+            for (id, row) in &keys.opened {
+                self.insert_new(&mut batch, &mut meta, reservation_key(*id), row)?;
+            }
+            for id in &keys.closed {
+                self.remove(&mut batch, &mut meta, reservation_key(*id))?;
+            }
             meta.watermark = watermark;
             meta.hash = hash;
             batch.insert(META_KEY, encode_meta(&meta));
@@ -183,6 +210,29 @@ impl Store {
             batch.insert(key, value);
         }
         Ok(())
+    }
+
+    fn remove(&self, batch: &mut sled::Batch, meta: &mut Meta, key: Vec<u8>) -> Result<(), StoreError> {
+        if let Some(old) = self.db.get(&key).map_err(failed)? {
+            meta.rows = meta.rows.wrapping_sub(1);
+            meta.checksum = meta.checksum.wrapping_sub(row_hash(&key, &old));
+            batch.remove(key);
+        }
+        Ok(())
+    }
+
+    /// The exchanges that are open.
+    pub(crate) fn open_exchanges(&self) -> Result<Vec<Opening>, StoreError> {
+        guard_checked(|| {
+            let mut open = Vec::new();
+            for row in self.db.scan_prefix([RESERVATION]) {
+                let (_, value) = row.map_err(failed)?;
+                open.push(
+                    decode_row(&value).map_err(|_| StoreError::Damaged("a reservation cannot be read"))?,
+                );
+            }
+            Ok(open)
+        })
     }
 
     fn merge_row(
@@ -384,6 +434,10 @@ fn decode_meta(bytes: &[u8]) -> Option<Meta> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let right = crc32c::crc32c(body) == u32::from_le_bytes(*crc);
     if right { postcard::from_bytes(body).ok() } else { None }
+}
+
+fn reservation_key(id: RequestId) -> Vec<u8> {
+    prefixed(RESERVATION, &id.bits().to_be_bytes())
 }
 
 fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {

@@ -5,16 +5,17 @@
 //!
 //! Not here: salvage of what is damaged.
 
+use crate::codec::Fact;
 use crate::guard::DirectoryLock;
 use crate::journal::find::TornTail;
 use crate::journal::format::Hash;
-use crate::journal::read::{Frames, ReadError, RecordRange, Records, read_facts};
+use crate::journal::read::{Frames, ReadError, each_fact, read_facts};
 use crate::journal::segment::Check;
 use crate::open::{OpenError, open_offline, view_of};
 use crate::rollup::{Rollups, Totals};
 use crate::settle::{self, Counting};
 use crate::store::Store;
-use bursar_domain::{LedgerId, StoredFact};
+use bursar_domain::{LedgerId, RequestId, StoredFact};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
@@ -23,8 +24,12 @@ use std::path::Path;
 pub struct Verified {
     /// The ledger's id.
     pub ledger: LedgerId,
-    /// Records, all of them read and decoded.
+    /// Usage records, all of them read and decoded.
     pub records: u64,
+    /// Exchanges whose opening was written before their record.
+    pub reservations: u64,
+    /// Of these, such as have no record: the next start settles them as interrupted.
+    pub open: u64,
     /// Finance facts, all of them read and decoded.
     pub facts: u64,
     /// The chain hash after the last one.
@@ -82,41 +87,95 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
     let Some(view) = view_of(found) else {
         return Err(VerifyError::Record { sequence: 1, what: "there is no segment" });
     };
-    let mut totals = Totals::default();
-    let mut rollups = Rollups::default();
-    let mut once = HashSet::new();
-    let mut records = 0_u64;
-    let mut all = Records::new(&view, RecordRange::default(), Check::Chain);
-    while let Some(stored) = all.next() {
-        let stored = stored?;
-        records = records.saturating_add(1);
-        let wrong = |what| VerifyError::Record { sequence: stored.sequence, what };
-        if stored.sequence != records.saturating_add(all.facts_passed()) {
-            return Err(wrong("it does not follow in sequence"));
-        }
-        let counts = match settle::counting(&stored.record) {
-            Counting::Yes => true,
-            Counting::No => false,
-            Counting::Once(key) => once.insert(key),
-        };
-        if counts != stored.counted {
-            return Err(wrong("whether it counts is not what the rule says"));
-        }
-        totals.add_record(&stored.record, stored.counted);
-        rollups.add_record(&stored.record, stored.counted);
-    }
-    let facts = all.facts_passed();
-    let last = records.saturating_add(facts);
-    if last != view.last_sequence() {
-        return Err(VerifyError::Record { sequence: last, what: "records after it are missing" });
+    let mut recount = Recount::default();
+    each_fact(Frames::new(view.segments().cloned(), Check::Chain), |sequence, fact| {
+        recount.add(sequence, fact).map_err(|what| Found::Wrong { sequence, what })
+    })
+    .map_err(|found| match found {
+        Found::Wrong { sequence, what } => VerifyError::Record { sequence, what },
+        Found::Unreadable(error) => error.into(),
+    })?;
+    let Recount { totals, rollups, open, records, reservations, facts, last_sequence, .. } = recount;
+    if last_sequence != view.last_sequence() {
+        return Err(VerifyError::Record { sequence: last_sequence, what: "records after it are missing" });
     }
     let found = read_facts(Frames::new(view.segments().cloned(), Check::Checksums))?;
     if found.len() as u64 != facts {
-        return Err(VerifyError::Record { sequence: last, what: "a fact is missing" });
+        return Err(VerifyError::Record { sequence: last_sequence, what: "a fact is missing" });
     }
     let position = (view.last_sequence(), view.hash());
-    let store = check_store(&dir.join("store"), view.ledger, position, (&rollups, &found), &lock);
-    Ok(Verified { ledger: view.ledger, records, facts, hash: view.hash(), totals, torn_tail, store })
+    let expected = Expected { rollups: &rollups, open: &open, facts: &found };
+    let store = check_store(&dir.join("store"), view.ledger, position, &expected, &lock);
+    let open = open.len() as u64;
+    let (ledger, hash) = (view.ledger, view.hash());
+    Ok(Verified { ledger, records, reservations, open, facts, hash, totals, torn_tail, store })
+}
+
+/// What stops the walk.
+enum Found {
+    Wrong { sequence: u64, what: &'static str },
+    Unreadable(ReadError),
+}
+
+impl From<ReadError> for Found {
+    fn from(error: ReadError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+/// What the store must say.
+struct Expected<'a> {
+    rollups: &'a Rollups,
+    open: &'a HashSet<RequestId>,
+    facts: &'a [StoredFact],
+}
+
+/// Everything that the journal adds up to.
+#[derive(Default)]
+struct Recount {
+    totals: Totals,
+    rollups: Rollups,
+    once: HashSet<Box<[u8]>>,
+    open: HashSet<RequestId>,
+    records: u64,
+    reservations: u64,
+    facts: u64,
+    last_sequence: u64,
+}
+
+impl Recount {
+    fn add(&mut self, sequence: u64, fact: Fact) -> Result<(), &'static str> {
+        if sequence != self.last_sequence.saturating_add(1) {
+            return Err("it does not follow in sequence");
+        }
+        self.last_sequence = sequence;
+        let decoded = match fact {
+            Fact::Usage(decoded) => decoded,
+            Fact::Finance { count } => {
+                self.facts = self.facts.saturating_add(count);
+                self.last_sequence = sequence.saturating_add(count).saturating_sub(1);
+                return Ok(());
+            }
+            Fact::Reservation(opening) => {
+                self.reservations = self.reservations.saturating_add(1);
+                let is_new = self.open.insert(opening.id);
+                return if is_new { Ok(()) } else { Err("an exchange is opened twice") };
+            }
+        };
+        let counts = match settle::counting(&decoded.record) {
+            Counting::Yes => true,
+            Counting::No => false,
+            Counting::Once(key) => self.once.insert(key),
+        };
+        if counts != decoded.counted {
+            return Err("whether it counts is not what the rule says");
+        }
+        self.open.remove(&decoded.record.id);
+        self.records = self.records.saturating_add(1);
+        self.totals.add_record(&decoded.record, decoded.counted);
+        self.rollups.add_record(&decoded.record, decoded.counted);
+        Ok(())
+    }
 }
 
 /// Compares row by row. Needs the directory's lock: sled writes even when it reads.
@@ -124,7 +183,7 @@ fn check_store(
     dir: &Path,
     ledger: LedgerId,
     position: (u64, Hash),
-    (rollups, facts): (&Rollups, &[StoredFact]),
+    Expected { rollups, open, facts }: &Expected<'_>,
     _lock: &DirectoryLock,
 ) -> StoreCheck {
     if !dir.is_dir() {
@@ -151,8 +210,15 @@ fn check_store(
     });
     match store.facts() {
         Err(error) => return differs(error.to_string()),
-        Ok(there) if !there.iter().map(AsRef::as_ref).eq(facts) => {
+        Ok(there) if !there.iter().map(AsRef::as_ref).eq(facts.iter()) => {
             return differs("its finance facts are not the journal's".to_owned());
+        }
+        Ok(_) => {}
+    }
+    match store.open_exchanges() {
+        Err(error) => return differs(error.to_string()),
+        Ok(kept) if kept.len() != open.len() || kept.iter().any(|opening| !open.contains(&opening.id)) => {
+            return differs("it has other open exchanges".to_owned());
         }
         Ok(_) => {}
     }

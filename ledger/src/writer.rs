@@ -9,6 +9,8 @@
 //!   the queue keep what came. After a failed sync nothing is acknowledged until a restart.
 //! - The store receives only what the journal has made durable, every two seconds (or 100,000
 //!   records, or 4,096 rows), and is flushed every five seconds and at the end.
+//! - An exchange that is older than one group is written as a reservation, before any record of the group
+//!   it is found in. One that was found open is settled as interrupted before anything else, once.
 //! - Memory: `queue_entries_max` records (a record with its texts is about 1 KiB, so 64 MiB when the
 //!   default queue is full, next to nothing when it is not), one frame of about 1 MiB twice over, and
 //!   65,536 rollup rows at most.
@@ -22,9 +24,10 @@ use crate::facts::FactQueue;
 use crate::journal::read::{Frames, RecordRange, Records, each_mark, find_ids, find_records};
 use crate::journal::segment::Check;
 use crate::journal::{Frame, Journal, JournalError, Promise, View};
+use crate::opening::{Opening, Openings, Take};
 use crate::rollup::{Dimensions, Hour, Rollups, Totals};
 use crate::seen::{RecentIds, Seen};
-use crate::settle::{self, Counting, Pricer};
+use crate::settle::{self, Counting, Observer, Pricer};
 use crate::store::{Keys, Store, StoreError};
 use bursar_domain::{BatchFacts, Clock, Identity, Metering, RequestId, UsageRecord};
 use crossbeam_queue::ArrayQueue;
@@ -47,6 +50,8 @@ const PENDING_ROWS_MAX: usize = 65_536;
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// Written records that are kept for producers, about 1 KiB each.
 const SPENT_MAX: usize = 1_024;
+/// Most exchanges that are written down as under way; some 50 bytes each. More are counted as shed.
+const OPEN_MAX: usize = 1 << 20;
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -108,6 +113,10 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) queue: ArrayQueue<Entry>,
+    /// Exchanges that have no record yet and are not in the journal.
+    pub(crate) openings: Openings,
+    /// Exchanges that are in the journal and have no record yet.
+    pub(crate) open_in_journal: AtomicUsize,
     /// Records that were written. Producers use their memory again, since memory that one thread
     /// takes and another frees is dear.
     pub(crate) spent: ArrayQueue<Box<UsageRecord>>,
@@ -153,6 +162,8 @@ impl Shared {
     pub(crate) fn new(queue_entries_max: usize, view: View, store: Option<Store>) -> Self {
         Self {
             queue: ArrayQueue::new(queue_entries_max.max(1)),
+            openings: Openings::new(queue_entries_max),
+            open_in_journal: AtomicUsize::new(0),
             spent: ArrayQueue::new(SPENT_MAX),
             reserved: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -206,12 +217,17 @@ impl Shared {
             return pushed;
         }
         self.counters.appended.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `Writer::rest`: either the writer sees the entry or we see it idle.
+        self.call_writer();
+        Ok(())
+    }
+
+    /// Wakes the writer if it sleeps. Called after there is something to do.
+    pub(crate) fn call_writer(&self) {
+        // Pairs with the fence in `Writer::rest`: either the writer sees what there is or we see it idle.
         fence(Ordering::SeqCst);
         if self.idle.load(Ordering::Relaxed) && self.idle.swap(false, Ordering::Relaxed) {
             self.wake();
         }
-        Ok(())
     }
 
     /// Asks the writer to make everything queued so far durable, applied and flushed.
@@ -354,6 +370,21 @@ pub(crate) struct Writer {
     /// Records of this group whose ids are there already.
     repeats: Vec<Entry>,
     timers: Timers,
+    /// Exchanges in the journal that have no record yet.
+    open: HashSet<RequestId, RandomState>,
+    /// Usage records of this frame.
+    usage_records: u32,
+    take: Take,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+/// What a writer needs besides its settings.
+pub(crate) struct Parts {
+    pub(crate) journal: Journal,
+    pub(crate) recent: RecentIds,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pricer: Arc<dyn Pricer>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 #[derive(Debug, Default)]
@@ -384,16 +415,21 @@ fn monotonic() -> Instant {
     Instant::now()
 }
 
-/// Runs the writer to its end. Whatever happens, nobody waits for ever.
-pub(crate) fn run(mut writer: Writer) -> Result<(), NotRecorded> {
+/// Runs the writer to its end, beginning with the exchanges that were interrupted. Whatever happens,
+/// nobody waits for ever.
+pub(crate) fn run(mut writer: Writer, interrupted: Vec<Opening>) -> Result<(), NotRecorded> {
     let shared = writer.shared.clone();
     let _ = shared.thread.set(std::thread::current());
-    let ended = catch_unwind(AssertUnwindSafe(|| writer.work()));
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        writer.settle_interrupted(interrupted);
+        writer.work();
+    }));
     if ended.is_err() {
         shared.latch("the ledger's writer panicked");
     }
-    // Dropped entries and checkpoints answer `Closed`.
+    // Dropped entries, openings and checkpoints answer `Closed`.
     drop(writer);
+    shared.openings.take(Take::All, &mut |_, _| {});
     shared.closing.store(true, Ordering::Release);
     while shared.queue.pop().is_some() {
         shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
@@ -406,14 +442,8 @@ pub(crate) fn run(mut writer: Writer) -> Result<(), NotRecorded> {
 // === impl Writer ===
 
 impl Writer {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        settings: Settings,
-        journal: Journal,
-        recent: RecentIds,
-        clock: Arc<dyn Clock>,
-        pricer: Arc<dyn Pricer>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, settings: Settings, parts: Parts) -> Self {
+        let Parts { journal, recent, clock, pricer, observer } = parts;
         Self {
             shared,
             settings,
@@ -421,6 +451,10 @@ impl Writer {
             clock,
             pricer,
             recent,
+            observer,
+            open: HashSet::default(),
+            usage_records: 0,
+            take: Take::Seen,
             keys: Keys::default(),
             all_keys: None,
             batch: Vec::new(),
@@ -439,9 +473,9 @@ impl Writer {
                 self.checkpoint();
             }
             self.write_facts();
-            if self.shared.queue.is_empty() {
+            if self.has_nothing_to_do() {
                 self.upkeep();
-                if self.is_closing() && self.shared.queue.is_empty() {
+                if self.is_closing() && self.has_nothing_to_do() {
                     break;
                 }
                 self.rest();
@@ -452,6 +486,28 @@ impl Writer {
             }
         }
         self.checkpoint();
+    }
+
+    fn has_nothing_to_do(&self) -> bool {
+        self.shared.queue.is_empty() && self.shared.openings.is_empty()
+    }
+
+    /// Settles exchanges that an earlier run left open.
+    fn settle_interrupted(&mut self, interrupted: Vec<Opening>) {
+        self.open.extend(interrupted.iter().map(|opening| opening.id));
+        let mut rest = interrupted.into_iter();
+        loop {
+            let group = rest.by_ref().take(self.settings.group_records_max.max(1));
+            let batch: Vec<Entry> = group
+                .map(|opening| Entry { record: Box::new(opening.interrupted()), batch: None, ack: None })
+                .collect();
+            if batch.is_empty() {
+                return;
+            }
+            self.shared.counters.appended.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            self.batch = batch;
+            self.write_batch();
+        }
     }
 
     fn is_closing(&self) -> bool {
@@ -465,7 +521,7 @@ impl Writer {
         let wanted = self.is_closing()
             || self.shared.checkpoint_wanted.load(Ordering::Acquire)
             || self.shared.facts.wanted();
-        if self.shared.queue.is_empty() && !wanted {
+        if self.has_nothing_to_do() && !wanted {
             match self.timers.next() {
                 Some(wait) => std::thread::park_timeout(wait),
                 None => std::thread::park(),
@@ -485,14 +541,56 @@ impl Writer {
         }
     }
 
-    /// Settles and writes what is in the queue, up to one group.
+    /// Settles and writes what is in the queue, up to one group, and the exchanges that are under way.
     fn write_group(&mut self) {
-        let mut batch = std::mem::take(&mut self.batch);
-        while batch.len() < self.settings.group_records_max.max(1)
+        while self.batch.len() < self.settings.group_records_max.max(1)
             && let Some(entry) = self.shared.queue.pop()
         {
-            batch.push(entry);
+            self.batch.push(entry);
         }
+        // After the queue: an exchange that is still there then has no record in the batch.
+        if !self.shared.openings.is_empty() {
+            self.write_openings();
+        }
+        self.write_batch();
+    }
+
+    fn write_openings(&mut self) {
+        let at_once = self.is_closing() || self.settings.durability == Durability::Sync;
+        let take = if at_once { Take::All } else { self.take };
+        let mut taken = Vec::new();
+        self.shared.openings.take(take, &mut |opening, ack| taken.push((opening, ack)));
+        for (opening, ack) in taken {
+            if self.shared.has_failed() {
+                if let Some(ack) = ack {
+                    ack.answer(Err(NotRecorded::JournalFailed));
+                }
+                continue;
+            }
+            if self.open.len() >= OPEN_MAX {
+                self.shared.openings.count_shed();
+                continue;
+            }
+            if self.encoder.add_reservation(&opening).is_err() {
+                tracing::error!(id = %opening.id, "the reservation is too large for the journal");
+                if let Some(ack) = ack {
+                    ack.answer(Err(NotRecorded::TooLarge));
+                }
+                continue;
+            }
+            self.open.insert(opening.id);
+            self.keys.open(&opening);
+            let sequence = self.journal.last_sequence().saturating_add(u64::from(self.encoder.count()));
+            self.answers.extend(ack.map(|ack| (ack, Appended::Recorded { sequence })));
+            if self.encoder.bytes() >= FRAME_BYTES {
+                self.commit();
+            }
+        }
+    }
+
+    /// Settles and writes the batch.
+    fn write_batch(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
         if self.shared.has_failed() {
             self.refuse(batch.drain(..));
         }
@@ -586,7 +684,11 @@ impl Writer {
             }
             return;
         }
+        self.usage_records = self.usage_records.saturating_add(1);
         self.recent.insert(record.id);
+        if !self.open.is_empty() && self.open.remove(&record.id) {
+            self.keys.close(record.id);
+        }
         if let (Counting::Once(key), true) = (once, counted) {
             self.remember(Mark::Counted(key));
         }
@@ -594,6 +696,9 @@ impl Writer {
         let key = self.delta_key(&record);
         self.deltas.entry(key).or_default().add_record(&record, counted);
         let sequence = self.journal.last_sequence().saturating_add(u64::from(self.encoder.count()));
+        if let Some(observer) = &self.observer {
+            settle::tell(observer.as_ref(), &record, counted, sequence);
+        }
         self.answers.extend(ack.map(|ack| (ack, Appended::Recorded { sequence })));
         drop(self.shared.spent.push(record));
     }
@@ -703,17 +808,18 @@ impl Writer {
     /// Writes what was settled as one frame, and acknowledges it.
     fn commit(&mut self) {
         let count = self.encoder.count();
+        let usage_records = u64::from(std::mem::take(&mut self.usage_records));
         if count > 0 && !self.write_frame() {
             for (ack, _) in self.answers.drain(..) {
                 ack.answer(Err(NotRecorded::JournalFailed));
             }
-            self.shared.counters.dropped.fetch_add(u64::from(count), Ordering::Relaxed);
+            self.shared.counters.dropped.fetch_add(usage_records, Ordering::Relaxed);
             self.deltas.clear();
             self.encoder.clear();
             return;
         }
         if count > 0 {
-            self.publish(u64::from(count));
+            self.publish(u64::from(count), usage_records);
         }
         for (ack, appended) in self.answers.drain(..) {
             ack.answer(Ok(appended));
@@ -750,7 +856,8 @@ impl Writer {
     }
 
     /// Lets readers see the frame that was just written.
-    fn publish(&mut self, count: u64) {
+    fn publish(&mut self, count: u64, usage_records: u64) {
+        self.shared.open_in_journal.store(self.open.len(), Ordering::Relaxed);
         let mut pending = lock(&self.shared.pending);
         let has_store = lock(&self.shared.store).is_some();
         for (key, totals) in self.deltas.drain() {
@@ -773,7 +880,7 @@ impl Writer {
         }
         *lock(&self.shared.view) = self.journal.view();
         drop(pending);
-        self.shared.counters.acknowledged.fetch_add(count, Ordering::Relaxed);
+        self.shared.counters.acknowledged.fetch_add(usage_records, Ordering::Relaxed);
         self.shared.counters.frames.fetch_add(1, Ordering::Relaxed);
         let now = monotonic();
         self.timers.pending_records = self.timers.pending_records.saturating_add(count);
@@ -869,10 +976,15 @@ impl Writer {
         let asked = std::mem::take(&mut *lock(&self.shared.checkpoints));
         self.write_facts();
         let mut left = self.shared.queue.len();
-        while left > 0 {
+        self.take = Take::All;
+        while left > 0 || !self.shared.openings.is_empty() {
             self.write_group();
+            if left == 0 {
+                break;
+            }
             left = left.saturating_sub(self.settings.group_records_max.max(1));
         }
+        self.take = Take::Seen;
         self.sync();
         self.apply(true);
         self.flush();

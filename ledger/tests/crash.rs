@@ -9,7 +9,8 @@ use bursar_domain::{
     Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
 };
 use bursar_ledger::{
-    Durability, GroupKey, Ledger, Options, RecordRange, StoreCheck, UsageQuery, Wait, verify,
+    Durability, GroupKey, Ledger, OpenSlot, Opening, Options, RecordRange, StoreCheck, UsageQuery, Wait,
+    verify,
 };
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
@@ -20,7 +21,15 @@ use std::sync::Arc;
 const DIR: &str = "BURSAR_CRASH_DIR";
 const FIRST: &str = "BURSAR_CRASH_FIRST";
 const DURABILITY: &str = "BURSAR_CRASH_DURABILITY";
+const CYCLE: &str = "BURSAR_CRASH_CYCLE";
+const BEGUN: &str = "begun";
 const ACKNOWLEDGED: &str = "acknowledged ";
+const OPENED: &str = "opened ";
+const ENDED: &str = "ended ";
+/// Exchanges that are opened have numbers of their own, other ones in each cycle.
+const EXCHANGES: u64 = 1_000_000;
+/// How many exchanges are under way at a time.
+const UNDER_WAY: usize = 8;
 
 fn record(n: u64) -> UsageRecord {
     let label = |text: &str| Label::new(text).unwrap();
@@ -73,10 +82,53 @@ fn price(record: &UsageRecord) -> Cost {
     }
 }
 
-fn open(dir: &Path, durability: Durability) -> Ledger {
+fn opening(n: u64) -> Opening {
+    let record = record(n);
+    Opening {
+        id: record.id,
+        started_at: record.started_at,
+        identity: record.identity,
+        route: record.route,
+        provider: record.provider,
+        api: record.api,
+        model: record.model_requested,
+        region: None,
+        stream: false,
+        metering: Metering::Count,
+        held_tokens: Some(n),
+        held_cost: None,
+    }
+}
+
+/// The ledger, and how many exchanges it settled as interrupted.
+fn open(dir: &Path, durability: Durability) -> (Ledger, u64) {
     let options =
         Options { durability, segment_bytes: 32 << 10, queue_entries_max: 256, ..Options::new(dir) };
-    Ledger::open(options, Arc::new(SystemClock), Arc::new(price)).unwrap().0
+    let (ledger, report) = Ledger::open(options, Arc::new(SystemClock), Arc::new(price)).unwrap();
+    (ledger, report.interrupted)
+}
+
+/// Exchanges of the victim, each under way for a while.
+#[derive(Default)]
+struct Exchanges {
+    under_way: VecDeque<(u64, OpenSlot)>,
+}
+
+impl Exchanges {
+    fn begin(&mut self, ledger: &Ledger, n: u64, out: &mut dyn Write) {
+        let (slot, receipt) = ledger.opening(opening(n), Wait::Acknowledged);
+        let _ = receipt.wait().unwrap();
+        writeln!(out, "{OPENED}{n}").unwrap();
+        out.flush().unwrap();
+        self.under_way.push_back((n, slot));
+        if self.under_way.len() > UNDER_WAY {
+            let (n, slot) = self.under_way.pop_front().unwrap();
+            ledger.closing(slot);
+            let _ = ledger.append(Box::new(record(n)), Wait::Acknowledged).unwrap().wait().unwrap();
+            writeln!(out, "{ENDED}{n}").unwrap();
+            out.flush().unwrap();
+        }
+    }
 }
 
 /// Appends until it is killed, printing each number when it is acknowledged. Does nothing unless it
@@ -84,8 +136,8 @@ fn open(dir: &Path, durability: Durability) -> Ledger {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the test that starts it speaks through the environment")]
 fn victim() {
-    let (Ok(dir), Ok(first), Ok(durability)) =
-        (std::env::var(DIR), std::env::var(FIRST), std::env::var(DURABILITY))
+    let (Ok(dir), Ok(first), Ok(durability), Ok(cycle)) =
+        (std::env::var(DIR), std::env::var(FIRST), std::env::var(DURABILITY), std::env::var(CYCLE))
     else {
         return;
     };
@@ -94,10 +146,18 @@ fn victim() {
         "Relaxed" => Durability::Relaxed,
         _ => Durability::Group,
     };
-    let ledger = open(Path::new(&dir), durability);
     let mut out = std::io::stdout().lock();
+    writeln!(out, "{BEGUN}").unwrap();
+    out.flush().unwrap();
+    let (ledger, _) = open(Path::new(&dir), durability);
     let mut waiting = VecDeque::new();
+    let mut exchanges = Exchanges::default();
+    let mut exchange = (cycle.parse::<u64>().unwrap() + 1) * EXCHANGES;
     for n in first.parse::<u64>().unwrap().. {
+        if n % 32 == 0 {
+            exchanges.begin(&ledger, exchange, &mut out);
+            exchange += 1;
+        }
         waiting.push_back((n, ledger.append(Box::new(record(n)), Wait::Acknowledged).unwrap()));
         if waiting.len() >= 64 {
             let (n, receipt) = waiting.pop_front().unwrap();
@@ -108,71 +168,132 @@ fn victim() {
     }
 }
 
-/// Starts the victim, kills it once it has acknowledged `kill_after` records, and returns the numbers
-/// it had acknowledged.
-fn kill_once(dir: &Path, durability: Durability, first: u64, kill_after: usize) -> Vec<u64> {
+/// What the victim said before it died.
+#[derive(Debug, Default)]
+struct Said {
+    acknowledged: Vec<u64>,
+    opened: Vec<u64>,
+    ended: Vec<u64>,
+}
+
+impl Said {
+    /// The test harness may have begun the line.
+    fn hear(&mut self, line: &str) {
+        for (word, numbers) in
+            [(ACKNOWLEDGED, &mut self.acknowledged), (OPENED, &mut self.opened), (ENDED, &mut self.ended)]
+        {
+            if let Some((_, number)) = line.split_once(word) {
+                numbers.push(number.parse().unwrap());
+            }
+        }
+    }
+}
+
+/// When the victim is killed.
+#[derive(Clone, Copy)]
+enum When {
+    /// While it opens the ledger: also in the middle of a recovery.
+    Opening,
+    /// Once it has acknowledged so many records.
+    Acknowledged(usize),
+}
+
+/// Starts the victim, kills it, and returns what it had said.
+fn kill_once(dir: &Path, durability: Durability, cycle: u64, first: u64, when: When) -> Said {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["victim", "--exact", "--nocapture", "--test-threads=1"])
         .env(DIR, dir)
         .env(FIRST, first.to_string())
+        .env(CYCLE, cycle.to_string())
         .env(DURABILITY, format!("{durability:?}"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
-    let mut acknowledged = Vec::new();
+    let mut said = Said::default();
     // After the kill the rest of the pipe is read too: it was acknowledged as well.
     for line in out.lines() {
         let line = line.unwrap();
-        // The test harness may have begun the line.
-        if let Some((_, number)) = line.split_once(ACKNOWLEDGED) {
-            acknowledged.push(number.parse().unwrap());
-        }
-        if acknowledged.len() == kill_after {
+        said.hear(&line);
+        let is_time = match when {
+            When::Opening => line.contains(BEGUN),
+            When::Acknowledged(count) => said.acknowledged.len() == count,
+        };
+        if is_time {
             child.kill().unwrap();
         }
     }
     child.wait().unwrap();
-    acknowledged
+    said
+}
+
+/// Records that were found, by id: how often and with what outcome.
+type FoundRecords = HashMap<RequestId, (u64, Outcome)>;
+
+fn check_exchanges(cycle: u64, opened: &[u64], ended: &[u64], found: &FoundRecords) {
+    for n in opened {
+        let (times, outcome) = found.get(&record(*n).id).unwrap_or(&(0, Outcome::Refused));
+        assert_eq!(*times, 1, "cycle {cycle}: exchange {n} was under way and has not one record");
+        assert!(matches!(outcome, Outcome::Ok | Outcome::Interrupted));
+    }
+    for n in ended {
+        assert_eq!(found.get(&record(*n).id).unwrap().1, Outcome::Ok, "cycle {cycle}: exchange {n} ended");
+    }
 }
 
 fn check(durability: Durability, cycles: u64) {
     let dir = tempfile::tempdir().unwrap();
-    let mut acknowledged = Vec::new();
+    let (mut acknowledged, mut opened, mut ended) = (Vec::new(), Vec::new(), Vec::new());
     let mut first = 0;
+    let mut interrupted_before = 0;
     let mut random = 88_172_645_463_325_252_u64;
     for cycle in 0..cycles {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
         let kill_after = 1 + (random % 400) as usize;
-        let new = kill_once(dir.path(), durability, first, kill_after);
-        assert!(new.len() >= kill_after, "cycle {cycle}: the victim died of itself");
-        acknowledged.extend(new);
+        let said = kill_once(dir.path(), durability, cycle, first, When::Acknowledged(kill_after));
+        assert!(said.acknowledged.len() >= kill_after, "cycle {cycle}: the victim died of itself");
+        acknowledged.extend(said.acknowledged);
+        opened.extend(said.opened);
+        ended.extend(said.ended);
+        if cycle % 3 == 0 {
+            // Once more, while the exchanges of the first time are being settled.
+            kill_once(dir.path(), durability, cycle, first, When::Opening);
+        }
 
-        let verified = verify(dir.path()).unwrap();
-        let ledger = open(dir.path(), durability);
-        let mut times: HashMap<RequestId, u64> = HashMap::new();
+        let before = verify(dir.path()).unwrap();
+        let (ledger, interrupted) = open(dir.path(), durability);
+        assert_eq!(interrupted, before.open, "cycle {cycle}");
+        ledger.checkpoint().unwrap();
+        let mut found = FoundRecords::new();
         let mut tokens = 0;
         for stored in ledger.records(RecordRange::default()) {
-            let stored = stored.unwrap();
-            *times.entry(stored.record.id).or_default() += 1;
-            tokens += stored.record.usage.output_total().unwrap();
+            let record = stored.unwrap().record;
+            found.entry(record.id).or_insert((0, record.outcome)).0 += 1;
+            tokens += record.usage.output_total().unwrap_or(0);
         }
-        assert!(times.values().all(|times| *times == 1), "cycle {cycle}: a record is there twice");
+        assert!(found.values().all(|(times, _)| *times == 1), "cycle {cycle}: a record is there twice");
         for n in &acknowledged {
-            assert!(times.contains_key(&record(*n).id), "cycle {cycle}: record {n} is lost");
+            assert!(found.contains_key(&record(*n).id), "cycle {cycle}: record {n} is lost");
         }
-        assert_eq!(times.len() as u64, verified.records);
+        check_exchanges(cycle, &opened, &ended, &found);
+        let now = found.values().filter(|(_, outcome)| *outcome == Outcome::Interrupted).count() as u64;
+        assert!(now >= interrupted_before + interrupted, "cycle {cycle}: those of this open are there");
+        interrupted_before = now;
+        let records = before.records + interrupted;
+        assert_eq!(found.len() as u64, records);
         let query = UsageQuery { by: vec![GroupKey::Model], ..UsageQuery::default() };
         let totals = ledger.usage(&query).unwrap().totals;
-        assert_eq!((totals.requests, totals.usage.output_total()), (verified.records, Some(tokens)));
+        assert_eq!((totals.requests, totals.usage.output_total()), (records, Some(tokens)));
         assert_eq!(totals.money()[0].billed.pico(), Some(i128::from(tokens)));
         ledger.close().unwrap();
-        assert_eq!(verify(dir.path()).unwrap().store, StoreCheck::Agrees);
+        let after = verify(dir.path()).unwrap();
+        assert_eq!((after.store, after.open), (StoreCheck::Agrees, 0));
         first = acknowledged.last().copied().unwrap_or(0) + 1;
     }
+    assert!(interrupted_before > 0, "the kills met no exchange under way");
 }
 
 /// One after the other: a process that is being started holds copies of the starter's files, locks

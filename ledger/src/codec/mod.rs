@@ -23,13 +23,16 @@
 mod facts;
 mod intern;
 mod marks;
+mod reservation;
 mod wire;
 
 use crate::journal::Payload;
 use crate::journal::format::{FrameHead, Ranges};
+use crate::opening::Opening;
 use bursar_domain::{Identity, Label, RequestId, Tags, Timestamp, UsageRecord};
 use intern::Interner;
 use marks::Marks;
+use reservation::WireReservation;
 use serde::Serialize;
 use std::sync::Arc;
 use wire::{
@@ -38,6 +41,7 @@ use wire::{
 
 pub(crate) use facts::{facts, from_row, has_facts, to_row};
 pub(crate) use marks::Mark;
+pub(crate) use reservation::{decode_row, encode_row};
 pub(crate) use wire::{code, currency};
 
 /// Version of the payload of nearly every frame.
@@ -54,7 +58,7 @@ const PAYLOAD_VERSION_FACTS: u16 = 3;
 pub enum RecordKind {
     /// A settled exchange.
     Usage = 1,
-    /// Money or tokens set aside for a request.
+    /// An exchange that is about to be sent, with what is held for it.
     Reservation = 2,
     /// A reservation given back.
     Void = 3,
@@ -182,6 +186,22 @@ impl Encoder {
         Ok(())
     }
 
+    /// Adds an exchange that is under way.
+    pub(crate) fn add_reservation(&mut self, opening: &Opening) -> Result<(), EncodeError> {
+        if self.count == 0 {
+            self.base_micros = opening.started_at.micros();
+        }
+        let identity = self.identity(&opening.identity)?;
+        let wire = WireReservation::new(opening, self.base_micros, identity, &mut self.strings);
+        let body = to_buffer(&wire, &mut self.body)?;
+        self.records.push(RecordKind::Reservation as u8);
+        postcard::to_extend(&body.len(), sink(&mut self.records)).map_err(|_| EncodeError)?;
+        self.records.extend_from_slice(body);
+        self.count = self.count.saturating_add(1);
+        self.ranges.get_or_insert(Ranges::EMPTY).add(opening.id.bits(), opening.started_at.micros());
+        Ok(())
+    }
+
     /// Adds a mark to the frame of the record before it.
     pub(crate) fn add_mark(&mut self, mark: &Mark) -> Result<(), EncodeError> {
         let identity = match mark {
@@ -248,6 +268,18 @@ pub(crate) struct Decoded {
     pub(crate) counted: bool,
 }
 
+/// A record of any kind as it comes from the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are usage, which must not cost an allocation")]
+pub(crate) enum Fact {
+    Usage(Decoded),
+    Reservation(Box<Opening>),
+    /// So many finance facts, which have a frame of their own.
+    Finance {
+        count: u64,
+    },
+}
+
 /// Reads the records of one frame, one after the other.
 #[derive(Debug)]
 pub(crate) struct FrameDecoder {
@@ -255,6 +287,8 @@ pub(crate) struct FrameDecoder {
     at: usize,
     records_end: usize,
     left: u32,
+    /// Records that `next` has read or passed over.
+    passed: u64,
     context: WireContext,
     marks: Vec<Mark>,
 }
@@ -284,9 +318,9 @@ impl FrameDecoder {
             context.identities.push(Arc::new(identity));
         }
         let marks = if has_marks { marks::read(rest, &context)? } else { Vec::new() };
-        // A frame of facts has no record of usage.
+        // A frame of finance facts has no record of usage.
         let (at, left) = if has_facts(head) { (records_end, 0) } else { (at, head.count) };
-        Ok(Self { at, records_end, left, context, marks, payload })
+        Ok(Self { at, records_end, left, passed: 0, context, marks, payload })
     }
 
     /// The frame's marks, once.
@@ -294,8 +328,24 @@ impl FrameDecoder {
         std::mem::take(&mut self.marks)
     }
 
-    /// The next record.
+    /// The next usage record; records of other kinds are passed over.
     pub(crate) fn next(&mut self) -> Option<Result<Decoded, DecodeError>> {
+        loop {
+            match self.next_fact()? {
+                Ok(Fact::Usage(decoded)) => return Some(Ok(decoded)),
+                Ok(Fact::Reservation(_) | Fact::Finance { .. }) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// How many records of any kind were read so far.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// The next record, of whatever kind.
+    pub(crate) fn next_fact(&mut self) -> Option<Result<Fact, DecodeError>> {
         let rest = self.payload.get(self.at..self.records_end).unwrap_or_default();
         if self.left == 0 {
             if rest.is_empty() {
@@ -305,10 +355,11 @@ impl FrameDecoder {
             return Some(Err(DecodeError::Malformed("bytes follow the last record")));
         }
         self.left = self.left.saturating_sub(1);
+        self.passed = self.passed.saturating_add(1);
         match take_record(rest) {
-            Ok((body, after)) => {
+            Ok((kind, body, after)) => {
                 self.at = self.records_end.saturating_sub(after.len());
-                Some(decode_body(body, &self.context))
+                Some(decode_fact(kind, body, &self.context))
             }
             Err(error) => {
                 self.left = 0;
@@ -329,22 +380,36 @@ pub(crate) fn has_marks(head: &FrameHead) -> bool {
     head.payload_version == PAYLOAD_VERSION_MARKS
 }
 
-/// Calls `each` with the id and start of every record of a frame.
+/// What every record says of itself, whatever its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) kind: u8,
+    pub(crate) id: RequestId,
+    pub(crate) started: Timestamp,
+}
+
+impl Listed {
+    pub(crate) fn is_usage(&self) -> bool {
+        self.kind == RecordKind::Usage as u8
+    }
+}
+
+/// Calls `each` with kind, id and start of every record of a frame.
 pub(crate) fn for_each_id(
     head: &FrameHead,
     payload: &[u8],
-    mut each: impl FnMut(RequestId, Timestamp),
+    mut each: impl FnMut(Listed),
 ) -> Result<(), DecodeError> {
     let (base_micros, mut records, _) = split(head, payload)?;
     for _ in 0..head.count {
-        let (body, rest) = match take_any(records)? {
-            (_, body, rest) if has_facts(head) => (body, rest),
+        let (kind, body, rest) = match take_any(records)? {
+            found if has_facts(head) => found,
             _ => take_record(records)?,
         };
         let ((id, started), _): (([u8; 16], i64), _) =
             postcard::take_from_bytes(body).map_err(|_| DecodeError::Malformed("a record has no id"))?;
         let started = Timestamp::from_micros(base_micros.wrapping_add(started));
-        each(RequestId::from_bits(u128::from_be_bytes(id)), started);
+        each(Listed { kind, id: RequestId::from_bits(u128::from_be_bytes(id)), started });
         records = rest;
     }
     Ok(())
@@ -374,9 +439,11 @@ fn table(bytes: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), DecodeError> {
     Ok((entries, rest))
 }
 
-fn take_record(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
-    let (kind, body, rest) = take_any(bytes)?;
-    if kind == RecordKind::Usage as u8 { Ok((body, rest)) } else { Err(DecodeError::UnknownKind(kind)) }
+/// The same for a kind that a frame of usage may hold.
+fn take_record(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), DecodeError> {
+    const KNOWN: [u8; 2] = [RecordKind::Usage as u8, RecordKind::Reservation as u8];
+    let found = take_any(bytes)?;
+    if KNOWN.contains(&found.0) { Ok(found) } else { Err(DecodeError::UnknownKind(found.0)) }
 }
 
 /// Kind and body of the next record, whatever it is, and what follows.
@@ -385,6 +452,18 @@ fn take_any(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), DecodeError> {
     let (kind, rest) = bytes.split_first().ok_or_else(|| short.clone())?;
     let (body, rest) = postcard::take_from_bytes::<&[u8]>(rest).map_err(|_| short)?;
     Ok((*kind, body, rest))
+}
+
+fn decode_fact(kind: u8, body: &[u8], context: &WireContext) -> Result<Fact, DecodeError> {
+    if kind == RecordKind::Usage as u8 {
+        return decode_body(body, context).map(Fact::Usage);
+    }
+    let (wire, rest): (WireReservation, _) = postcard::take_from_bytes(body)
+        .map_err(|_| DecodeError::Malformed("a reservation cannot be read"))?;
+    if !rest.is_empty() {
+        return Err(DecodeError::Malformed("bytes follow a reservation"));
+    }
+    wire.into_opening(context).map(Box::new).map(Fact::Reservation)
 }
 
 fn decode_body(body: &[u8], context: &WireContext) -> Result<Decoded, DecodeError> {

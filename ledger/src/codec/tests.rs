@@ -198,7 +198,7 @@ fn encode(records: &[(UsageRecord, bool)]) -> (FrameHead, Vec<u8>) {
     (head(about.count, &payload), payload)
 }
 
-fn head(count: u32, payload: &[u8]) -> FrameHead {
+pub(crate) fn head(count: u32, payload: &[u8]) -> FrameHead {
     FrameHead {
         payload_bytes: payload.len() as u32,
         first_sequence: 1,
@@ -226,7 +226,7 @@ proptest! {
     ) {
         let (head, payload) = encode(&records);
         let mut ids = Vec::new();
-        for_each_id(&head, &payload, |id, at| ids.push((id, at))).unwrap();
+        for_each_id(&head, &payload, |listed| ids.push((listed.id, listed.started))).unwrap();
         let expected: Vec<_> = records.iter().map(|(r, _)| (r.id, r.started_at)).collect();
         prop_assert_eq!(ids, expected);
         prop_assert_eq!(decode(&head, payload).unwrap(), records);
@@ -252,7 +252,7 @@ proptest! {
         let (head, mut payload) = encode(&records);
         let at = at.index(payload.len());
         if cut { payload.truncate(at) } else { payload[at] = byte }
-        let _ = for_each_id(&head, &payload, |_, _| {});
+        let _ = for_each_id(&head, &payload, |_| {});
         let _ = decode(&head, payload);
     }
 }
@@ -337,7 +337,7 @@ fn what_a_newer_program_wrote_is_refused_with_a_reason() {
     encoder.finish(&mut payload).unwrap();
     let unknown = Err(DecodeError::UnknownKind(8));
     assert_eq!(decode(&super::tests::head(1, &payload), payload.clone()).map(|_| ()), unknown.clone());
-    assert_eq!(for_each_id(&super::tests::head(1, &payload), &payload, |_, _| {}), unknown);
+    assert_eq!(for_each_id(&super::tests::head(1, &payload), &payload, |_| {}), unknown);
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn marks_come_out_as_they_went_in_and_leave_frames_without_them_as_they_were() {
     assert_eq!(decoder.take_marks(), marks);
     assert_eq!(decoder.next().unwrap().unwrap().record, plain_record(1));
     assert!(decoder.next().is_none());
-    for_each_id(&marked, &payload, |id, _| assert_eq!(id, plain_record(1).id)).unwrap();
+    for_each_id(&marked, &payload, |listed| assert_eq!(listed.id, plain_record(1).id)).unwrap();
     // Damage is told, never a panic.
     for cut in 0..payload.len() {
         let _ = FrameDecoder::new(&marked, payload[..cut].to_vec()).map(|mut d| while d.next().is_some() {});

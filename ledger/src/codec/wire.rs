@@ -317,12 +317,12 @@ impl WireContext {
             .ok_or(DecodeError::Malformed("a text is not in the frame's table"))
     }
 
-    fn label(&self, number: u32) -> Result<Label, DecodeError> {
+    pub(super) fn label(&self, number: u32) -> Result<Label, DecodeError> {
         let label = self.text(number)?.label.clone();
         label.ok_or(DecodeError::Malformed("a text is not a valid label"))
     }
 
-    fn optional(&self, number: u32) -> Result<Option<Label>, DecodeError> {
+    pub(super) fn optional(&self, number: u32) -> Result<Option<Label>, DecodeError> {
         if number == 0 { Ok(None) } else { self.label(number).map(Some) }
     }
 

@@ -236,8 +236,8 @@ impl<'a> Scan<'a> {
             self.reader.step().map_err(|source| FindError::Io { path: self.path.to_owned(), source })?;
         if let Step::Frame(head) = &step {
             let ranges = &mut self.ranges;
-            codec::for_each_id(head, self.reader.payload(), |id, started| {
-                ranges.add(id.bits(), started.micros())
+            codec::for_each_id(head, self.reader.payload(), |listed| {
+                ranges.add(listed.id.bits(), listed.started.micros())
             })
             .map_err(|source| FindError::Undecodable { sequence: head.first_sequence, source })?;
         }

@@ -10,7 +10,8 @@
 use super::format::{FrameHead, HeaderError};
 use super::segment::{Check, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
-use crate::codec::{self, DecodeError, Decoded, FrameDecoder, Mark};
+use crate::codec::{self, DecodeError, Decoded, Fact, FrameDecoder, Mark};
+use crate::opening::Opening;
 use bursar_domain::{LedgerId, RequestId, StoredFact, Timestamp, UsageRecord};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -177,9 +178,8 @@ pub struct Records {
     range: RecordRange,
     frames: Frames,
     frame: Option<FrameDecoder>,
-    next_sequence: u64,
-    /// Facts passed by: they have sequences and are no usage.
-    facts: u64,
+    /// The first sequence of the frame.
+    frame_sequence: u64,
     buffer: Vec<u8>,
     failed: bool,
 }
@@ -192,16 +192,10 @@ impl Records {
             range,
             frames: Frames::new(segments, check),
             frame: None,
-            next_sequence: 0,
-            facts: 0,
+            frame_sequence: 0,
             buffer: Vec::new(),
             failed: false,
         }
-    }
-
-    /// How many facts were passed by so far.
-    pub(crate) const fn facts_passed(&self) -> u64 {
-        self.facts
     }
 
     /// The next record, in or out of the range of times.
@@ -209,8 +203,7 @@ impl Records {
         loop {
             if let Some(frame) = &mut self.frame {
                 if let Some(decoded) = frame.next() {
-                    let sequence = self.next_sequence;
-                    self.next_sequence = sequence.saturating_add(1);
+                    let sequence = self.frame_sequence.saturating_add(frame.passed()).saturating_sub(1);
                     return Some(
                         decoded
                             .map(|decoded| (sequence, decoded))
@@ -226,10 +219,7 @@ impl Records {
             if head.last_sequence() <= self.range.after_sequence {
                 continue;
             }
-            self.next_sequence = head.first_sequence;
-            if codec::has_facts(&head) {
-                self.facts = self.facts.saturating_add(u64::from(head.count));
-            }
+            self.frame_sequence = head.first_sequence;
             match FrameDecoder::new(&head, std::mem::take(&mut self.buffer)) {
                 Ok(frame) => self.frame = Some(frame),
                 Err(source) => {
@@ -284,7 +274,10 @@ pub(crate) fn find_records(
         let head = head?;
         let undecodable = |source| ReadError::Undecodable { sequence: head.first_sequence, source };
         let mut has_one = false;
-        codec::for_each_id(&head, &payload, |id, _| has_one |= ids.contains(&id)).map_err(undecodable)?;
+        codec::for_each_id(&head, &payload, |listed| {
+            has_one |= listed.is_usage() && ids.contains(&listed.id)
+        })
+        .map_err(undecodable)?;
         if !has_one {
             continue;
         }
@@ -309,6 +302,43 @@ pub(crate) fn find_ids(view: &View, ids: &HashSet<RequestId>) -> Result<HashSet<
         }
     })?;
     Ok(found)
+}
+
+/// Calls `each` with every record of any kind, in sequence.
+pub(crate) fn each_fact<E: From<ReadError>>(
+    mut frames: Frames,
+    mut each: impl FnMut(u64, Fact) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut payload = Vec::new();
+    while let Some(head) = frames.next(&mut payload) {
+        let head = head?;
+        if codec::has_facts(&head) {
+            each(head.first_sequence, Fact::Finance { count: u64::from(head.count) })?;
+            continue;
+        }
+        let undecodable = |source| ReadError::Undecodable { sequence: head.first_sequence, source };
+        let mut decoder = FrameDecoder::new(&head, std::mem::take(&mut payload)).map_err(undecodable)?;
+        while let Some(fact) = decoder.next_fact() {
+            let fact = fact.map_err(undecodable)?;
+            each(head.first_sequence.saturating_add(decoder.passed()).saturating_sub(1), fact)?;
+        }
+        payload = decoder.into_buffer();
+    }
+    Ok(())
+}
+
+/// The exchanges whose reservation is there and whose record is not. Reads the whole journal.
+pub(crate) fn open_exchanges(view: &View) -> Result<Vec<Opening>, ReadError> {
+    let mut open: HashMap<RequestId, Opening> = HashMap::new();
+    each_fact(Frames::new(view.segments().cloned(), Check::Checksums), |_, fact| -> Result<(), ReadError> {
+        match fact {
+            Fact::Reservation(opening) => drop(open.insert(opening.id, *opening)),
+            Fact::Usage(decoded) => drop(open.remove(&decoded.record.id)),
+            Fact::Finance { .. } => {}
+        }
+        Ok(())
+    })?;
+    Ok(open.into_values().collect())
 }
 
 /// Calls `each` with every mark that the frames hold, in sequence.
@@ -340,13 +370,17 @@ pub(crate) fn read_facts(mut frames: Frames) -> Result<Vec<StoredFact>, ReadErro
     Ok(found)
 }
 
-/// Calls `each` with every id that the frames hold, in sequence.
+/// Calls `each` with the id of every usage record that the frames hold, in sequence.
 pub(crate) fn each_id(mut frames: Frames, mut each: impl FnMut(RequestId)) -> Result<(), ReadError> {
     let mut payload = Vec::new();
     while let Some(head) = frames.next(&mut payload) {
         let head = head?;
-        codec::for_each_id(&head, &payload, |id, _| each(id))
-            .map_err(|source| ReadError::Undecodable { sequence: head.first_sequence, source })?;
+        codec::for_each_id(&head, &payload, |listed| {
+            if listed.is_usage() {
+                each(listed.id);
+            }
+        })
+        .map_err(|source| ReadError::Undecodable { sequence: head.first_sequence, source })?;
     }
     Ok(())
 }

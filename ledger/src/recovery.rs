@@ -1,0 +1,148 @@
+//! What becomes of exchanges that were under way when the process ended.
+
+use crate::codec::tests::{plain_record, test_price};
+use crate::faults::{open, options};
+use crate::opening::tests::opening;
+use crate::{
+    Appended, Durability, Ledger, Options, Receipt, RecordRange, StoreCheck, StoredRecord, Wait, verify,
+};
+use bursar_domain::{Outcome, SystemClock, UsageSource};
+use std::path::Path;
+use std::sync::Arc;
+
+fn records(ledger: &Ledger) -> Vec<StoredRecord> {
+    ledger.records(RecordRange::default()).map(Result::unwrap).collect()
+}
+
+fn begin(ledger: &Ledger, n: u64) -> crate::OpenSlot {
+    let (slot, receipt) = ledger.opening(opening(n), Wait::Acknowledged);
+    assert!(matches!(receipt.wait(), Ok(Appended::Recorded { .. })));
+    slot
+}
+
+fn end(ledger: &Ledger, n: u64, slot: crate::OpenSlot) -> Receipt {
+    ledger.closing(slot);
+    ledger.append(Box::new(plain_record(n)), Wait::Acknowledged).unwrap()
+}
+
+/// Opens the ledger `times` times; the first must settle `interrupted`, the others nothing.
+fn check_restarts(dir: &Path, interrupted: &[u64]) {
+    for time in 0..3 {
+        let (ledger, report) = open(dir);
+        let expected = if time == 0 { interrupted.len() as u64 } else { 0 };
+        assert_eq!(report.interrupted, expected, "open number {time}");
+        ledger.checkpoint().unwrap();
+        let found: Vec<_> =
+            records(&ledger).into_iter().filter(|s| s.record.outcome == Outcome::Interrupted).collect();
+        assert_eq!(found.len(), interrupted.len());
+        for (stored, n) in found.iter().zip(interrupted) {
+            let (record, known) = (&stored.record, opening(*n));
+            assert_eq!((record.id, &record.identity), (known.id, &known.identity));
+            assert_eq!((&record.model_requested, record.usage_source), (&known.model, UsageSource::Absent));
+            assert_eq!((record.usage.has_tokens(), record.http_status), (false, None));
+            assert_eq!(record.cost.as_ref().unwrap().price_rows.len(), 1, "it was priced like any other");
+        }
+        assert_eq!(ledger.stats().open, 0);
+        ledger.close().unwrap();
+        let verified = verify(dir).unwrap();
+        assert_eq!((verified.open, verified.store), (0, StoreCheck::Agrees));
+    }
+}
+
+#[test]
+fn an_exchange_under_way_at_the_end_is_interrupted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let _never_ends = begin(&ledger, 1);
+    let ends = begin(&ledger, 2);
+    assert_eq!(ledger.stats().open, 2);
+    let _ = end(&ledger, 2, ends).wait().unwrap();
+    ledger.close().unwrap();
+    let verified = verify(dir.path()).unwrap();
+    assert_eq!((verified.records, verified.reservations, verified.open), (1, 2, 1));
+    check_restarts(dir.path(), &[1]);
+}
+
+#[test]
+fn a_lost_store_changes_nothing_about_open_exchanges() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let (_a, b) = (begin(&ledger, 1), begin(&ledger, 2));
+    ledger.checkpoint().unwrap();
+    let _ = end(&ledger, 2, b).wait().unwrap();
+    let _c = begin(&ledger, 3);
+    ledger.close().unwrap();
+    std::fs::remove_dir_all(dir.path().join("store")).unwrap();
+    check_restarts(dir.path(), &[1, 3]);
+
+    // A file in its place: there can be no store.
+    let (ledger, _) = open(dir.path());
+    let _d = begin(&ledger, 4);
+    ledger.close().unwrap();
+    std::fs::remove_dir_all(dir.path().join("store")).unwrap();
+    let (_, report) = open(dir.path());
+    assert_eq!(report.interrupted, 1);
+}
+
+#[test]
+fn an_exchange_that_the_store_knows_as_open_is_closed_there_by_its_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let slot = begin(&ledger, 1);
+    ledger.checkpoint().unwrap();
+    let _ = end(&ledger, 1, slot).wait().unwrap();
+    ledger.close().unwrap();
+    check_restarts(dir.path(), &[]);
+}
+
+#[test]
+fn what_ends_within_its_group_leaves_its_record_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing is taken while the writer gathers.
+    let options = Options { group_delay: std::time::Duration::from_secs(3600), ..options(dir.path()) };
+    let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), Arc::new(test_price)).unwrap();
+    let (slot, _) = ledger.opening(opening(1), Wait::No);
+    ledger.closing(slot);
+    drop(ledger.append(Box::new(plain_record(1)), Wait::No).unwrap());
+    ledger.close().unwrap();
+    let verified = verify(dir.path()).unwrap();
+    assert_eq!((verified.records, verified.reservations), (1, 0));
+}
+
+#[test]
+fn one_that_nobody_waits_for_is_written_some_groups_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let (_slot, receipt) = ledger.opening(opening(1), Wait::No);
+    assert_eq!(receipt.wait(), Ok(Appended::Queued));
+    while ledger.stats().open == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(records(&ledger), []);
+    ledger.close().unwrap();
+    check_restarts(dir.path(), &[1]);
+}
+
+#[test]
+fn a_record_that_comes_twice_for_an_open_exchange_is_recorded_once() {
+    for durability in [Durability::Sync, Durability::Group, Durability::Relaxed] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { durability, ..options(dir.path()) };
+        let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), Arc::new(test_price)).unwrap();
+        let slot = begin(&ledger, 1);
+        let _ = end(&ledger, 1, slot).wait().unwrap();
+        assert_eq!(end(&ledger, 1, slot).wait(), Ok(Appended::AlreadyThere));
+        ledger.close().unwrap();
+        check_restarts(dir.path(), &[]);
+    }
+}
+
+#[test]
+fn a_closed_ledger_opens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let other = ledger.clone();
+    ledger.close().unwrap();
+    let (_slot, receipt) = other.opening(opening(1), Wait::Acknowledged);
+    assert_eq!(receipt.wait(), Err(crate::NotRecorded::Closed));
+}
