@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), deny(clippy::float_arithmetic, clippy::arithmetic_side_effects))]
 
 pub mod attribution;
+pub mod budget;
 pub mod exact;
 pub mod hedge;
 pub mod periods;

@@ -17,7 +17,7 @@ use bursar_domain::{
     Anomalies, Anomaly, BatchFacts, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId,
     UsageRecord, UsageSource,
 };
-use bursar_ledger::{Place, Pricer, Receipt, Rejected, Wait};
+use bursar_ledger::{OpenSlot, Opening, Place, Pricer, Receipt, Rejected, Wait};
 use bytes::Bytes;
 use http::HeaderName;
 use std::cell::RefCell;
@@ -56,9 +56,31 @@ pub struct Exchange {
     drained: bool,
     first_byte_at: Option<Timestamp>,
     bytes_out: u64,
-    /// Kept for the record until that is handed over.
-    place: Option<Place>,
+    kept: Kept,
     state: State,
+}
+
+/// What is kept for the record of an exchange until that is handed over.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Room in the ledger's queue.
+    place: Option<Place>,
+    /// Where the ledger has written down that the exchange is under way.
+    slot: Option<OpenSlot>,
+}
+
+impl Kept {
+    /// Room for a record and nothing else.
+    #[must_use]
+    pub fn in_place(place: Option<Place>) -> Self {
+        Self { place, ..Self::default() }
+    }
+
+    /// Whether there is room for the record.
+    #[must_use]
+    pub const fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
 }
 
 /// What a settled exchange used and cost, for the reply's headers.
@@ -123,21 +145,54 @@ impl Exchange {
             drained: false,
             first_byte_at: None,
             bytes_out: 0,
-            place: call.place.take(),
+            kept: Kept { place: call.place.take(), slot: None },
             state: State::Held,
         }
     }
 
-    /// From here on there will be a record.
-    pub fn sent(&mut self) {
+    /// From here on there will be a record, also if the process is killed. There is only something to
+    /// wait for in `sync` durability, and then before the request is sent.
+    pub fn sent(&mut self) -> Option<Receipt> {
         self.state = State::Sent;
+        let waits = self.app.config.ledger.durability == Durability::Sync;
+        let wait = if waits { Wait::Acknowledged } else { Wait::No };
+        let (slot, receipt) = self.app.ledger.opening(self.opening(), wait);
+        self.kept.slot = Some(slot);
+        waits.then_some(receipt)
     }
 
-    /// The upstream has switched protocols: the records are those of the session that begins, and so is
-    /// the place for the first.
-    pub fn leave_to_session(&mut self) -> Option<Place> {
+    fn opening(&self) -> Opening {
+        let request = self.request.borrow();
+        let model = self.api.requested_model(request.model(), self.model_in_path.clone());
+        Opening {
+            id: self.id,
+            started_at: self.started_at,
+            identity: Arc::clone(&self.identity),
+            route: self.route.name.clone(),
+            provider: self.route.provider.clone(),
+            api: self.api.label(),
+            model,
+            region: self.region.clone(),
+            stream: self.api.is_stream() || request.is_stream(),
+            metering: if self.api.is_metered() { Metering::Count } else { Metering::Never },
+            held_tokens: None,
+            held_cost: None,
+        }
+    }
+
+    /// Nothing was sent after all.
+    pub fn withdraw(&mut self) {
+        if let Some(slot) = self.kept.slot.take() {
+            self.app.ledger.closing(slot);
+        }
+        self.state = State::Held;
+    }
+
+    /// The upstream has switched protocols: the records are those of the session that begins, and
+    /// so is what is kept for the first.
+    pub fn leave_to_session(&mut self) -> Kept {
         self.state = State::Settled;
-        self.place.take()
+        std::mem::take(&mut self.kept)
     }
 
     /// Keeps what is `held` of the request, in case its tokens must be counted; `is_whole` when nothing
@@ -227,21 +282,17 @@ impl Exchange {
     }
 
     fn dispatch(&mut self, record: UsageRecord, also: Option<Also>) -> Option<Settling> {
-        let place = self.place.take();
+        let kept = std::mem::take(&mut self.kept);
         let work = match also {
             Some(Also::Count(work)) => work,
             Some(Also::Batch(batch)) => {
-                let receipt = hand_over_batch(&self.app, record, batch);
-                drop(place);
-                return receipt.map(Settling::Ledger);
+                return hand_over_batch(&self.app, record, batch, kept).map(Settling::Ledger);
             }
             None => {
-                let receipt = hand_over(&self.app, record);
-                drop(place);
-                return receipt.map(Settling::Ledger);
+                return hand_over(&self.app, record, kept).map(Settling::Ledger);
             }
         };
-        let mut settlement = Box::new(Settlement::new(Arc::clone(&self.app), record, *work, place));
+        let mut settlement = Box::new(Settlement::new(Arc::clone(&self.app), record, *work, kept));
         let waits = self.app.config.ledger.durability == Durability::Sync;
         let receipt = waits.then(|| settlement.receipt());
         self.app.counting.settle(settlement);
@@ -368,30 +419,37 @@ fn may_count(record: &UsageRecord) -> bool {
 }
 
 /// Gives a record to the ledger and counts it. The receipt is only there in `sync` durability.
-pub(crate) fn hand_over(app: &App, record: UsageRecord) -> Option<Receipt> {
-    append(app, record, |record, wait| app.ledger.append(record, wait))
+pub(crate) fn hand_over(app: &App, record: UsageRecord, kept: Kept) -> Option<Receipt> {
+    append(app, record, kept, |record, wait| app.ledger.append(record, wait))
 }
 
 /// The same for a call about a batch.
-fn hand_over_batch(app: &App, record: UsageRecord, batch: Box<BatchFacts>) -> Option<Receipt> {
-    append(app, record, |record, wait| app.ledger.append_batch(record, batch, wait))
+fn hand_over_batch(app: &App, record: UsageRecord, batch: Box<BatchFacts>, kept: Kept) -> Option<Receipt> {
+    append(app, record, kept, |record, wait| app.ledger.append_batch(record, batch, wait))
 }
 
 fn append(
     app: &App,
     record: UsageRecord,
+    kept: Kept,
     append: impl FnOnce(Box<UsageRecord>, Wait) -> Result<Receipt, Rejected>,
 ) -> Option<Receipt> {
+    let Kept { place, slot } = kept;
+    if let Some(slot) = slot {
+        app.ledger.closing(slot);
+    }
     app.metrics.settled(&record);
     let waits = app.config.ledger.durability == Durability::Sync;
     let wait = if waits { Wait::Acknowledged } else { Wait::No };
-    match append(app.ledger.boxed(record), wait) {
+    let receipt = match append(app.ledger.boxed(record), wait) {
         Ok(receipt) => waits.then_some(receipt),
         Err(refused) => {
             app.metrics.record_lost(&refused.to_string());
             None
         }
-    }
+    };
+    drop(place);
+    receipt
 }
 
 impl Drop for Exchange {

@@ -271,6 +271,8 @@ pub fn stats_json(stats: &Stats) -> Value {
         "queue_entries": stats.queue_entries,
         "queue_entries_max": stats.queue_entries_max,
         "appended": stats.appended,
+        "open": stats.open,
+        "openings_shed": stats.openings_shed,
         "acknowledged": stats.acknowledged,
         "repeated": stats.repeated,
         "dropped": stats.dropped,

@@ -12,13 +12,13 @@
 use crate::app::App;
 use crate::call::Call;
 use crate::config::{FailMode, Route};
-use crate::exchange;
+use crate::exchange::{self, Kept};
 use crate::ids::IdSource;
 use crate::usage::{self, Api, Ending, Part, Reading, SessionMeter};
 use bursar_domain::{
     Anomalies, Anomaly, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
 };
-use bursar_ledger::{Place, Receipt};
+use bursar_ledger::Receipt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,8 +52,8 @@ pub(crate) struct Session {
     bytes_in: u64,
     bytes_out: u64,
     receipts: Vec<Receipt>,
-    /// For the next record, where nothing may pass unrecorded.
-    place: Option<Place>,
+    /// For the next record: its place, where nothing may pass unrecorded; for the first one all there is.
+    kept: Kept,
     is_over: bool,
 }
 
@@ -89,8 +89,8 @@ impl Session {
         app: &Arc<App>,
         ids: &Rc<IdSource>,
         opening: Opening,
+        kept: Kept,
         answer: &http::response::Parts,
-        place: Option<Place>,
     ) -> Self {
         app.metrics.in_flight.inc();
         let flavour = usage::flavour_of(opening.route.provider.as_str());
@@ -105,7 +105,7 @@ impl Session {
             bytes_in: 0,
             bytes_out: 0,
             receipts: Vec::new(),
-            place,
+            kept,
             is_over: false,
         }
     }
@@ -130,7 +130,7 @@ impl Session {
     /// that then nothing passes. Asked at each turn: costs a load.
     pub(crate) fn must_end(&self) -> bool {
         let is_closed = self.app.config.ledger.fail == FailMode::Closed;
-        is_closed && (self.place.is_none() || self.app.ledger.is_troubled())
+        is_closed && (!self.kept.has_place() || self.app.ledger.is_troubled())
     }
 
     /// The session is over: settles what is left of it.
@@ -150,7 +150,7 @@ impl Session {
             self.settle(part);
         }
         // Nothing follows, and nobody is left to wait for receipts.
-        self.place = None;
+        self.kept = Kept::default();
         self.receipts.clear();
     }
 
@@ -166,10 +166,12 @@ impl Session {
 
     fn settle(&mut self, part: Part) {
         let record = self.record(part);
-        self.receipts.extend(exchange::hand_over(&self.app, record));
+        let kept = std::mem::take(&mut self.kept);
+        let had_place = kept.has_place();
+        self.receipts.extend(exchange::hand_over(&self.app, record, kept));
         // The next record needs a place of its own; without one the session ends.
-        if self.place.take().is_some() {
-            self.place = self.app.ledger.reserve().ok();
+        if had_place {
+            self.kept = Kept::in_place(self.app.ledger.reserve().ok());
         }
     }
 

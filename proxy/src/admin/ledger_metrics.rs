@@ -16,6 +16,7 @@ pub(super) fn render(stats: &Stats) -> String {
         ("ledger_last_commit_microseconds", "How long the last group commit took", stats.last_commit_us),
         ("ledger_journal_bytes", "Size of the journal", stats.journal_bytes),
         ("ledger_segments", "Segments of the journal", stats.segments),
+        ("ledger_open", "Exchanges under way that are in the journal", stats.open),
     ];
     let counters = [
         ("ledger_appended", "Records handed to the ledger", stats.appended),
@@ -24,6 +25,11 @@ pub(super) fn render(stats: &Stats) -> String {
         ("ledger_conflicting", "Records that repeated an id with other content", stats.conflicting),
         ("ledger_dropped", "Records that were queued and could not be written", stats.dropped),
         ("ledger_frames", "Group commits", stats.frames),
+        (
+            "ledger_openings_shed",
+            "Exchanges not written down before they were sent, for want of room",
+            stats.openings_shed,
+        ),
         (
             "ledger_provider_cost_differs",
             "Records whose provider charged more than 5 % off their list cost",

@@ -128,6 +128,7 @@ fn tell_of_ledger(config: &Config, report: &OpenReport) {
         created = report.created,
         last_sequence = report.last_sequence,
         segments = report.segments,
+        interrupted = report.interrupted,
         store = ?report.store,
         "the ledger is open"
     );

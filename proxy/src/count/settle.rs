@@ -14,11 +14,11 @@ use super::tally::{self, Precision, Tally};
 use super::texts::{OutputTokens, Texts};
 use super::watch::{Sample, is_input_only};
 use crate::app::App;
-use crate::exchange;
+use crate::exchange::{self, Kept};
 use crate::usage::Api;
 use crate::usage::text::PassedText;
 use bursar_domain::{Label, RequestId, TokenClass, UsageRecord, UsageSource};
-use bursar_ledger::{Place, Receipt};
+use bursar_ledger::Receipt;
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,8 +43,7 @@ pub struct Settlement {
     app: Arc<App>,
     record: Box<UsageRecord>,
     work: Work,
-    /// Kept in the ledger's queue for the record.
-    place: Option<Place>,
+    kept: Kept,
     /// Who waits for the ledger's receipt.
     waits: Option<oneshot::Sender<Receipt>>,
 }
@@ -52,8 +51,8 @@ pub struct Settlement {
 impl Settlement {
     /// `record` is complete but for what `work` will tell.
     #[must_use]
-    pub fn new(app: Arc<App>, record: UsageRecord, work: Work, place: Option<Place>) -> Self {
-        Self { app, record: Box::new(record), work, place, waits: None }
+    pub fn new(app: Arc<App>, record: UsageRecord, work: Work, kept: Kept) -> Self {
+        Self { app, record: Box::new(record), work, kept, waits: None }
     }
 
     /// Where the ledger's receipt will be told.
@@ -79,7 +78,7 @@ impl Settlement {
     }
 
     fn with(self, precision: Precision) {
-        let Self { app, mut record, work, place, waits } = self;
+        let Self { app, mut record, work, kept, waits } = self;
         // A defect must cost a figure, not the record.
         let filled = catch_unwind(AssertUnwindSafe(|| {
             let mut filled = record.clone();
@@ -90,8 +89,7 @@ impl Settlement {
             Ok(filled) => record = filled,
             Err(_) => drop(app.metrics.meter_panics.inc()),
         }
-        let receipt = exchange::hand_over(&app, *record);
-        drop(place);
+        let receipt = exchange::hand_over(&app, *record, kept);
         if let (Some(waits), Some(receipt)) = (waits, receipt) {
             drop(waits.send(receipt));
         }

@@ -10,7 +10,7 @@
 use crate::app::App;
 use crate::aws::{Authorization, SIGNED_BODY_BYTES_MAX, Signer, Unsigned};
 use crate::call::Call;
-use crate::config::{Auth, ResponseHeaders};
+use crate::config::{Auth, FailMode, ResponseHeaders};
 use crate::exchange::{Exchange, Figures};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
@@ -20,6 +20,7 @@ use crate::reply::{Relay, ReplyBody};
 use crate::upstream::{BodyFault, Patience, Pool, RequestBody, RequestProgress, Window, passing_trailers};
 use crate::usage::{Api, Ending, HideUsage, IncludeUsage, RequestScan, include};
 use bursar_domain::{Anomaly, RequestId};
+use bursar_ledger::Receipt;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::Body;
@@ -100,7 +101,9 @@ pub async fn meter(
     };
     let body = RequestBody::new(window, streaming, Rc::clone(&progress), limit);
     let outgoing = Outgoing { origin, host, target, head, body, authorization };
-    exchange.sent();
+    if let Some(receipt) = exchange.sent() {
+        opened(&app, &mut exchange, receipt).await.map_err(|kind| fail.kind(kind))?;
+    }
     match forward::forward(&pool, &route, outgoing).await {
         Ok(answer) => {
             let (mut head, mut relay) = relay(exchange, answer, may_inject, route.response_headers, id);
@@ -126,6 +129,18 @@ pub async fn meter(
                 }
             })
         }
+    }
+}
+
+/// Waits until the ledger has noted that the exchange is under way. What it cannot note only passes where
+/// the configuration says so.
+pub(super) async fn opened(app: &App, exchange: &mut Exchange, receipt: Receipt) -> Result<(), FailureKind> {
+    match receipt.await {
+        Err(reason) if app.config.ledger.fail == FailMode::Closed => {
+            exchange.withdraw();
+            Err(FailureKind::LedgerClosed { reason: reason.to_string() })
+        }
+        _ => Ok(()),
     }
 }
 

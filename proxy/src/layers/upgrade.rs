@@ -98,7 +98,9 @@ pub(crate) async fn upgrade(
     let opening = Opening::of(&call);
     let Call { head, route, origin, host, target, .. } = *call;
     let request = request(head, &route, host, target, progress);
-    exchange.sent();
+    if let Some(opened) = exchange.sent() {
+        meter::opened(&app, &mut exchange, opened).await.map_err(fail)?;
+    }
     let timeout = route.timeouts.response_head;
     let answer = tokio::time::timeout(timeout, pool.switch(&origin, request, route.timeouts.connect)).await;
     let response = match answer {
@@ -123,9 +125,9 @@ pub(crate) async fn upgrade(
         drop(exchange.settle(Ending::UpstreamCut));
         return Err(fail(FailureKind::Upstream { route: route.name.clone(), error: SendError::Switched }));
     }
-    let place = exchange.leave_to_session();
+    let kept = exchange.leave_to_session();
     let (mut head, upstream) = switched(response);
-    let session = Session::new(&app, &ids, opening, &head, place);
+    let session = Session::new(&app, &ids, opening, kept, &head);
     prepare_answer(&mut head.headers);
     meter::tell_request_id(&mut head.headers, reply_headers, id);
     let tunnel = Tunnel::new(client, upstream, session, route.timeouts.idle);

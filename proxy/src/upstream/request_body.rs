@@ -13,6 +13,7 @@ use crate::guard::{self, Rejection};
 use crate::http::{BoxError, Frame};
 use crate::layers::forward;
 use crate::usage::{IncludeUsage, RequestFacts, RequestScan, include};
+use bursar_domain::Label;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, SizeHint};
@@ -77,6 +78,12 @@ impl RequestProgress {
     #[must_use]
     pub fn facts(&self) -> RequestFacts {
         self.scan.facts()
+    }
+
+    /// The model that the body has named so far.
+    #[must_use]
+    pub fn model(&self) -> Option<Label> {
+        self.scan.model()
     }
 
     /// Whether the body is looked at, and not only counted.

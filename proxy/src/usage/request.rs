@@ -187,6 +187,15 @@ impl RequestScan {
         self.found.include_usage
     }
 
+    /// The model that is asked for, as far as the body was read.
+    #[must_use]
+    pub fn model(&self) -> Option<Label> {
+        match &self.form {
+            Some(form) => form.model().and_then(Label::lossy),
+            None => self.found.model.name(),
+        }
+    }
+
     /// The facts so far, as if the body ended here.
     #[must_use]
     pub fn facts(&self) -> RequestFacts {

@@ -1,0 +1,440 @@
+//! What budgets have settled and hold, and the decision about a request.
+//!
+//! Not here: the rules (`budget`), windows (`window`).
+
+use super::window::{Span, Window, step_of};
+use super::{Book, Budget, Measure, Mode, Unbounded};
+use bursar_domain::{Label, Money, RequestId, Timestamp};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Windows that a budget remembers; a rolling one has sixty steps.
+const WINDOWS_MAX: usize = 1_024;
+/// A hold that nobody released lasts so long.
+pub(super) const HOLD_MICROS: u64 = 3_600_000_000;
+/// How long to wait when only holds are in the way.
+const SOON_MICROS: u64 = 5_000_000;
+
+/// An instant by two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The wall clock, which may jump.
+    pub wall: Timestamp,
+    /// Microseconds of a clock that never goes back.
+    pub steady: u64,
+}
+
+/// The most that a request can use; `None` when nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Input and output tokens.
+    pub tokens: Option<u64>,
+    /// Money.
+    pub cost: Option<Money>,
+}
+
+impl Asked {
+    /// In a budget's measure.
+    fn amount(&self, measure: Measure) -> Option<i128> {
+        match measure {
+            Measure::Tokens => self.tokens.map(i128::from),
+            Measure::Money(currency) => {
+                self.cost.filter(|cost| cost.currency() == currency).map(|cost| cost.pico().max(0))
+            }
+        }
+    }
+}
+
+/// Where a budget stands at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The budget's name.
+    pub name: Label,
+    /// Its measure.
+    pub measure: Measure,
+    /// Its limit.
+    pub limit: i128,
+    /// Settled in the window.
+    pub settled: i128,
+    /// Held in the window.
+    pub held: i128,
+    /// The window; of a rolling one, from its beginning until now.
+    pub span: Span,
+}
+
+impl Standing {
+    /// What is left; below zero when more was used than the limit.
+    #[must_use]
+    pub fn left(&self) -> i128 {
+        self.limit.saturating_sub(self.settled).saturating_sub(self.held)
+    }
+
+    /// When the limit is reached if spending goes on as it did in this window so far; `None` when it is
+    /// not before the window ends.
+    #[must_use]
+    pub fn runs_out_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let elapsed = i128::from(now.micros().checked_sub(self.span.start)?);
+        if self.left() <= 0 {
+            return Some(now);
+        }
+        let wait = self.left().checked_mul(elapsed)?.checked_div(self.settled)?;
+        let at = now.micros().checked_add(i64::try_from(wait).ok()?)?;
+        (at < self.span.end).then_some(Timestamp::from_micros(at))
+    }
+}
+
+/// Why a request does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// What is settled and held leaves less than it may use.
+    Over {
+        /// What it may use.
+        asked: i128,
+    },
+    /// Nobody knows what it may use.
+    Unbounded,
+    /// The clock stands before anything that is remembered.
+    Forgotten,
+}
+
+/// A refusal with its figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Where the budget stands.
+    pub standing: Standing,
+    /// Why it refuses.
+    pub why: Why,
+    /// After how many microseconds it may fit; `None` when it never will.
+    pub retry_micros: Option<u64>,
+}
+
+/// A request that passes and of which somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Where the budget stands, with the request.
+    pub standing: Standing,
+    /// The budget's mode.
+    pub mode: Mode,
+    /// The highest threshold that is reached, in percent; 100 and more when a soft budget is passed.
+    pub percent: u32,
+}
+
+/// The answer about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Admission {
+    /// It passes.
+    Pass {
+        /// What to say about it.
+        warnings: Vec<Warning>,
+    },
+    /// It does not.
+    Deny(Box<Denial>),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    settled: i128,
+    held: i128,
+}
+
+/// What one budget settled and holds.
+#[derive(Clone, Debug)]
+struct Account {
+    windows: BTreeMap<i64, Sums>,
+    /// All that is held, in whatever window.
+    held: i128,
+    /// The window that was asked for last: finding one in a calendar is dear.
+    last: Option<Span>,
+    /// Windows that begin before this are not known.
+    known_from: i64,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { windows: BTreeMap::new(), held: 0, last: None, known_from: i64::MIN }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Hold {
+    /// Budget, window, amount.
+    parts: Vec<(u32, i64, i128)>,
+    expires: u64,
+}
+
+/// What all budgets of a book settled and hold.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    accounts: Vec<Account>,
+    holds: HashMap<RequestId, Hold>,
+    expiries: BTreeSet<(u64, RequestId)>,
+}
+
+impl Accounts {
+    /// Nothing spent yet.
+    #[must_use]
+    pub fn new(book: &Book) -> Self {
+        Self { accounts: vec![Account::default(); book.budgets().len()], ..Self::default() }
+    }
+
+    /// Decides about a request that began at `at`, and holds what it may use where it passes. `numbers` are
+    /// the budgets it is under. An id that is held already keeps its hold.
+    pub fn admit(
+        &mut self,
+        book: &Book,
+        numbers: &[u32],
+        id: RequestId,
+        asked: &Asked,
+        at: Timestamp,
+        now: Moment,
+    ) -> Admission {
+        self.expire(now.steady);
+        let mut warnings = Vec::new();
+        if self.holds.contains_key(&id) {
+            return Admission::Pass { warnings };
+        }
+        let mut parts = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let Some((budget, account)) = self.find(book, *number) else { continue };
+            let span = account.span(&budget.window, at);
+            let amount = asked.amount(budget.measure);
+            let standing = account.standing(budget, span, at);
+            if let Some(denial) = refusal(budget, account, &standing, amount, at) {
+                return Admission::Deny(Box::new(denial));
+            }
+            let amount = amount.unwrap_or(0);
+            warnings.extend(warning(budget, standing, amount));
+            parts.push((*number, span.start, amount));
+        }
+        for (number, window, amount) in &parts {
+            self.add_held(*number, *window, *amount);
+        }
+        if !parts.is_empty() {
+            let expires = now.steady.saturating_add(HOLD_MICROS);
+            self.expiries.insert((expires, id));
+            self.holds.insert(id, Hold { parts, expires });
+        }
+        Admission::Pass { warnings }
+    }
+
+    /// Books what a request that began at `at` used under these budgets, and releases what was held for it.
+    pub fn settle(&mut self, book: &Book, numbers: &[u32], id: RequestId, used: &Asked, at: Timestamp) {
+        self.release(id);
+        for number in numbers {
+            self.charge(book, *number, used, at);
+        }
+    }
+
+    /// Books what was used at `at` under one budget, as when the books are made from the ledger.
+    pub fn charge(&mut self, book: &Book, number: u32, used: &Asked, at: Timestamp) {
+        let Some((budget, account)) = self.find(book, number) else { return };
+        let Some(amount) = used.amount(budget.measure).filter(|amount| *amount != 0) else { return };
+        let span = account.span(&budget.window, at);
+        if span.start < account.known_from {
+            return;
+        }
+        let sums = account.windows.entry(span.start).or_default();
+        sums.settled = sums.settled.saturating_add(amount);
+        account.prune();
+    }
+
+    /// Gives up what is held for a request. Doing so again changes nothing.
+    pub fn release(&mut self, id: RequestId) {
+        let Some(hold) = self.holds.remove(&id) else { return };
+        self.expiries.remove(&(hold.expires, id));
+        for (number, window, amount) in hold.parts {
+            self.add_held(number, window, amount.saturating_neg());
+        }
+    }
+
+    /// Gives up holds that nobody released in their time.
+    pub fn expire(&mut self, steady: u64) {
+        while let Some((expires, id)) = self.expiries.first().copied()
+            && expires <= steady
+        {
+            self.release(id);
+        }
+    }
+
+    /// Holds that are there.
+    #[must_use]
+    pub fn holds(&self) -> usize {
+        self.holds.len()
+    }
+
+    /// Where a budget stands.
+    #[must_use]
+    pub fn standing(&mut self, book: &Book, number: u32, now: Timestamp) -> Option<Standing> {
+        let (budget, account) = self.find(book, number)?;
+        let span = account.span(&budget.window, now);
+        Some(account.standing(budget, span, now))
+    }
+
+    /// States that nothing is known of a budget before `at`: requests that begin earlier are refused by a
+    /// hard one.
+    pub fn known_from(&mut self, book: &Book, number: u32, at: Timestamp) {
+        if let Some((budget, account)) = self.find(book, number) {
+            account.known_from = budget.window.span(at).start;
+        }
+    }
+
+    /// Takes over, from the accounts of an older book, those of budgets that count the same: scope, window
+    /// and measure. Returns the numbers of the others, which know nothing yet. Holds go with them.
+    pub fn carry_over(book: &Book, old_book: &Book, old: Self) -> (Self, Vec<u32>) {
+        let mut new = Self::new(book);
+        let (mut renumbered, mut unknown) = (HashMap::new(), Vec::new());
+        let same = |a: &Budget, b: &Budget| {
+            a.scope == b.scope && a.window == b.window && a.measure == b.measure && a.name == b.name
+        };
+        for (number, budget) in (0_u32..).zip(book.budgets()) {
+            let found = old_book.budgets().iter().position(|other| same(budget, other));
+            match found.and_then(|at| Some((u32::try_from(at).ok()?, old.accounts.get(at)?))) {
+                Some((from, account)) => {
+                    renumbered.insert(from, number);
+                    if let Some(place) = new.account(number) {
+                        *place = account.clone();
+                    }
+                }
+                None => unknown.push(number),
+            }
+        }
+        new.expiries = old.expiries;
+        new.holds = old.holds;
+        for hold in new.holds.values_mut() {
+            hold.parts.retain_mut(|(number, _, _)| match renumbered.get(number) {
+                Some(new) => {
+                    *number = *new;
+                    true
+                }
+                None => false,
+            });
+        }
+        (new, unknown)
+    }
+
+    fn account(&mut self, number: u32) -> Option<&mut Account> {
+        self.accounts.get_mut(usize::try_from(number).ok()?)
+    }
+
+    fn find<'b>(&mut self, book: &'b Book, number: u32) -> Option<(&'b Budget, &mut Account)> {
+        Some((book.get(number)?, self.account(number)?))
+    }
+
+    fn add_held(&mut self, number: u32, window: i64, amount: i128) {
+        let Some(account) = self.account(number) else { return };
+        account.held = account.held.saturating_add(amount);
+        let sums = account.windows.entry(window).or_default();
+        sums.held = sums.held.saturating_add(amount);
+        account.prune();
+    }
+}
+
+impl Account {
+    fn span(&mut self, window: &Window, at: Timestamp) -> Span {
+        match self.last {
+            Some(span) if span.contains(at) => span,
+            _ => {
+                let span = window.span(at);
+                self.last = Some(span);
+                span
+            }
+        }
+    }
+
+    /// Settled and held at `at`, whose window or step is `span`.
+    fn standing(&self, budget: &Budget, span: Span, at: Timestamp) -> Standing {
+        let (settled, held, span) = match &budget.window {
+            Window::Calendar { .. } => {
+                let sums = self.windows.get(&span.start).copied().unwrap_or_default();
+                (sums.settled, sums.held, span)
+            }
+            Window::Rolling { micros } => {
+                let since = budget.window.since(at).micros();
+                let mut settled = 0_i128;
+                for sums in self.windows.range(since..).map(|(_, sums)| sums) {
+                    settled = settled.saturating_add(sums.settled);
+                }
+                let start = at.micros().saturating_sub(*micros);
+                (settled, self.held, Span { start, end: at.micros().saturating_add(1) })
+            }
+        };
+        let (name, measure, limit) = (budget.name.clone(), budget.measure, budget.limit);
+        Standing { name, measure, limit, settled, held, span }
+    }
+
+    /// Forgets the oldest windows when there are too many.
+    fn prune(&mut self) {
+        while self.windows.len() > WINDOWS_MAX {
+            let oldest = self.windows.iter().find(|(_, sums)| sums.held == 0).map(|(start, _)| *start);
+            let Some(start) = oldest else { return };
+            self.windows.remove(&start);
+            self.known_from = self.known_from.max(start.saturating_add(1));
+        }
+    }
+
+    /// When a rolling window will have room for `missing` more, by what leaves it.
+    fn room_at(&self, micros: i64, since: i64, missing: i128) -> Option<i64> {
+        let mut leaving = 0_i128;
+        for (start, sums) in self.windows.range(since..) {
+            leaving = leaving.saturating_add(sums.settled);
+            if leaving >= missing {
+                return start.checked_add(micros)?.checked_add(step_of(micros));
+            }
+        }
+        None
+    }
+}
+
+/// Why a hard budget refuses, if it does.
+fn refusal(
+    budget: &Budget,
+    account: &Account,
+    standing: &Standing,
+    amount: Option<i128>,
+    at: Timestamp,
+) -> Option<Denial> {
+    if budget.mode != Mode::Hard {
+        return None;
+    }
+    let denial = |why, retry_micros| Some(Denial { standing: standing.clone(), why, retry_micros });
+    let window = budget.window.span(at);
+    if window.start < account.known_from {
+        return denial(Why::Forgotten, None);
+    }
+    let Some(asked) = amount else {
+        return match budget.unbounded {
+            Unbounded::Refuse => denial(Why::Unbounded, None),
+            Unbounded::Allow => None,
+        };
+    };
+    let missing = asked.saturating_sub(standing.left());
+    if missing <= 0 {
+        return None;
+    }
+    let retry = if asked > budget.limit {
+        None
+    } else if missing <= standing.held {
+        Some(SOON_MICROS)
+    } else {
+        let room = match &budget.window {
+            Window::Calendar { .. } => Some(window.end),
+            Window::Rolling { micros } => account.room_at(*micros, budget.window.since(at).micros(), missing),
+        };
+        room.map(|room| u64::try_from(room.saturating_sub(at.micros())).unwrap_or(0))
+    };
+    denial(Why::Over { asked }, retry)
+}
+
+fn warning(budget: &Budget, mut standing: Standing, amount: i128) -> Option<Warning> {
+    standing.held = standing.held.saturating_add(amount);
+    let used = standing.settled.saturating_add(standing.held);
+    let percent = used.saturating_mul(100).checked_div(budget.limit.max(1)).unwrap_or(0);
+    let reached = budget.thresholds.iter().rev().find(|threshold| percent >= i128::from(**threshold));
+    let is_over = used > budget.limit && budget.mode != Mode::Hard;
+    if !is_over && reached.is_none() {
+        return None;
+    }
+    let percent = u32::try_from(percent.clamp(0, i128::from(u32::MAX))).unwrap_or(u32::MAX);
+    let percent = if is_over { percent.max(100) } else { reached.map_or(percent, |t| u32::from(*t)) };
+    Some(Warning { standing, mode: budget.mode, percent })
+}
