@@ -113,8 +113,11 @@ impl Scope {
             && is(workload, facts.workload)
             && is(customer, facts.customer)
             && is(provider, Some(facts.provider))
-            && model.as_ref().is_none_or(|pattern| facts.model.is_some_and(|model| pattern.matches(model)))
-            && tags.iter().all(|(name, value)| (facts.tag)(name.as_str()) == Some(value.as_str()))
+            && model.as_ref().is_none_or(|pattern| match facts.model {
+                Some(model) => pattern.matches(model),
+                None => facts.may_be_any_model,
+            })
+            && tags.iter().all(|(name, value)| (facts.has_tag)(name.as_str(), value.as_str()))
     }
 }
 
@@ -131,8 +134,10 @@ pub struct Facts<'a> {
     pub provider: &'a str,
     /// The model.
     pub model: Option<&'a str>,
-    /// The value of a tag.
-    pub tag: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// Whether a model that is not known here may be any: then every one is meant.
+    pub may_be_any_model: bool,
+    /// Whether the tag of this name has this value.
+    pub has_tag: &'a (dyn Fn(&str, &str) -> bool + 'a),
 }
 
 impl std::fmt::Debug for Facts<'_> {
@@ -235,7 +240,7 @@ impl Book {
     }
 }
 
-/// The value of a tag of an identity.
-pub fn tag_of<'a>(identity: &'a Identity) -> impl Fn(&str) -> Option<&'a str> {
-    move |name| identity.tags.get(name).map(Label::as_str)
+/// Whether the tag of this name has this value in an identity.
+pub fn tag_of(identity: &Identity) -> impl Fn(&str, &str) -> bool {
+    move |name, value| identity.tags.get(name).is_some_and(|found| found.as_str() == value)
 }

@@ -120,7 +120,8 @@ fn numbers(book: &Book, team: &'static str, model: &'static str) -> Vec<u32> {
         customer: None,
         provider: "openai",
         model: Some(model),
-        tag: &|_| None,
+        may_be_any_model: false,
+        has_tag: &|_, _| false,
     };
     book.matching(&facts, &mut out);
     out
@@ -224,9 +225,7 @@ impl Run {
             let budget = self.book.get(*number).unwrap();
             let (settled, held) = self.model.standing(&self.book, *number, at);
             let after = settled + held + in_measure(budget.measure, tokens);
-            budget.mode != Mode::Hard
-                || after <= budget.limit
-                || in_measure(budget.measure, tokens) == 0 && after <= budget.limit
+            budget.mode != Mode::Hard || after <= budget.limit
         });
         let admission = self.accounts.admit(&self.book, &numbers, id, &amounts(tokens), at, self.now);
         assert_eq!(matches!(admission, Admission::Pass { .. }), fits, "{admission:?}");
