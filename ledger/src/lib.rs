@@ -26,6 +26,7 @@
 //! Not here: prices and rules (`bursar-policies`), the network (`bursar`).
 
 mod ack;
+mod backup;
 mod batch;
 mod codec;
 mod disk;
@@ -46,6 +47,7 @@ mod verify;
 mod writer;
 
 pub use ack::{Appended, NotRecorded, Receipt};
+pub use backup::{Copied, CopyError, backup, restore};
 pub use codec::{DecodeError, RecordKind};
 pub use facts::{FACTS_PER_IMPORT_MAX, FactError, NewFact};
 pub use guard::DirectoryError;
