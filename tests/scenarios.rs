@@ -12,6 +12,7 @@
 mod aws_signature;
 mod batches;
 mod bedrock;
+mod budgets;
 mod compressed;
 mod counting;
 mod cuts;

@@ -10,6 +10,7 @@
 
 use anyhow::{Context, ensure};
 use bursar::app::{App, Prices};
+use bursar::budgets::Budgets;
 use bursar::config::{Config, Sources};
 use bursar::listen::{Shutdown, Workers, bind};
 use bursar::tasks;
@@ -113,7 +114,7 @@ fn app(upstream: SocketAddr, dir: &std::path::Path) -> anyhow::Result<Arc<App>> 
     let prices = Arc::new(Prices::new(PriceBook::builtin()?));
     let clock = Arc::new(SystemClock);
     let (ledger, _) = Ledger::open(Options::new(&dir.join("ledger")), clock.clone(), prices.clone())?;
-    Ok(App::new(config, ledger, prices, clock))
+    Ok(App::new(config, ledger, prices, Arc::new(Budgets::new(Vec::new())), clock))
 }
 
 // === the provider ===

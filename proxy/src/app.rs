@@ -3,6 +3,7 @@
 //! Not here: the path of a request (`stack`), sockets (`listen`), commands (`cli`).
 
 use crate::admin::metrics::Metrics;
+use crate::budgets::Budgets;
 use crate::config::Config;
 use crate::count::Counting;
 use crate::guard::Limits;
@@ -21,6 +22,8 @@ pub struct App {
     pub ledger: Ledger,
     /// What things cost.
     pub prices: Arc<Prices>,
+    /// What may be spent, and what was.
+    pub budgets: Arc<Budgets>,
     /// Counters.
     pub metrics: Metrics,
     /// What a request may be, as the guard wants it.
@@ -31,9 +34,15 @@ pub struct App {
 }
 
 impl App {
-    /// Puts the parts together.
+    /// Puts the parts together. `budgets` observes `ledger` and knows what was spent.
     #[must_use]
-    pub fn new(config: Config, ledger: Ledger, prices: Arc<Prices>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(
+        config: Config,
+        ledger: Ledger,
+        prices: Arc<Prices>,
+        budgets: Arc<Budgets>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         let limits = &config.server.limits;
         let guard_limits = Limits {
             head_bytes_max: limits.head_bytes,
@@ -43,7 +52,16 @@ impl App {
             ..Limits::default()
         };
         let counting = Counting::new(config.counting.threads, config.counting.queue_entries_max);
-        Arc::new(Self { config, ledger, prices, metrics: Metrics::new(), guard_limits, counting, clock })
+        Arc::new(Self {
+            config,
+            ledger,
+            prices,
+            budgets,
+            metrics: Metrics::new(),
+            guard_limits,
+            counting,
+            clock,
+        })
     }
 
     /// Why the ledger takes no records now, if it does not.
@@ -53,6 +71,12 @@ impl App {
             Health::Healthy => None,
             Health::Degraded(reason) => Some(reason),
         }
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
     }
 
     /// The time now.

@@ -6,6 +6,10 @@
 //!
 //! Not here: reading the usage (`usage`), writing the record (`bursar_ledger`).
 
+mod admission;
+
+pub(crate) use admission::BodyBytes;
+
 use crate::app::App;
 use crate::call::Call;
 use crate::config::{CountMode, DrainLimits, Durability, OnAbort, Route};
@@ -18,8 +22,9 @@ use bursar_domain::{
     UsageRecord, UsageSource,
 };
 use bursar_ledger::{OpenSlot, Opening, Place, Pricer, Receipt, Rejected, Wait};
+use bursar_policies::budget::Asked;
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,6 +62,8 @@ pub struct Exchange {
     first_byte_at: Option<Timestamp>,
     bytes_out: u64,
     kept: Kept,
+    /// What to tell the client of its budgets.
+    warning: Option<Box<HeaderValue>>,
     state: State,
 }
 
@@ -67,6 +74,8 @@ pub struct Kept {
     place: Option<Place>,
     /// Where the ledger has written down that the exchange is under way.
     slot: Option<OpenSlot>,
+    /// What budgets hold for it. The ledger's writer releases that with the record.
+    held: Option<Box<Asked>>,
 }
 
 impl Kept {
@@ -145,7 +154,8 @@ impl Exchange {
             drained: false,
             first_byte_at: None,
             bytes_out: 0,
-            kept: Kept { place: call.place.take(), slot: None },
+            kept: Kept { place: call.place.take(), slot: None, held: None },
+            warning: None,
             state: State::Held,
         }
     }
@@ -175,9 +185,14 @@ impl Exchange {
             region: self.region.clone(),
             stream: self.api.is_stream() || request.is_stream(),
             metering: if self.api.is_metered() { Metering::Count } else { Metering::Never },
-            held_tokens: None,
-            held_cost: None,
+            held_tokens: self.kept.held.as_ref().and_then(|held| held.tokens),
+            held_cost: self.kept.held.as_ref().and_then(|held| held.cost),
         }
+    }
+
+    /// What to tell the client of its budgets, once.
+    pub fn take_warning(&mut self) -> Option<HeaderValue> {
+        self.warning.take().map(|warning| *warning)
     }
 
     /// Nothing was sent after all.
@@ -434,7 +449,8 @@ fn append(
     kept: Kept,
     append: impl FnOnce(Box<UsageRecord>, Wait) -> Result<Receipt, Rejected>,
 ) -> Option<Receipt> {
-    let Kept { place, slot } = kept;
+    let Kept { place, slot, held } = kept;
+    let id = record.id;
     if let Some(slot) = slot {
         app.ledger.closing(slot);
     }
@@ -445,6 +461,9 @@ fn append(
         Ok(receipt) => waits.then_some(receipt),
         Err(refused) => {
             app.metrics.record_lost(&refused.to_string());
+            if held.is_some() {
+                app.budgets.release(id);
+            }
             None
         }
     };
@@ -455,6 +474,10 @@ fn append(
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.settle(Ending::ClientAbort);
+        // What was never sent has no record that would release its hold.
+        if self.kept.held.is_some() {
+            self.app.budgets.release(self.id);
+        }
         self.app.metrics.in_flight.dec();
     }
 }

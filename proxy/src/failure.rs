@@ -3,6 +3,7 @@
 //! Not here: which status and body that becomes (`layers::respond`).
 
 use crate::aws::SignError;
+use crate::budgets::Refusal;
 use crate::config::Dialect;
 use crate::guard::Rejection;
 use crate::layers::identify::IdentityError;
@@ -70,6 +71,9 @@ pub enum FailureKind {
         /// Why not.
         reason: String,
     },
+    /// A budget refuses the request.
+    #[error("{0}")]
+    Budget(Box<Refusal>),
     /// The upstream could not be reached or broke before its head.
     #[error("upstream: {}{} (route {route})", chain(.error), remedy(.error))]
     Upstream {
@@ -106,6 +110,7 @@ impl FailureKind {
             Self::Unsigned(_) => "not_signed",
             Self::BodyBroken => "body_broken",
             Self::LedgerClosed { .. } => "ledger_unavailable",
+            Self::Budget(_) => "budget_exceeded",
             Self::Upstream { .. } | Self::UpstreamTimeout { .. } => return None,
         })
     }

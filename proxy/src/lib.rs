@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod app;
 pub mod aws;
+pub mod budgets;
 mod call;
 pub mod cli;
 pub mod config;

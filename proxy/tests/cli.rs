@@ -843,6 +843,85 @@ fn exchanges_under_way_at_kill_9_are_interrupted_exactly_once() {
 }
 
 #[test]
+fn budgets_refuse_tell_why_and_survive_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    // The bound of a request is its bytes and 16,384 tokens of output; it uses 1,500.
+    let settings = "budgets:\n  - { name: all, window: year, limit: 18000 tokens }";
+    let sidecar = Sidecar::start(dir.path(), chatty(), settings);
+    assert_eq!(sidecar.chat("").status(), 200);
+    wait_for_records(&sidecar, 1);
+    assert_eq!(sidecar.chat("").status(), 200);
+    wait_for_records(&sidecar, 2);
+    sidecar.signal("-KILL");
+    assert_eq!(sidecar.ended(), -1);
+
+    let sidecar = Sidecar::start(dir.path(), chatty(), settings);
+    let url = sidecar.admin_url();
+    let refused = sidecar.chat("");
+    assert_eq!((refused.status(), refused.header("x-bursar-budget")), (429, Some("all")));
+    let id = refused.header("x-bursar-request-id").unwrap().to_owned();
+    let why = stdout(&run(dir.path(), &["why", &id, "--admin", &url]));
+    assert!(
+        why.starts_with("the budget \"all\" refuses this request: 3000 tokens of 18000 tokens spent"),
+        "{why}"
+    );
+    let listed = stdout(&run(dir.path(), &["budget", "--admin", &url, "--format", "json"]));
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let budget = &listed["budgets"][0];
+    assert_eq!(
+        (&budget["spent"], &budget["reserved"], &budget["left"]),
+        (&3000.into(), &0.into(), &15000.into())
+    );
+    let table = stdout(&run(dir.path(), &["budget", "--admin", &url]));
+    assert!(table.contains("all") && table.contains("18000"), "{table}");
+    let unknown = run(dir.path(), &["why", "00000000-0000-7000-8000-000000000000", "--admin", &url]);
+    assert_eq!(code(&unknown), 1);
+    let page = sidecar.get("/metrics").body;
+    is_openmetrics(&page);
+    assert!(page.contains("bursar_budget_used_percent{budget=\"all\"} 16"), "{page}");
+    sidecar.stop();
+}
+
+#[test]
+fn a_ledger_is_copied_while_in_use_verified_and_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(dir.path(), chatty(), "ledger: { durability: sync }");
+    for _ in 0..3 {
+        assert_eq!(sidecar.chat("").status(), 200);
+    }
+    let copied = stdout(&run(dir.path(), &["ledger", "backup", "--data-dir", "data", "copy"]));
+    assert!(copied.starts_with("copied up to sequence"), "{copied}");
+    assert_eq!(
+        code(&run(dir.path(), &["ledger", "backup", "--data-dir", "data", "copy"])),
+        1,
+        "never over another"
+    );
+    let stats = stdout(&run(dir.path(), &["ledger", "stats", "--admin", &sidecar.admin_url()]));
+    assert!(stats.contains("\"acknowledged\": 3"), "{stats}");
+    assert_eq!(code(&run(dir.path(), &["ledger", "verify", "--data-dir", "data"])), 1, "it is in use");
+    sidecar.stop();
+
+    let found = stdout(&run(dir.path(), &["ledger", "verify", "--data-dir", "data", "--json"]));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!((&found["verified"], &found["records"]), (&true.into(), &3.into()));
+    let restored = stdout(&run(dir.path(), &["ledger", "restore", "copy", "--data-dir", "again"]));
+    assert_eq!(restored, "verified and restored 3 records to again\n");
+    assert_eq!(
+        exported(dir.path(), &["--data-dir", "again"], "jsonl"),
+        exported(dir.path(), &["--data-dir", "data"], "jsonl")
+    );
+
+    let segment = dir.path().join("copy/journal/00000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[250] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let damaged = run(dir.path(), &["ledger", "verify", "--data-dir", "copy"]);
+    assert_eq!(code(&damaged), 3, "{}", stderr(&damaged));
+    assert_eq!(code(&run(dir.path(), &["ledger", "restore", "copy", "--data-dir", "never"])), 1);
+    assert!(!dir.path().join("never").exists());
+}
+
+#[test]
 fn a_reset_of_the_upstream_is_a_cut_for_the_client_and_one_record() {
     let dir = tempfile::tempdir().unwrap();
     let address = upstream(|socket| {

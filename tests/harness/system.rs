@@ -2,11 +2,12 @@
 
 use crate::{Client, Frames, Http2Client, Http2Provider, ManualClock, Provider};
 use bursar::app::{App, Prices};
+use bursar::budgets::Budgets;
 use bursar::config::{Config, Sources};
 use bursar::tasks;
 use bursar::upstream::Connector;
 use bursar::worker::Worker;
-use bursar_domain::{Cost, UsageRecord};
+use bursar_domain::{Clock, Cost, UsageRecord};
 use bursar_ledger::{Durability, Ledger, OfflineLedger, Options, Pricer, RecordRange, StoredRecord};
 use bursar_policies::price::PriceBook;
 use std::future::Future;
@@ -146,16 +147,19 @@ impl System {
             bursar::config::Durability::Group => Durability::Group,
             bursar::config::Durability::Relaxed => Durability::Relaxed,
         };
+        let budgets = Arc::new(Budgets::new(config.budgets.clone()));
         let options = Options {
             durability,
             queue_entries_max: config.ledger.queue_entries_max,
             group_delay: config.ledger.group_delay,
             group_records_max: setup.group_records_max,
+            observer: Some(budgets.clone()),
             ..Options::new(&dir.path().join("ledger"))
         };
         let pricer = Arc::new(GatedPrices { gate: gate.clone(), prices: prices.clone() });
         let (ledger, _) = Ledger::open(options, clock.clone(), pricer).unwrap();
-        let app = App::new(config, ledger, prices, clock.clone());
+        budgets.load(&ledger, clock.now()).unwrap();
+        let app = App::new(config, ledger, prices, budgets, clock.clone());
         let (provider, http2_provider) = (Provider::default(), Http2Provider::default());
         let connector = setup.connector.unwrap_or_else(|| to(&provider, &http2_provider));
         let worker = Worker::new(&app, connector);

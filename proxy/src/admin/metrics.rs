@@ -28,6 +28,10 @@ pub struct Metrics {
     /// Exchanges whose tokens were estimated roughly because the queue for counting was full.
     pub counts_shed: Counter,
     refused: Family<RefusalLabels, Counter>,
+    /// Times that a soft budget, or a threshold, was passed.
+    pub budget_warned: Counter,
+    /// Times that a shadow budget would have refused.
+    pub budget_shadowed: Counter,
     requests: Family<RequestLabels, Counter>,
     /// One counter per member of its enum, by number: found without a look-up.
     tokens: [Counter; 2],
@@ -91,6 +95,8 @@ impl Metrics {
             connections_refused: Counter::default(),
             meter_panics: Counter::default(),
             refused: Family::default(),
+            budget_warned: Counter::default(),
+            budget_shadowed: Counter::default(),
             counts_shed: Counter::default(),
             requests: Family::default(),
             tokens: [Counter::default(), Counter::default()],
@@ -126,6 +132,16 @@ impl Metrics {
             "requests_refused",
             "Requests that Bursar itself refused, by reason",
             self.refused.clone(),
+        );
+        r.register(
+            "budget_warned",
+            "Requests above a soft budget or at a threshold of one",
+            self.budget_warned.clone(),
+        );
+        r.register(
+            "budget_shadowed",
+            "Requests above a shadow budget or at a threshold of one",
+            self.budget_shadowed.clone(),
         );
         r.register(
             "records_lost",
@@ -200,6 +216,12 @@ impl Metrics {
     /// The Prometheus text page, with the ledger's own figures.
     #[must_use]
     pub fn page(&self, ledger: &bursar_ledger::Stats) -> String {
+        self.page_with(ledger, "")
+    }
+
+    /// The same with further lines.
+    #[must_use]
+    pub fn page_with(&self, ledger: &bursar_ledger::Stats, more: &str) -> String {
         let mut page = String::new();
         if encode(&mut page, &self.registry).is_err() {
             tracing::error!("cannot write the metrics page");
@@ -207,6 +229,7 @@ impl Metrics {
         let end = page.rfind("# EOF").unwrap_or(page.len());
         page.truncate(end);
         page.push_str(&super::ledger_metrics::render(ledger));
+        page.push_str(more);
         page.push_str("# EOF\n");
         page
     }

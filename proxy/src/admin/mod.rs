@@ -7,6 +7,7 @@
 //!
 //! Not here: what the reports contain (`report`, `ledger::query`).
 
+mod budgets;
 mod hedge;
 mod ledger_metrics;
 pub mod metrics;
@@ -73,6 +74,9 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/hedge/effectiveness", get(hedge::hedge_effectiveness))
         .route("/api/v1/hedge/risk", get(hedge::hedge_risk))
         .route("/api/v1/hedge/simulate", get(hedge::hedge_simulate))
+        .route("/api/v1/budgets", get(budgets::budgets))
+        .route("/api/v1/why", get(budgets::why))
+        .route("/api/v1/why/{id}", get(budgets::why_of))
         .layer(DefaultBodyLimit::max(hedge::IMPORT_BYTES_MAX))
         .layer(middleware::from_fn(hedge::refuse_web_pages))
         .layer(middleware::from_fn_with_state(admin.clone(), authorise));
@@ -108,7 +112,8 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
     if !admin.app.config.telemetry.prometheus {
         return problem(StatusCode::NOT_FOUND, "metrics are off: set telemetry.prometheus to true");
     }
-    let page = admin.app.metrics.page(&admin.app.ledger.stats());
+    let budgets = admin.app.budgets.metrics(admin.app.now());
+    let page = admin.app.metrics.page_with(&admin.app.ledger.stats(), &budgets);
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }

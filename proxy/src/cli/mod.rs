@@ -6,6 +6,7 @@
 //!
 //! Not here: what the commands compute (`ledger::query`, `report`).
 
+mod budget;
 mod check;
 mod client;
 mod contract;
@@ -15,6 +16,7 @@ mod fault;
 mod grid;
 mod hedge;
 mod import;
+mod ledger;
 mod market;
 mod place;
 mod price;
@@ -65,6 +67,46 @@ enum Command {
     /// Write records to a file or to standard output.
     #[command(subcommand)]
     Export(ExportCommand),
+    /// Show what each budget has spent, reserved and left.
+    Budget(BudgetArgs),
+    /// Explain why a request was refused.
+    Why(WhyArgs),
+    /// Check and copy the ledger.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+}
+
+/// Which sidecar to ask.
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// Base URL of the running sidecar's admin API [env: BURSAR_ADMIN] [default: where `serve` has it].
+    #[arg(long)]
+    admin: Option<String>,
+    /// File with the admin API's bearer token [env: BURSAR_ADMIN_TOKEN_FILE].
+    #[arg(long)]
+    admin_token_file: Option<PathBuf>,
+}
+
+/// `bursar budget`
+#[derive(Debug, Args)]
+pub(crate) struct BudgetArgs {
+    #[command(flatten)]
+    ask: AdminArgs,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    format: TableFormat,
+}
+
+/// `bursar why`
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The request's id, from the reply's x-bursar-request-id.
+    id: String,
+    #[command(flatten)]
+    ask: AdminArgs,
+    /// Print the whole answer as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// `bursar serve`
@@ -209,6 +251,9 @@ pub fn run() -> ExitCode {
         Command::Market(command) => market::run(command),
         Command::Hedge(command) => hedge::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
+        Command::Budget(args) => budget::list(args),
+        Command::Why(args) => budget::why(args),
+        Command::Ledger(command) => ledger::run(command),
     };
     match result {
         Ok(code) => code,

@@ -8,12 +8,13 @@ use super::fault::Fault;
 use super::{ServeArgs, environment};
 use crate::admin;
 use crate::app::{App, Prices};
+use crate::budgets::Budgets;
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, Whereabouts};
 use crate::listen::{self, Shutdown, Workers};
 use crate::upstream::TlsSetup;
 use crate::{tasks, telemetry};
 use anyhow::Context;
-use bursar_domain::SystemClock;
+use bursar_domain::{Clock, SystemClock};
 use bursar_ledger::{Durability, Ledger, OpenReport, Options};
 use bursar_policies::price::PriceBook;
 use std::net::SocketAddr;
@@ -41,12 +42,16 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     // heard on them before the ledger is open.
     let bound = listen_on(config.listen, "listen", listen::bind)?;
     let admin_bound = listen_on(config.admin.listen, "admin.listen", listen::bind)?;
-    let (ledger, report) = open_ledger(&config, &prices)?;
+    let budgets = Arc::new(Budgets::new(config.budgets.clone()));
+    let (ledger, report) = open_ledger(&config, &prices, &budgets)?;
     tell_of_ledger(&config, &report);
+    budgets
+        .load(&ledger, SystemClock.now())
+        .context("cannot read from the ledger what budgets have spent, so they cannot be kept")?;
     let listener = listen_on(config.listen, "listen", |_| bound.listen())?;
     let admin_listener = listen_on(config.admin.listen, "admin.listen", |_| admin_bound.listen())?;
     let (listening, admin_listening) = (listener.local_addr()?, admin_listener.local_addr()?);
-    let app = App::new(config, ledger, prices, Arc::new(SystemClock));
+    let app = App::new(config, ledger, prices, budgets, Arc::new(SystemClock));
 
     let (shutdown, state) = watch::channel(Shutdown::No);
     let workers = Workers::start(&app, &listener, &tls, &state)?;
@@ -106,7 +111,11 @@ fn listen_on<T>(
     })
 }
 
-fn open_ledger(config: &Config, prices: &Arc<Prices>) -> anyhow::Result<(Ledger, OpenReport)> {
+fn open_ledger(
+    config: &Config,
+    prices: &Arc<Prices>,
+    budgets: &Arc<Budgets>,
+) -> anyhow::Result<(Ledger, OpenReport)> {
     let options = Options {
         durability: match config.ledger.durability {
             config::Durability::Sync => Durability::Sync,
@@ -115,6 +124,7 @@ fn open_ledger(config: &Config, prices: &Arc<Prices>) -> anyhow::Result<(Ledger,
         },
         queue_entries_max: config.ledger.queue_entries_max,
         group_delay: config.ledger.group_delay,
+        observer: Some(budgets.clone()),
         ..Options::new(&config.ledger.path)
     };
     let pricer: Arc<dyn bursar_ledger::Pricer> = prices.clone();

@@ -9,7 +9,7 @@
 
 use super::client::AdminClient;
 use super::fault::Fault;
-use super::{ReadArgs, environment, serve};
+use super::{AdminArgs, ReadArgs, environment, serve};
 use crate::config::Whereabouts;
 use anyhow::bail;
 use bursar_ledger::{DirectoryError, OfflineLedger, OpenError};
@@ -88,6 +88,21 @@ pub(super) async fn choose(told: Told<'_>) -> anyhow::Result<Chosen> {
     let token_file = token_file().or_else(|| found.token_file.clone());
     let client = || AdminClient::new(&base_url(found.admin), "admin.listen", token_file.as_deref());
     by_settings(&found, client).await
+}
+
+/// The sidecar to ask for what only a running one knows.
+pub(super) fn sidecar(args: &AdminArgs) -> anyhow::Result<AdminClient> {
+    let variable = || environment::variable("BURSAR_ADMIN_TOKEN_FILE").map(PathBuf::from);
+    let token_file = args.admin_token_file.clone().or_else(variable);
+    if let Some(base) = &args.admin {
+        return AdminClient::new(base, "--admin", token_file.as_deref());
+    }
+    if let Some(base) = environment::variable("BURSAR_ADMIN") {
+        return AdminClient::new(&base, "environment BURSAR_ADMIN:", token_file.as_deref());
+    }
+    let found = serve::whereabouts().map_err(Fault::from)?;
+    let token_file = token_file.or(found.token_file);
+    AdminClient::new(&base_url(found.admin), "admin.listen", token_file.as_deref())
 }
 
 async fn by_settings(

@@ -105,6 +105,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         identity: loader.identity(),
         currency: loader.get(&s::CURRENCY).value,
         prices: loader.prices(),
+        budgets: loader.get(&s::BUDGETS).value.0,
         server: loader.server(),
         upstream: loader.upstream_pool(),
         counting: loader.counting(),
@@ -517,7 +518,6 @@ impl Loader<'_> {
 
     /// Settings that exist only to be refused when someone counts on them.
     fn reserved(&mut self) {
-        self.get(&s::BUDGETS);
         self.get(&s::LIMITS);
         self.get(&s::RULES);
         self.get(&s::TELEMETRY_OTLP);

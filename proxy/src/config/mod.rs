@@ -13,6 +13,7 @@
 //! Not here: watching the file and reloading, the contents of price files, command-line parsing.
 
 mod aws;
+mod budgets;
 mod error;
 mod files;
 mod load;
@@ -40,6 +41,7 @@ pub use secret::Secret;
 pub use yaml::Position;
 
 use bursar_domain::{Currency, Label, Tags};
+use bursar_policies::budget::Budget;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -227,6 +229,8 @@ pub struct Config {
     pub routes: RouteTable,
     /// Where prices come from.
     pub prices: Prices,
+    /// Who may spend how much.
+    pub budgets: Vec<Budget>,
     /// Limits of the listener.
     pub server: Server,
     /// Connections to upstreams.

@@ -103,6 +103,8 @@ pub struct Route {
     pub count: CountMode,
     /// What happens to a reply whose client has left.
     pub on_abort: OnAbort,
+    /// Output tokens that budgets hold for a request that does not bound its output.
+    pub max_output: u64,
     pub(super) pattern: Pattern,
     pub(super) upstream: Upstream,
 }
@@ -603,6 +605,7 @@ pub(super) struct RouteDefaults {
     pub(super) response_headers: ResponseHeaders,
     pub(super) count: CountMode,
     pub(super) on_abort: OnAbort,
+    pub(super) max_output: u64,
 }
 
 /// All built-in routes.
@@ -624,6 +627,7 @@ fn build(built_in: &BuiltIn, defaults: RouteDefaults) -> Option<Route> {
         response_headers: defaults.response_headers,
         count: defaults.count,
         on_abort: defaults.on_abort,
+        max_output: defaults.max_output,
         pattern: Pattern::built_in(built_in),
         upstream: Upstream::built_in(built_in.upstream)?,
     })

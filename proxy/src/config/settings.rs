@@ -7,6 +7,7 @@
 //!
 //! Not here: how types are read (`value`), rules between settings (`load`).
 
+use super::budgets::BudgetList;
 use super::providers::PROVIDERS;
 use super::routes::{Dialect, Upstream};
 use super::value::{
@@ -337,6 +338,9 @@ settings! {
     ROUTE_TIMEOUTS_IDLE: Option<Duration> = Setting::new("routes[].timeouts.idle", PATIENCE, || None)
         .default_words("`upstream.idle`")
         .doc("Longest pause within a reply, or within a WebSocket session, where neither side sends anything.");
+    ROUTE_MAX_OUTPUT: Option<u32> = Setting::new("routes[].max_output", counts(1, 10_000_000), || None)
+        .default_words("`reserve.max_output`")
+        .doc("Output tokens that budgets hold for a request that does not bound its output itself.");
     ROUTE_RESPONSE_HEADERS_REQUEST_ID: Option<bool> = Setting::new("routes[].response_headers.request_id", (), || None)
         .default_words("`response_headers.request_id`")
         .doc("Whether replies carry `x-bursar-request-id`.");
@@ -360,9 +364,19 @@ settings! {
         .doc("How that file is written: rows of our own, LiteLLM's map, or the catalogue of models.dev.")
         .because("The three tell themselves apart by their content.");
 
-    BUDGETS: NotYetList = Setting::new("budgets", "budgets are not enforced", || NotYetList)
-        .doc("Reserved for budgets.")
-        .because("A budget that is silently ignored is worse than an error.");
+    BUDGETS: BudgetList = Setting::new("budgets", (), BudgetList::default)
+        .doc("Who may spend how much in which time. Keys of each: `name`; `scope` (any of `team`, `workload`, \
+              `customer`, `provider`, `model`, which may end in `*`, and `tags`; all that are named must hold, \
+              none means everybody); `window` (`hour`, `day`, `week`, `month`, `quarter`, `year`, or \
+              `rolling 24h`) in `zone` (IANA, default UTC), years and quarters from month `fiscal_start` \
+              (default 1); `limit` (`5000 USD` or `2000000 tokens`); `mode` (`hard`, the default: a request \
+              that may not fit is refused with 429; `soft`: it passes with a warning header; `shadow`: only \
+              metrics tell); `thresholds` in percent, from which replies carry the warning header; `unpriced` \
+              (`refuse`, the default, or `allow`): what a hard budget does with a request of which nobody knows \
+              what it may use. See docs/guide/budgets.md.");
+    RESERVE_MAX_OUTPUT: u32 = Setting::new("reserve.max_output", counts(1, 10_000_000), || 16_384)
+        .doc("Output tokens that budgets hold for a request that does not bound its output itself.")
+        .because("More than nearly all answers; a longer one is booked beyond its hold.");
     LIMITS: NotYetList = Setting::new("limits", "limits are not enforced", || NotYetList)
         .doc("Reserved for rate limits.")
         .because("A limit that is silently ignored is worse than an error.");

@@ -467,8 +467,7 @@ fn each_wrong_value_is_refused_with_its_place_and_remedy() {
         ),
         (
             "budgets: [{name: x, limit: 5000 USD}]",
-            "b.yaml:1:10: budgets: budgets are not enforced by this version; remove them, or leave the list empty"
-                .to_owned(),
+            "b.yaml:1:11: budgets[0].window: the key is missing; every budget needs one".to_owned(),
         ),
         (
             "limits: [{name: x}]",

@@ -666,7 +666,7 @@ impl Scalar for RequiredTag {
 }
 
 /// Tag names are what can stand in a header's name, in lower case.
-fn tag_name(text: &str) -> Result<Label, Wrong> {
+pub(super) fn tag_name(text: &str) -> Result<Label, Wrong> {
     let charset = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
     let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if starts && text.len() <= 64 && text.bytes().all(charset) {

@@ -152,8 +152,17 @@ pub const OWN_PREFIX: &str = "x-bursar-";
 const TAG_PREFIX: &str = "x-bursar-tag-";
 
 /// Ours on replies, without the prefix. A client that sends one back has not misspelt anything.
-const ON_REPLIES: [&str; 7] =
-    ["request-id", "input-tokens", "output-tokens", "usage-source", "cost", "cost-currency", "cost-status"];
+const ON_REPLIES: [&str; 9] = [
+    "request-id",
+    "input-tokens",
+    "output-tokens",
+    "usage-source",
+    "cost",
+    "cost-currency",
+    "cost-status",
+    "budget",
+    "budget-warning",
+];
 const HELICONE_PROPERTY: &str = "helicone-property-";
 /// W3C baggage.
 pub static BAGGAGE: HeaderName = HeaderName::from_static("baggage");

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::aws::{Authorization, SIGNED_BODY_BYTES_MAX, Signer, Unsigned};
 use crate::call::Call;
 use crate::config::{Auth, FailMode, ResponseHeaders};
-use crate::exchange::{Exchange, Figures};
+use crate::exchange::{BodyBytes, Exchange, Figures};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
 use crate::http::{Frame, Response};
@@ -70,6 +70,9 @@ pub async fn meter(
         rest => Window { rest, patience, ..Window::default() },
     };
     exchange.watch(&window.held, window.rest.is_none(), encoding_of(&call.head.headers));
+    // Before anything is sent, and after as much of the body as tells what it may use.
+    let body = body_bytes(&window, &call.head.headers);
+    exchange.admit(&call.head.method, body).map_err(|kind| fail.kind(kind))?;
     let Call { id, mut head, route, origin, host, target, api, .. } = *call;
     if let Some(trailers) = &window.trailers {
         announce_trailers(&mut head.headers, trailers);
@@ -129,6 +132,17 @@ pub async fn meter(
                 }
             })
         }
+    }
+}
+
+fn body_bytes(window: &Window, headers: &HeaderMap) -> BodyBytes {
+    if window.rest.is_none() {
+        return BodyBytes::Read;
+    }
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    match told {
+        Some(bytes) if !headers.contains_key(header::CONTENT_ENCODING) => BodyBytes::Told(bytes),
+        _ => BodyBytes::Unknown,
     }
 }
 
@@ -347,6 +361,9 @@ pub(super) fn relay(
         head.headers.remove(header::CONTENT_LENGTH);
     }
     tell_request_id(&mut head.headers, reply_headers, id);
+    if let Some(warning) = exchange.take_warning() {
+        head.headers.insert("x-bursar-budget-warning", warning);
+    }
     (head, Box::new(Relay::new(body, exchange, lease, hide, idle)))
 }
 

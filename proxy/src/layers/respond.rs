@@ -7,13 +7,14 @@
 //! Not here: errors of the upstream itself, which pass unchanged.
 
 use crate::aws::SignError;
+use crate::budgets::Refusal;
 use crate::config::Dialect;
 use crate::failure::{Failure, FailureKind, Handshake};
 use crate::http::Response;
 use crate::reply::ReplyBody;
 use crate::upstream::{ConnectError, SendError};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 /// The reply for a failure.
 #[must_use]
@@ -40,8 +41,28 @@ pub fn respond(failure: &Failure) -> Response {
     if let Some(seconds) = retry_after(&failure.kind) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     }
+    if let FailureKind::Budget(refusal) = &failure.kind {
+        tell_of_budget(headers, refusal);
+    }
     response
 }
+
+/// SDKs send a refused request again by themselves; where that is in vain for long they are told.
+fn tell_of_budget(headers: &mut HeaderMap, refusal: &Refusal) {
+    if let Ok(name) = HeaderValue::try_from(refusal.denial.standing.name.as_str()) {
+        headers.insert("x-bursar-budget", name);
+    }
+    let seconds = refusal.retry_seconds();
+    if let Some(seconds) = seconds {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if seconds.is_none_or(|seconds| seconds > RETRY_SECONDS_MAX) {
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+}
+
+/// Longest time that SDKs of OpenAI and Anthropic wait before they send a request again.
+const RETRY_SECONDS_MAX: u64 = 60;
 
 /// The failure of a client that sent something behind its handshake before that was answered, and
 /// nothing that may follow one.
@@ -66,6 +87,7 @@ fn status_of(kind: &FailureKind) -> StatusCode {
         FailureKind::LedgerClosed { .. }
         | FailureKind::Unsigned(_)
         | FailureKind::Upstream { error: SendError::Refused(_), .. } => StatusCode::SERVICE_UNAVAILABLE,
+        FailureKind::Budget(_) => StatusCode::TOO_MANY_REQUESTS,
         FailureKind::UpstreamTimeout { .. }
         | FailureKind::Upstream { error: SendError::Connect(ConnectError::TimedOut { .. }), .. } => {
             StatusCode::GATEWAY_TIMEOUT
@@ -145,6 +167,7 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::Unsigned(_) => "not_signed",
         FailureKind::BodyBroken => "body_broken",
         FailureKind::LedgerClosed { .. } => "ledger_unavailable",
+        FailureKind::Budget(_) => "budget_exceeded",
         FailureKind::Upstream { error: SendError::Refused(_), .. } => "upstream_refused",
         FailureKind::Upstream { .. } => "upstream_unreachable",
         FailureKind::UpstreamTimeout { .. } => "upstream_timeout",
@@ -153,6 +176,7 @@ fn code_of(kind: &FailureKind) -> &'static str {
 
 fn openai_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        429 => "insufficient_quota",
         500.. => "server_error",
         _ => "invalid_request_error",
     }
@@ -162,6 +186,7 @@ fn anthropic_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
         404 => "not_found_error",
         413 => "request_too_large",
+        429 => "rate_limit_error",
         504 => "timeout_error",
         503 => "overloaded_error",
         500.. => "api_error",
@@ -188,6 +213,7 @@ fn google_status(status: StatusCode) -> &'static str {
 fn aws_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
         404 => "ResourceNotFoundException",
+        429 => "ThrottlingException",
         503 => "ServiceUnavailableException",
         504 => "ModelTimeoutException",
         500.. => "InternalServerException",

@@ -13,7 +13,7 @@ use super::{forward, meter};
 use crate::app::App;
 use crate::call::Call;
 use crate::config::Auth;
-use crate::exchange::Exchange;
+use crate::exchange::{BodyBytes, Exchange};
 use crate::failure::{Failure, FailureKind, Handshake};
 use crate::guard::Upgrade;
 use crate::http::Response;
@@ -95,6 +95,7 @@ pub(crate) async fn upgrade(
     };
     let progress = Rc::new(RefCell::new(RequestProgress::new(RequestScan::new(None), false)));
     let mut exchange = Exchange::new(&app, &mut call, Rc::clone(&progress));
+    exchange.admit(&call.head.method, BodyBytes::Read).map_err(fail)?;
     let opening = Opening::of(&call);
     let Call { head, route, origin, host, target, .. } = *call;
     let request = request(head, &route, host, target, progress);

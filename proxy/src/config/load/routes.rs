@@ -100,6 +100,7 @@ impl Loader<'_> {
             },
             count: self.get(&s::COUNTING_MODE).value,
             on_abort: self.get(&s::ABORT_ACTION).value,
+            max_output: u64::from(self.get(&s::RESERVE_MAX_OUTPUT).value),
         }
     }
 
@@ -135,6 +136,7 @@ impl Loader<'_> {
         let include_usage = self.get_in(at, &s::ROUTE_INCLUDE_USAGE).value;
         let count = self.get_in(at, &s::ROUTE_COUNT).value.unwrap_or(defaults.count);
         let on_abort = self.get_in(at, &s::ROUTE_ON_ABORT).value.unwrap_or(defaults.on_abort);
+        let max_output = self.get_in(at, &s::ROUTE_MAX_OUTPUT).value.map_or(defaults.max_output, u64::from);
         let (prefix, upstream, speaks) = (prefix?, upstream?, speaks?);
         let region = region.or_else(|| region_of(&speaks, &upstream));
         Some(Route {
@@ -149,6 +151,7 @@ impl Loader<'_> {
             response_headers,
             count,
             on_abort,
+            max_output,
             pattern: prefix.pattern,
             upstream,
         })

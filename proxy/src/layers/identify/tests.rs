@@ -175,7 +175,7 @@ fn an_unknown_header_of_ours_is_marked_and_what_was_meant_is_said() {
         ("x-bursar-teem", "did you mean x-bursar-team?"),
         ("x-bursar-costumer", "did you mean x-bursar-customer?"),
         ("x-bursar-tags", "did you mean x-bursar-tag-NAME?"),
-        ("x-bursar-budget", "send x-bursar-team, -workload"),
+        ("x-bursar-project", "send x-bursar-team, -workload"),
     ] {
         let it = read(&[(name, "v")]);
         assert!(it.anomalies.contains(Anomaly::TagDropped));
@@ -186,7 +186,7 @@ fn an_unknown_header_of_ours_is_marked_and_what_was_meant_is_said() {
     let it = read(&[("baggage", "x-bursar-teem=a,teem=b")]);
     assert_eq!(it.unknown.as_deref(), Some("x-bursar-teem"));
     assert_eq!(read(&[("x-bursar-team", "a"), ("teem", "b")]).unknown, None);
-    let sent_back = read(&[("x-bursar-request-id", "0"), ("x-bursar-cost", "1")]);
+    let sent_back = read(&[("x-bursar-request-id", "0"), ("x-bursar-cost", "1"), ("x-bursar-budget", "b")]);
     assert_eq!((sent_back.unknown, sent_back.anomalies.iter().count()), (None, 0));
 }
 

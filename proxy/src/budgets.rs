@@ -1,0 +1,587 @@
+//! Budgets at work: what was spent, kept beside the ledger; the decision about a request.
+//!
+//! Invariants
+//! - One lock holds all accounts, for a few microseconds at a time; without budgets it is never taken.
+//! - What is spent is what the ledger recorded: the ledger's writer tells of each record as it is settled,
+//!   and a start reads the records of the windows in force. A hold ends with its record.
+//! - Refusals are remembered for `why`, the last few thousand.
+//!
+//! Not here: the rules (`bursar_policies::budget`), how much a request may use (`exchange::admission`).
+
+use bursar_domain::money::format_pico;
+use bursar_domain::{Clock, Identity, Label, Metering, RequestId, Timestamp, UsageRecord};
+use bursar_ledger::{
+    Filter, GroupKey, Ledger, Observer, QueryError, RecordRange, UsageQuery, UsageReport, UsageRow,
+};
+use bursar_policies::budget::window::{Span, Window};
+use bursar_policies::budget::{
+    Accounts, Admission, Asked, Book, Budget, Denial, Facts, Measure, Mode, Moment, Scope, Standing, Warning,
+    Why, tag_of,
+};
+use serde_json::{Value, json};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+/// Refusals that are remembered.
+const REFUSALS_MAX: usize = 4_096;
+/// Shorter rolling windows are read record by record at a start.
+const HOURLY_FROM_MICROS: i64 = 24 * HOUR;
+const HOUR: i64 = 3_600_000_000;
+
+/// All budgets with what was spent of them.
+#[derive(Debug)]
+pub struct Budgets {
+    book: Book,
+    state: Mutex<State>,
+    began: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    accounts: Accounts,
+    refused: VecDeque<Refusal>,
+    numbers: Vec<u32>,
+}
+
+/// A request that a budget refused, with its figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The request.
+    pub id: RequestId,
+    /// When it began.
+    pub at: Timestamp,
+    /// Its team.
+    pub team: Option<Label>,
+    /// The model it asked for.
+    pub model: Option<Label>,
+    /// What refused it and why.
+    pub denial: Denial,
+}
+
+/// A request that asks to pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Its id.
+    pub id: RequestId,
+    /// When it began.
+    pub at: Timestamp,
+    /// Who it is for.
+    pub identity: &'a Identity,
+    /// Who will answer.
+    pub provider: &'a Label,
+    /// The model, where it is known.
+    pub model: Option<&'a Label>,
+    /// Whether the model may still be named by what was not read.
+    pub may_be_any_model: bool,
+}
+
+/// A request that passes.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Whether anything is held for it.
+    pub held: Option<Asked>,
+    /// What to say about it.
+    pub warnings: Vec<Warning>,
+}
+
+impl Budgets {
+    /// These budgets, of which nothing was spent yet.
+    #[must_use]
+    pub fn new(budgets: Vec<Budget>) -> Self {
+        let book = Book::new(budgets);
+        let state = State { accounts: Accounts::new(&book), ..State::default() };
+        Self { book, state: Mutex::new(state), began: Instant::now() }
+    }
+
+    /// Whether there is no budget.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.book.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn steady(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Decides about a request, and holds what it may use where it passes. `asked` tells that; it is only
+    /// called when a budget wants to know, with whether one is about money.
+    pub fn admit(
+        &self,
+        request: &Request<'_>,
+        clock: &dyn Clock,
+        asked: impl FnOnce(bool) -> Asked,
+    ) -> Result<Passed, Box<Refusal>> {
+        let tag = tag_of(request.identity);
+        let facts = facts(request.identity, request.provider, request.model, request.may_be_any_model, &tag);
+        let mut numbers = Vec::new();
+        self.book.matching(&facts, &mut numbers);
+        if numbers.is_empty() {
+            return Ok(Passed::default());
+        }
+        let asked = asked(self.book.any_in_money(&numbers));
+        let now = Moment { wall: clock.now(), steady: self.steady() };
+        let mut state = self.lock();
+        match state.accounts.admit(&self.book, &numbers, request.id, &asked, request.at, now) {
+            Admission::Pass { warnings } => Ok(Passed { held: Some(asked), warnings }),
+            Admission::Deny(denial) => {
+                let refusal = Refusal {
+                    id: request.id,
+                    at: request.at,
+                    team: request.identity.team.clone(),
+                    model: request.model.cloned(),
+                    denial: *denial,
+                };
+                if state.refused.len() >= REFUSALS_MAX {
+                    state.refused.pop_front();
+                }
+                state.refused.push_back(refusal.clone());
+                Err(Box::new(refusal))
+            }
+        }
+    }
+
+    /// Gives up what is held for a request.
+    pub fn release(&self, id: RequestId) {
+        self.lock().accounts.release(id);
+    }
+
+    /// Settled and held of a budget by its place in the configuration.
+    #[must_use]
+    pub fn standing(&self, number: u32, now: Timestamp) -> Option<Standing> {
+        let steady = self.steady();
+        let mut state = self.lock();
+        state.accounts.expire(steady);
+        state.accounts.standing(&self.book, number, now)
+    }
+
+    /// The refusal of this request, if it is remembered.
+    #[must_use]
+    pub fn why(&self, id: RequestId) -> Option<Refusal> {
+        self.lock().refused.iter().rev().find(|refusal| refusal.id == id).cloned()
+    }
+}
+
+impl Observer for Budgets {
+    fn settled(&self, record: &UsageRecord, counted: bool, _sequence: u64) {
+        if self.is_empty() {
+            return;
+        }
+        let model = record.model_served.as_ref().or(record.model_requested.as_ref());
+        let tag = tag_of(&record.identity);
+        let facts = facts(&record.identity, &record.provider, model, false, &tag);
+        let used = if counted { used_by(record) } else { Asked::default() };
+        let mut state = self.lock();
+        let State { accounts, numbers, .. } = &mut *state;
+        self.book.matching(&facts, numbers);
+        accounts.settle(&self.book, numbers, record.id, &used, record.started_at);
+    }
+}
+
+fn facts<'a>(
+    identity: &'a Identity,
+    provider: &'a Label,
+    model: Option<&'a Label>,
+    may_be_any_model: bool,
+    has_tag: &'a (dyn Fn(&str, &str) -> bool + 'a),
+) -> Facts<'a> {
+    let text = |label: &'a Option<Label>| label.as_ref().map(Label::as_str);
+    Facts {
+        team: text(&identity.team),
+        workload: text(&identity.workload),
+        customer: text(&identity.customer),
+        provider: provider.as_str(),
+        model: model.map(Label::as_str),
+        may_be_any_model,
+        has_tag,
+    }
+}
+
+/// What a record that counts used.
+fn used_by(record: &UsageRecord) -> Asked {
+    let tokens = [record.usage.input_total(), record.usage.output_total()];
+    let cost = record
+        .cost
+        .as_ref()
+        .and_then(|cost| Some(bursar_domain::Money::from_pico(cost.currency, cost.billed_pico?)));
+    Asked { tokens: sum(tokens), cost }
+}
+
+fn sum(tokens: [Option<u64>; 2]) -> Option<u64> {
+    tokens.into_iter().flatten().reduce(u64::saturating_add)
+}
+
+// === what was spent before this start ===
+
+/// One question to the ledger answers for all budgets that ask the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Question {
+    from: i64,
+    to: Option<i64>,
+    by_hour: bool,
+    customer: Option<Label>,
+    tags: Vec<(Label, Label)>,
+}
+
+impl Budgets {
+    /// Reads what was spent in the windows in force and in those before them. Called before any request is
+    /// served. Blocks.
+    pub fn load(&self, ledger: &Ledger, now: Timestamp) -> Result<(), QueryError> {
+        let mut questions: HashMap<Question, Vec<u32>> = HashMap::new();
+        for (number, budget) in (0_u32..).zip(self.book.budgets()) {
+            for question in questions_of(budget, now) {
+                questions.entry(question).or_default().push(number);
+            }
+            let before = match budget.window {
+                Window::Calendar { .. } => previous(&budget.window, now).start,
+                Window::Rolling { .. } => continue,
+            };
+            self.lock().accounts.known_from(&self.book, number, Timestamp::from_micros(before));
+        }
+        for (question, numbers) in questions {
+            if question.by_hour || question.to.is_some() {
+                self.charge_rows(&question, &numbers, &ledger.usage(&query(&question))?, now);
+            } else {
+                self.charge_records(&question, &numbers, ledger)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn charge_rows(&self, question: &Question, numbers: &[u32], report: &UsageReport, now: Timestamp) {
+        let mut state = self.lock();
+        for row in &report.rows {
+            let Some((scope, at)) = read_row(row, question, now) else { continue };
+            let has_tag = |name: &str, value: &str| {
+                question.tags.iter().any(|(n, v)| (n.as_str(), v.as_str()) == (name, value))
+            };
+            let facts = Facts {
+                team: scope.team.as_ref().map(Label::as_str),
+                workload: scope.workload.as_ref().map(Label::as_str),
+                customer: question.customer.as_ref().map(Label::as_str),
+                provider: scope.provider.as_ref().map_or("", Label::as_str),
+                model: scope.model.as_ref().map(|model| model.as_str()),
+                may_be_any_model: false,
+                has_tag: &has_tag,
+            };
+            for number in numbers {
+                let Some(budget) = self.book.get(*number) else { continue };
+                if budget.scope.matches(&facts) {
+                    let used = used_in(row, budget.measure);
+                    state.accounts.charge(&self.book, *number, &used, at);
+                }
+            }
+        }
+    }
+
+    fn charge_records(
+        &self,
+        question: &Question,
+        numbers: &[u32],
+        ledger: &Ledger,
+    ) -> Result<(), QueryError> {
+        let range =
+            RecordRange { from: Some(Timestamp::from_micros(question.from)), ..RecordRange::default() };
+        for stored in ledger.records(range) {
+            let stored = stored?;
+            if !stored.counted || stored.record.metering == Metering::Never {
+                continue;
+            }
+            let record = &stored.record;
+            let model = record.model_served.as_ref().or(record.model_requested.as_ref());
+            let tag = tag_of(&record.identity);
+            let facts = facts(&record.identity, &record.provider, model, false, &tag);
+            let mut state = self.lock();
+            for number in numbers {
+                if self.book.get(*number).is_some_and(|budget| budget.scope.matches(&facts)) {
+                    state.accounts.charge(&self.book, *number, &used_by(record), record.started_at);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn previous(window: &Window, now: Timestamp) -> Span {
+    window.span(Timestamp::from_micros(window.span(now).start.saturating_sub(1)))
+}
+
+fn questions_of(budget: &Budget, now: Timestamp) -> Vec<Question> {
+    let ask = |from, to, by_hour| Question {
+        from,
+        to,
+        by_hour,
+        customer: budget.scope.customer.clone(),
+        tags: budget.scope.tags.clone(),
+    };
+    match &budget.window {
+        Window::Calendar { .. } => {
+            let (before, current) = (previous(&budget.window, now), budget.window.span(now));
+            vec![
+                ask(before.start, Some(before.end), false),
+                ask(current.start, Some(current.end), false),
+                // The clock may have been ahead.
+                ask(current.end, None, true),
+            ]
+        }
+        Window::Rolling { micros } => {
+            let from = budget.window.since(now).micros();
+            vec![ask(from, None, *micros >= HOURLY_FROM_MICROS)]
+        }
+    }
+}
+
+fn query(question: &Question) -> UsageQuery {
+    let mut by = vec![GroupKey::Team, GroupKey::Workload, GroupKey::Provider, GroupKey::Model];
+    if question.by_hour {
+        by.push(GroupKey::Hour);
+    }
+    let customer = question.customer.iter().map(|name| (GroupKey::Customer, name));
+    let tags = question.tags.iter().map(|(name, value)| (GroupKey::Tag(name.as_str().to_owned()), value));
+    let filter =
+        customer.chain(tags).map(|(key, value)| Filter { key, value: Some(value.as_str().to_owned()) });
+    UsageQuery {
+        from: Some(Timestamp::from_micros(question.from)),
+        to: question.to.map(Timestamp::from_micros),
+        by,
+        filter: filter.collect(),
+        ..UsageQuery::default()
+    }
+}
+
+/// Whose usage a row is, and when it is booked. An hour is booked at its end, or now: it then leaves a
+/// rolling window late rather than early.
+fn read_row(row: &UsageRow, question: &Question, now: Timestamp) -> Option<(Scope, Timestamp)> {
+    let mut keys = row.key.iter();
+    let mut next = || keys.next().and_then(|value| value.text().map(str::to_owned));
+    let mut label = || next().and_then(|text| Label::new(&text).ok());
+    let (team, workload, provider, model) = (label(), label(), label(), label());
+    let scope = Scope {
+        team,
+        workload,
+        provider,
+        model: model.map(bursar_policies::budget::ModelPattern::new),
+        ..Scope::default()
+    };
+    if !question.by_hour {
+        return Some((scope, Timestamp::from_micros(question.from)));
+    }
+    let bursar_ledger::KeyValue::Time { start, .. } = row.key.get(4)? else { return None };
+    let end = start.micros().saturating_add(HOUR.saturating_sub(1));
+    let at = if start.micros() > now.micros() { end } else { end.min(now.micros()) };
+    Some((scope, Timestamp::from_micros(at)))
+}
+
+fn used_in(row: &UsageRow, measure: Measure) -> Asked {
+    let totals = &row.totals;
+    let tokens = sum([totals.usage.input_total(), totals.usage.output_total()]);
+    let cost = match measure {
+        Measure::Tokens => None,
+        Measure::Money(currency) => {
+            let money = totals.money().iter().find(|money| money.currency == currency);
+            // A sum beyond 128 bits of pico-units is above any limit.
+            money.map(|money| {
+                let overflow = if money.billed.overflowed() { i128::MAX } else { 0 };
+                bursar_domain::Money::from_pico(currency, money.billed.pico().unwrap_or(overflow))
+            })
+        }
+    };
+    Asked { tokens, cost }
+}
+
+// === what people see ===
+
+/// An amount in a budget's measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Amount(pub Measure, pub i128);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Measure::Money(currency) => write!(f, "{} {currency}", format_pico(self.1)),
+            Measure::Tokens => write!(f, "{} tokens", self.1),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let standing = &self.denial.standing;
+        let amount = |value| Amount(standing.measure, value);
+        write!(f, "the budget {:?} refuses this request: ", standing.name.as_str())?;
+        match self.denial.why {
+            Why::Over { asked } => write!(
+                f,
+                "{} of {} spent, {} held, and it may use up to {}",
+                amount(standing.settled),
+                amount(standing.limit),
+                amount(standing.held),
+                amount(asked)
+            )?,
+            Why::Unbounded => f.write_str(
+                "nobody knows what it may use (its model has no price, or its size is not told); price the \
+                 model, or set `unpriced: allow`",
+            )?,
+            Why::Forgotten => f.write_str("the clock stands before what the budget remembers")?,
+        }
+        match (self.denial.why, self.denial.retry_micros) {
+            (Why::Over { .. }, None) => f.write_str("; it never fits: ask for less output"),
+            (Why::Over { .. }, Some(_)) => write!(f, "; the window ends at {}", instant(standing.span.end)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn instant(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |at| at.to_string())
+}
+
+fn amount_json(measure: Measure, value: i128) -> Value {
+    match measure {
+        Measure::Money(_) => Value::String(format_pico(value)),
+        Measure::Tokens => i64::try_from(value).map_or(Value::Null, Value::from),
+    }
+}
+
+fn standing_json(standing: &Standing) -> Value {
+    let amount = |value| amount_json(standing.measure, value);
+    let unit = match standing.measure {
+        Measure::Money(currency) => currency.code().to_owned(),
+        Measure::Tokens => "tokens".to_owned(),
+    };
+    json!({
+        "budget": standing.name.as_str(),
+        "unit": unit,
+        "limit": amount(standing.limit),
+        "spent": amount(standing.settled),
+        "reserved": amount(standing.held),
+        "left": amount(standing.left()),
+        "window_start": instant(standing.span.start),
+        "window_end": instant(standing.span.end),
+    })
+}
+
+impl Refusal {
+    /// The refusal as the API tells it.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let mut told = standing_json(&self.denial.standing);
+        let (reason, asked) = match self.denial.why {
+            Why::Over { asked } => ("over_budget", amount_json(self.denial.standing.measure, asked)),
+            Why::Unbounded => ("unbounded", Value::Null),
+            Why::Forgotten => ("clock_behind", Value::Null),
+        };
+        if let Some(object) = told.as_object_mut() {
+            object.insert("id".to_owned(), json!(self.id.to_string()));
+            object.insert("at".to_owned(), json!(instant(self.at.micros())));
+            object.insert("outcome".to_owned(), json!("refused"));
+            object.insert("rule".to_owned(), json!(self.denial.standing.name.as_str()));
+            object.insert("reason".to_owned(), json!(reason));
+            object.insert("asked".to_owned(), asked);
+            object.insert("team".to_owned(), json!(self.team.as_ref().map(Label::as_str)));
+            object.insert("model".to_owned(), json!(self.model.as_ref().map(Label::as_str)));
+            object.insert("retry_after_seconds".to_owned(), json!(self.retry_seconds()));
+            object.insert("message".to_owned(), json!(self.to_string()));
+        }
+        told
+    }
+
+    /// After how many seconds it may fit.
+    #[must_use]
+    pub fn retry_seconds(&self) -> Option<u64> {
+        self.denial.retry_micros.map(|micros| micros.div_ceil(1_000_000).max(1))
+    }
+}
+
+/// The value of the header that warns of budgets.
+#[must_use]
+pub fn warning_text(warnings: &[Warning]) -> Option<String> {
+    let told = warnings.iter().filter(|warning| warning.mode != Mode::Shadow).map(|warning| {
+        let standing = &warning.standing;
+        let used = standing.settled.saturating_add(standing.held);
+        let percent = warning.percent;
+        let measure = standing.measure;
+        format!(
+            "{}; {percent}%; {} of {}",
+            standing.name,
+            Amount(measure, used),
+            Amount(measure, standing.limit)
+        )
+    });
+    let all: Vec<String> = told.collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+impl Budgets {
+    /// All budgets as the API tells them.
+    #[must_use]
+    pub fn json(&self, now: Timestamp) -> Value {
+        let mut all = Vec::new();
+        for (number, budget) in (0_u32..).zip(self.book.budgets()) {
+            let Some(standing) = self.standing(number, now) else { continue };
+            let mut told = standing_json(&standing);
+            if let Some(object) = told.as_object_mut() {
+                object.insert("scope".to_owned(), scope_json(&budget.scope));
+                object.insert("window".to_owned(), json!(budget.window.to_string()));
+                object.insert("mode".to_owned(), json!(mode_name(budget.mode)));
+                let used = standing.settled.saturating_add(standing.held);
+                let percent = used.saturating_mul(100).checked_div(standing.limit.max(1));
+                object.insert("used_percent".to_owned(), json!(percent.and_then(|p| i64::try_from(p).ok())));
+                let run_out = standing.runs_out_at(now).map(|at| instant(at.micros()));
+                object.insert("run_out_at".to_owned(), json!(run_out));
+            }
+            all.push(told);
+        }
+        json!({ "as_of": instant(now.micros()), "budgets": all })
+    }
+
+    /// Lines of the metrics page: how much of each budget is used.
+    #[must_use]
+    pub fn metrics(&self, now: Timestamp) -> String {
+        let mut page = String::new();
+        if self.is_empty() {
+            return page;
+        }
+        page.push_str("# HELP bursar_budget_used_percent Spent and reserved share of a budget's limit.\n");
+        page.push_str("# TYPE bursar_budget_used_percent gauge\n");
+        for number in (0_u32..).take(self.book.budgets().len()) {
+            let Some(standing) = self.standing(number, now) else { continue };
+            let used = standing.settled.saturating_add(standing.held);
+            let percent = used.saturating_mul(100).checked_div(standing.limit.max(1)).unwrap_or(0);
+            let name = standing.name.as_str().replace('\\', "\\\\").replace('"', "\\\"");
+            page.push_str(&format!("bursar_budget_used_percent{{budget=\"{name}\"}} {percent}\n"));
+        }
+        page
+    }
+}
+
+fn scope_json(scope: &Scope) -> Value {
+    let Scope { team, workload, customer, provider, model, tags } = scope;
+    let mut object = serde_json::Map::new();
+    let texts = [("team", team), ("workload", workload), ("customer", customer), ("provider", provider)];
+    for (key, value) in texts {
+        if let Some(value) = value {
+            object.insert(key.to_owned(), json!(value.as_str()));
+        }
+    }
+    if let Some(model) = model {
+        object.insert("model".to_owned(), json!(model.as_str()));
+    }
+    for (name, value) in tags {
+        object.insert(format!("tag:{name}"), json!(value.as_str()));
+    }
+    Value::Object(object)
+}
+
+const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Hard => "hard",
+        Mode::Soft => "soft",
+        Mode::Shadow => "shadow",
+    }
+}

@@ -1,0 +1,429 @@
+//! `budgets`: from the list in the file to rules.
+//!
+//! Invariants
+//! - A budget with any mistake is left out, and each of its mistakes is reported.
+//! - Two budgets never have one name.
+//!
+//! Not here: what budgets do (`bursar_policies::budget`).
+
+use super::error::{Fault, Wrong};
+use super::suggest::nearest;
+use super::value::{Choice, Scalar, Shape, Value, tag_name};
+use super::yaml::{Content, Entry, Node};
+use bursar_domain::{Currency, Label, Money};
+use bursar_policies::budget::window::{Unit, Window};
+use bursar_policies::budget::{Budget, Measure, Mode, ModelPattern, Scope, Unbounded};
+use jiff::tz::TimeZone;
+use serde_json::{Value as Json, json};
+use std::collections::HashMap;
+
+/// Most budgets in a file.
+const BUDGETS_MAX: usize = 10_000;
+/// Most thresholds of a budget.
+const THRESHOLDS_MAX: usize = 10;
+/// Shortest and longest rolling window, in seconds.
+const ROLLING_SECONDS: std::ops::RangeInclusive<i64> = 60..=366 * 86_400;
+
+const KEYS: &[&str] =
+    &["name", "scope", "window", "zone", "fiscal_start", "limit", "mode", "thresholds", "unpriced"];
+const SCOPE_KEYS: &[&str] = &["team", "workload", "customer", "provider", "model", "tags"];
+
+/// The list of budgets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct BudgetList(pub(super) Vec<Budget>);
+
+impl Choice for Mode {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("hard", Self::Hard), ("soft", Self::Soft), ("shadow", Self::Shadow)];
+}
+
+impl Choice for Unbounded {
+    const CHOICES: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("allow", Self::Allow)];
+}
+
+impl Value for BudgetList {
+    type Limits = ();
+    const SHAPE: Shape = Shape::List;
+
+    fn read(node: &Node, (): &()) -> Result<Self, Vec<Fault>> {
+        let items = match &node.content {
+            Content::List(items) => items.as_slice(),
+            Content::Scalar { .. } if node.is_null() => &[],
+            Content::Scalar { .. } | Content::Map(_) => {
+                let wrong = format!("this is {}", node.kind());
+                let remedy = "write a list, each item starting with `- `";
+                return Err(vec![Fault::at(node.at, Wrong::absent(&wrong, remedy))]);
+            }
+        };
+        let mut faults = Vec::new();
+        if let Some(extra) = items.get(BUDGETS_MAX) {
+            let wrong = format!("there are more than {BUDGETS_MAX} budgets");
+            faults.push(Fault::at(extra.at, Wrong::absent(&wrong, "remove some")));
+        }
+        let (mut budgets, mut lines) = (Vec::new(), HashMap::new());
+        for (index, item) in items.iter().enumerate().take(BUDGETS_MAX) {
+            let mut reader = Item { below: format!("[{index}]"), faults: Vec::new() };
+            let budget = reader.budget(item);
+            faults.append(&mut reader.faults);
+            let Some(budget) = budget else { continue };
+            if let Some(first) = lines.insert(budget.name.clone(), item.at.line) {
+                let what = format!("is also the name of the budget on line {first}");
+                let wrong = Wrong::value(budget.name.as_str(), &what, "give each budget a name of its own");
+                faults.push(Fault { at: item.at, below: format!("[{index}].name"), wrong });
+            }
+            budgets.push(budget);
+        }
+        if faults.is_empty() { Ok(Self(budgets)) } else { Err(faults) }
+    }
+
+    fn show(&self) -> String {
+        let names: Vec<&str> = self.0.iter().map(|budget| budget.name.as_str()).collect();
+        names.join(", ")
+    }
+
+    fn describe((): &()) -> String {
+        "list of budgets".to_owned()
+    }
+
+    fn schema((): &()) -> Json {
+        let text = json!({ "type": "string", "minLength": 1, "maxLength": 256 });
+        let windows: Vec<&str> = Unit::NAMES.iter().map(|(name, _)| *name).collect();
+        json!({ "type": ["array", "null"], "maxItems": BUDGETS_MAX, "items": {
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["name", "window", "limit"],
+            "properties": {
+                "name": text,
+                "scope": { "type": ["object", "null"], "additionalProperties": false, "properties": {
+                    "team": text, "workload": text, "customer": text, "provider": text, "model": text,
+                    "tags": { "type": ["object", "null"], "additionalProperties": text },
+                } },
+                "window": { "anyOf": [
+                    { "enum": windows },
+                    { "type": "string", "pattern": "^rolling [0-9]+[mhdw]$" },
+                ] },
+                "zone": { "type": "string", "examples": ["UTC", "Europe/Paris"] },
+                "fiscal_start": { "type": "integer", "minimum": 1, "maximum": 12 },
+                "limit": { "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,12})? ?([A-Z]{3}|tokens)$" },
+                "mode": <Mode as Scalar>::schema(&()),
+                "thresholds": {
+                    "type": ["array", "null"],
+                    "items": { "type": "integer", "minimum": 1, "maximum": 100 },
+                    "maxItems": THRESHOLDS_MAX,
+                },
+                "unpriced": <Unbounded as Scalar>::schema(&()),
+            },
+        } })
+    }
+
+    fn json(&self) -> Option<Json> {
+        self.0.is_empty().then(|| json!([]))
+    }
+}
+
+/// One item while it is read.
+struct Item {
+    below: String,
+    faults: Vec<Fault>,
+}
+
+impl Item {
+    fn wrong(&mut self, node: &Node, key: &str, wrong: Wrong) {
+        self.faults.push(Fault { at: node.at, below: format!("{}{key}", self.below), wrong });
+    }
+
+    /// The keys of a map, each known.
+    fn entries<'n>(&mut self, node: &'n Node, key: &str, known: &[&str], remedy: &str) -> &'n [Entry] {
+        let Content::Map(entries) = &node.content else {
+            if !node.is_null() || key.is_empty() {
+                self.wrong(node, key, Wrong::absent(&format!("this is {}", node.kind()), remedy));
+            }
+            return &[];
+        };
+        for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            let remedy = match nearest(&entry.key, known.iter().copied()) {
+                Some(name) => format!("did you mean {name:?}?"),
+                None => format!("remove it; known here: {}", known.join(", ")),
+            };
+            let below = format!("{}{key}.{}", self.below, entry.key);
+            self.faults.push(Fault {
+                at: entry.at,
+                below,
+                wrong: Wrong::absent("this key is unknown", &remedy),
+            });
+        }
+        entries
+    }
+
+    fn scalar<T: Scalar>(&mut self, node: &Node, key: &str, limits: &T::Limits) -> Option<T> {
+        match <T as Value>::read(node, limits) {
+            Ok(value) => Some(value),
+            Err(faults) => {
+                for fault in faults {
+                    let below = format!("{}{key}{}", self.below, fault.below);
+                    self.faults.push(Fault { below, ..fault });
+                }
+                None
+            }
+        }
+    }
+
+    /// The text of a node.
+    fn text<'n>(&mut self, node: &'n Node, key: &str) -> Option<&'n str> {
+        match &node.content {
+            Content::Scalar { text, .. } if !node.is_null() => Some(text),
+            _ => {
+                let wrong = format!("this is {}", node.kind());
+                self.wrong(node, key, Wrong::absent(&wrong, "write one value"));
+                None
+            }
+        }
+    }
+
+    fn budget(&mut self, node: &Node) -> Option<Budget> {
+        let entries = self.entries(node, "", KEYS, "write keys: name, scope, window, limit and so on");
+        let find = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+        if matches!(node.content, Content::Map(_)) {
+            for key in ["name", "window", "limit"] {
+                if find(key).is_none() {
+                    let wrong = Wrong::absent("the key is missing", "every budget needs one");
+                    self.wrong(node, &format!(".{key}"), wrong);
+                }
+            }
+        }
+        let name = find("name").and_then(|node| self.scalar::<Label>(node, ".name", &()));
+        let scope = find("scope").map_or_else(|| Some(Scope::default()), |node| self.scope(node));
+        let zone = find("zone").map_or(Some(TimeZone::UTC), |node| self.zone(node));
+        let first_month = find("fiscal_start").map_or(Some(1), |node| self.month(node));
+        let window = find("window").and_then(|node| self.window(node, zone, first_month));
+        if let (Some(Window::Rolling { .. }), Some(node)) = (&window, find("zone").or(find("fiscal_start"))) {
+            let wrong = Wrong::absent("a rolling window has no calendar", "remove zone and fiscal_start");
+            self.wrong(node, "", wrong);
+        }
+        let limit = find("limit").and_then(|node| self.limit(node));
+        let mode = find("mode").map_or(Some(Mode::Hard), |node| self.scalar(node, ".mode", &()));
+        let thresholds = find("thresholds").map_or(Some(Vec::new()), |node| self.thresholds(node));
+        let unbounded =
+            find("unpriced").map_or(Some(Unbounded::Refuse), |node| self.scalar(node, ".unpriced", &()));
+        let (limit, measure) = limit?;
+        Some(Budget {
+            name: name?,
+            scope: scope?,
+            window: window?,
+            measure,
+            limit,
+            mode: mode?,
+            unbounded: unbounded?,
+            thresholds: thresholds?,
+        })
+    }
+
+    fn scope(&mut self, node: &Node) -> Option<Scope> {
+        let before = self.faults.len();
+        let entries = self.entries(node, ".scope", SCOPE_KEYS, "write keys such as team: checkout");
+        let mut scope = Scope::default();
+        for entry in entries {
+            let key = format!(".scope.{}", entry.key);
+            if entry.key == "tags" {
+                scope.tags = self.tags(&entry.value, &key);
+                continue;
+            }
+            let place = match entry.key.as_str() {
+                "team" => &mut scope.team,
+                "workload" => &mut scope.workload,
+                "customer" => &mut scope.customer,
+                "provider" => &mut scope.provider,
+                "model" => {
+                    scope.model = self.scalar::<Label>(&entry.value, &key, &()).map(ModelPattern::new);
+                    continue;
+                }
+                _ => continue,
+            };
+            *place = self.scalar::<Label>(&entry.value, &key, &());
+        }
+        (self.faults.len() == before).then_some(scope)
+    }
+
+    fn tags(&mut self, node: &Node, key: &str) -> Vec<(Label, Label)> {
+        let Content::Map(entries) = &node.content else {
+            let wrong = format!("this is {}", node.kind());
+            self.wrong(node, key, Wrong::absent(&wrong, "write names and values, such as { env: prod }"));
+            return Vec::new();
+        };
+        let mut tags = Vec::new();
+        for entry in entries {
+            let value = self.scalar::<Label>(&entry.value, &format!("{key}.{}", entry.key), &());
+            match tag_name(&entry.key) {
+                Ok(name) => tags.extend(value.map(|value| (name, value))),
+                Err(wrong) => self.wrong(&entry.value, &format!("{key}.{}", entry.key), wrong),
+            }
+        }
+        tags
+    }
+
+    fn zone(&mut self, node: &Node) -> Option<TimeZone> {
+        let text = self.text(node, ".zone")?;
+        let zone = TimeZone::get(text).ok();
+        if zone.is_none() {
+            let remedy = "write a name such as Europe/Paris or UTC";
+            self.wrong(node, ".zone", Wrong::value(text, "is no IANA time zone", remedy));
+        }
+        zone
+    }
+
+    fn month(&mut self, node: &Node) -> Option<i8> {
+        let text = self.text(node, ".fiscal_start")?;
+        let month = text.parse::<i8>().ok().filter(|month| (1..=12).contains(month));
+        if month.is_none() {
+            let remedy = "write the number of the first month of the fiscal year, 1 to 12";
+            self.wrong(node, ".fiscal_start", Wrong::value(text, "is no month", remedy));
+        }
+        month
+    }
+
+    fn window(&mut self, node: &Node, zone: Option<TimeZone>, first_month: Option<i8>) -> Option<Window> {
+        let text = self.text(node, ".window")?;
+        if let Some((_, unit)) = Unit::NAMES.iter().find(|(name, _)| *name == text) {
+            return Some(Window::Calendar { unit: *unit, zone: zone?, first_month: first_month? });
+        }
+        let seconds = text.strip_prefix("rolling ").and_then(rolling_seconds);
+        if let Some(seconds) = seconds.filter(|seconds| ROLLING_SECONDS.contains(seconds)) {
+            return Some(Window::Rolling { micros: seconds.saturating_mul(1_000_000) });
+        }
+        let remedy = "write hour, day, week, month, quarter or year, or a rolling window of a minute to a \
+                      year such as `rolling 24h` or `rolling 30d` (which is no month)";
+        self.wrong(node, ".window", Wrong::value(text, "is not a window", remedy));
+        None
+    }
+
+    fn limit(&mut self, node: &Node) -> Option<(i128, Measure)> {
+        let text = self.text(node, ".limit")?;
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let read = match unit.trim() {
+            "tokens" => number.parse::<u64>().ok().map(|tokens| (i128::from(tokens), Measure::Tokens)),
+            "USD" => {
+                let money = Money::parse(Currency::USD, number).ok();
+                money.map(|money| (money.pico(), Measure::Money(Currency::USD)))
+            }
+            _ => None,
+        };
+        if read.is_none() {
+            let remedy = "write an amount in the currency of the books, such as 5000 USD, or 2000000 tokens";
+            self.wrong(node, ".limit", Wrong::value(text, "is not a limit", remedy));
+        }
+        read
+    }
+
+    fn thresholds(&mut self, node: &Node) -> Option<Vec<u8>> {
+        let Content::List(items) = &node.content else {
+            let wrong = format!("this is {}", node.kind());
+            self.wrong(node, ".thresholds", Wrong::absent(&wrong, "write a list, such as [50, 80]"));
+            return None;
+        };
+        let mut thresholds = Vec::new();
+        for item in items.iter().take(THRESHOLDS_MAX) {
+            let text = self.text(item, ".thresholds")?;
+            match text.trim_end_matches('%').parse::<u8>() {
+                Ok(percent) if (1..=100).contains(&percent) => thresholds.push(percent),
+                _ => {
+                    let remedy = "write a share of the limit in percent, 1 to 100";
+                    self.wrong(item, ".thresholds", Wrong::value(text, "is no threshold", remedy));
+                    return None;
+                }
+            }
+        }
+        thresholds.sort_unstable();
+        thresholds.dedup();
+        Some(thresholds)
+    }
+}
+
+/// A whole number with m, h, d or w.
+fn rolling_seconds(text: &str) -> Option<i64> {
+    let unit = match text.chars().last()? {
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return None,
+    };
+    let digits = text.get(..text.len().saturating_sub(1))?;
+    digits.parse::<i64>().ok().filter(|count| *count > 0)?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Sources};
+    use bursar_policies::budget::{Budget, Measure, Mode, Unbounded};
+
+    fn load(text: &str) -> Result<Vec<Budget>, String> {
+        let config = Config::load(Sources::from_text(text)).map_err(|errors| errors.to_string())?;
+        Ok(config.budgets)
+    }
+
+    #[test]
+    fn the_example_of_the_design_is_read() {
+        let text = "budgets:\n  - { name: checkout-month, scope: { team: checkout }, window: month, zone: Europe/Paris, limit: 5000 USD, mode: hard }\n";
+        let budgets = load(text).unwrap();
+        let budget = &budgets[0];
+        assert_eq!((budget.name.as_str(), budget.mode), ("checkout-month", Mode::Hard));
+        assert_eq!(budget.limit, 5_000_000_000_000_000);
+        assert_eq!(budget.scope.team.as_ref().unwrap().as_str(), "checkout");
+        assert_eq!((budget.window.to_string().as_str(), budget.unbounded), ("month", Unbounded::Refuse));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "budgets:
+  - name: x
+    scope: { workload: w, customer: c, provider: openai, model: 'gpt-4o*', tags: { env: prod } }
+    window: rolling 30d
+    limit: 2000000 tokens
+    mode: soft
+    thresholds: [80, 50%, 80]
+    unpriced: allow
+";
+        let budgets = load(text).unwrap();
+        let budget = &budgets[0];
+        assert_eq!((budget.measure, budget.limit), (Measure::Tokens, 2_000_000));
+        assert_eq!((budget.thresholds.as_slice(), budget.unbounded), (&[50, 80][..], Unbounded::Allow));
+        assert_eq!(budget.window.to_string(), "rolling 30d");
+        assert_eq!(budget.scope.tags.len(), 1);
+    }
+
+    fn check(item: &str, expected: &str) {
+        let error = load(&format!("budgets:\n  - {{ {item} }}\n")).unwrap_err();
+        assert!(error.contains(expected), "{item}: {error}");
+    }
+
+    #[test]
+    fn mistakes_name_key_value_and_remedy() {
+        check("name: x, window: month", "budgets[0].limit: the key is missing");
+        check("name: x, window: 30d, limit: 1 USD", "budgets[0].window: \"30d\" is not a window; write hour");
+        check("name: x, window: rolling 1s, limit: 1 USD", "is not a window");
+        check("name: x, window: day, limit: 5 EUR", "budgets[0].limit: \"5 EUR\" is not a limit");
+        check("name: x, window: day, limit: -5 USD", "is not a limit");
+        check("name: x, window: day, limit: 1.5 tokens", "is not a limit");
+        check("name: x, window: day, limit: 1 USD, zone: Mars/Base", "\"Mars/Base\" is no IANA time zone");
+        check("name: x, window: year, limit: 1 USD, fiscal_start: 13", "is no month");
+        check("name: x, window: rolling 1d, limit: 1 USD, zone: UTC", "a rolling window has no calendar");
+        check("name: x, window: day, limit: 1 USD, mode: hardd", "did you mean \"hard\"?");
+        check("name: x, window: day, limit: 1 USD, thresholds: [0]", "\"0\" is no threshold");
+        check(
+            "name: x, window: day, limit: 1 USD, scope: { teams: a }",
+            "budgets[0].scope.teams: this key is unknown; did you mean \"team\"?",
+        );
+        check("name: x, window: day, limit: 1 USD, scop: {}", "did you mean \"scope\"?");
+        check(
+            "name: x, window: day, limit: 1 USD }\n  - { name: x, window: day, limit: 2 USD",
+            "budgets[1].name: \"x\" is also the name of the budget on line 2",
+        );
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let error = load("budgets:\n  - { name: '', window: x, limit: y }\n  - 3\n").unwrap_err();
+        assert!(error.starts_with("the configuration has 4 mistakes:"), "{error}");
+    }
+}

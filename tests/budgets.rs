@@ -1,0 +1,304 @@
+//! Budgets as clients meet them, and as they are after a restart.
+
+use crate::transcripts::{CHAT_PATH, MESSAGES_PATH};
+use bursar::budgets::Budgets;
+use bursar_domain::{Cost, Currency, Metering, Outcome, RequestId, SystemClock, UsageRecord};
+use bursar_ledger::{Ledger, Options, StoredRecord};
+use bursar_policies::budget::Standing;
+use bursar_tests::{Client, Step, System, run, unhurried};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const ASK: &str = r#"{"model":"gpt-4o-mini","max_tokens":100,"messages":[{"role":"user","content":"hi"}]}"#;
+/// Five tokens in, three out.
+const REPLY: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}}"#;
+/// The most that `ASK` can use: a token has a byte at least.
+const BOUND: usize = ASK.len() + 100;
+const DAY: i64 = 86_400_000_000;
+
+fn budget(limit: &str, more: &str) -> String {
+    format!("budgets:\n  - {{ name: b, window: day, limit: {limit}{more} }}\n")
+}
+
+async fn ask(system: &System, client: &mut Client) -> u16 {
+    system.provider.json(200, REPLY);
+    client.post(CHAT_PATH, &[], ASK).await;
+    client.reply().await.status()
+}
+
+/// Waits until everything that ended is settled.
+async fn settled(system: &System) {
+    let ledger = system.app.ledger.clone();
+    unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
+}
+
+fn standing(system: &System) -> Standing {
+    system.app.budgets.standing(0, system.app.now()).unwrap()
+}
+
+#[test]
+fn of_a_thousand_concurrent_requests_exactly_those_pass_that_fit() {
+    let limit = 137 * BOUND;
+    run(&budget(&format!("{limit} tokens"), ""), |system| async move {
+        let stop = Arc::new(AtomicBool::new(false));
+        let observer = {
+            let (budgets, stop, now) = (Arc::clone(&system.app.budgets), Arc::clone(&stop), system.app.now());
+            std::thread::spawn(move || {
+                let mut samples = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let standing = budgets.standing(0, now).unwrap();
+                    assert!(standing.left() >= 0, "{standing:?}");
+                    samples += 1;
+                }
+                samples
+            })
+        };
+        // Nothing is settled, so nothing is released.
+        system.hold_ledger();
+        for _ in 0..137 {
+            system.provider.json(200, REPLY);
+        }
+        let mut clients = Vec::new();
+        for _ in 0..1_000 {
+            let mut client = system.client();
+            client.post(CHAT_PATH, &[], ASK).await;
+            clients.push(client);
+        }
+        let (mut passed, mut refused) = (0, 0);
+        for client in &mut clients {
+            match client.reply().await.status() {
+                200 => passed += 1,
+                429 => refused += 1,
+                other => panic!("{other}"),
+            }
+        }
+        assert_eq!((passed, refused), (137, 863));
+        assert_eq!(standing(&system).left(), 0);
+        assert_eq!(system.metric("bursar_requests_refused_total{reason=\"budget_exceeded\"}"), 863);
+        drop(clients);
+
+        system.release_ledger();
+        settled(&system).await;
+        let after = standing(&system);
+        assert_eq!((after.settled, after.held), (137 * 8, 0), "what was not used is free again");
+        let mut client = system.client();
+        assert_eq!(ask(&system, &mut client).await, 200, "the next one that fits");
+        stop.store(true, Ordering::Relaxed);
+        assert!(observer.join().unwrap() > 0);
+        let records = system.records().await;
+        let refused = |stored: &&StoredRecord| stored.record.outcome == Outcome::Refused;
+        assert_eq!((records.len(), records.iter().filter(refused).count()), (1_001, 863));
+    });
+}
+
+#[test]
+fn a_refusal_has_the_providers_shape_the_rules_name_and_its_figures() {
+    run(&budget("10 tokens", ""), |system| async move {
+        let mut client = system.client();
+        client.post(CHAT_PATH, &[], ASK).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status(), reply.header("x-bursar-budget")), (429, Some("b")));
+        assert_eq!((reply.header("retry-after"), reply.header("x-should-retry")), (None, Some("false")));
+        let body = reply.json();
+        assert_eq!(
+            (&body["error"]["type"], &body["error"]["code"]),
+            (&"insufficient_quota".into(), &"budget_exceeded".into())
+        );
+        let message = body["error"]["message"].as_str().unwrap().to_owned();
+        for part in
+            ["\"b\"", "0 tokens of 10 tokens spent", "0 tokens held", &format!("up to {BOUND} tokens")]
+        {
+            assert!(message.contains(part), "{message}");
+        }
+        let id = RequestId::parse(reply.header("x-bursar-request-id").unwrap()).unwrap();
+        let told = system.app.budgets.why(id).unwrap().json();
+        assert_eq!(
+            (&told["rule"], &told["reason"], &told["asked"]),
+            (&"b".into(), &"over_budget".into(), &BOUND.into())
+        );
+
+        client.post(MESSAGES_PATH, &[], ASK).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status(), &reply.json()["error"]["type"]), (429, &"rate_limit_error".into()));
+        assert_eq!(system.provider.received().len(), 0, "nothing reached the upstream");
+        let records = system.records().await;
+        assert_eq!(records.len(), 2);
+        let record = &records[0].record;
+        assert_eq!(
+            (record.outcome, record.metering, record.http_status),
+            (Outcome::Refused, Metering::Never, None)
+        );
+        assert_eq!((record.usage.has_tokens(), &record.cost), (false, &None));
+    });
+}
+
+#[test]
+fn a_budget_that_is_only_held_may_be_asked_again_soon_and_a_used_one_when_its_window_ends() {
+    let limit = BOUND + 5;
+    run(&budget(&format!("{limit} tokens"), ""), |system| async move {
+        system.hold_ledger();
+        let mut client = system.client();
+        assert_eq!(ask(&system, &mut client).await, 200);
+        client.post(CHAT_PATH, &[], ASK).await;
+        assert_eq!(client.reply().await.header("retry-after"), Some("5"));
+        system.release_ledger();
+        settled(&system).await;
+        client.post(CHAT_PATH, &[], ASK).await;
+        let reply = client.reply().await;
+        // Eight tokens are used: it is twelve hours to midnight.
+        assert_eq!((reply.status(), reply.header("retry-after")), (429, Some("43200")));
+        system.clock.advance(DAY);
+        assert_eq!(ask(&system, &mut client).await, 200, "another day");
+        settled(&system).await;
+        system.clock.advance(-DAY);
+        client.post(CHAT_PATH, &[], ASK).await;
+        assert_eq!(client.reply().await.status(), 429, "a clock that goes back finds what was used");
+        drop(client);
+        drop(system.close().await);
+    });
+}
+
+#[test]
+fn a_soft_budget_warns_and_a_shadow_budget_only_counts() {
+    run(&budget("10 tokens", ", mode: soft"), |system| async move {
+        system.provider.json(200, REPLY);
+        let mut client = system.client();
+        client.post(CHAT_PATH, &[], ASK).await;
+        let reply = client.reply().await;
+        let warning = reply.header("x-bursar-budget-warning").unwrap().to_owned();
+        assert!(reply.status() == 200 && warning.starts_with("b; "), "{warning}");
+        assert_eq!(system.metric("bursar_budget_warned_total"), 1);
+        drop(client);
+        assert_eq!(system.records().await.len(), 1);
+    });
+    run(&budget("10 tokens", ", mode: shadow"), |system| async move {
+        system.provider.json(200, REPLY);
+        let mut client = system.client();
+        client.post(CHAT_PATH, &[], ASK).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status(), reply.header("x-bursar-budget-warning")), (200, None));
+        assert_eq!(system.metric("bursar_budget_shadowed_total"), 1);
+        drop(client);
+        assert_eq!(system.records().await.len(), 1);
+    });
+}
+
+#[test]
+fn whatever_ends_an_exchange_its_hold_ends_with_it() {
+    run(&budget("100000 tokens", ""), |system| async move {
+        // Refused by the upstream, cut off, and left by the client.
+        system.provider.json(500, r#"{"error":{"message":"no"}}"#);
+        let mut client = system.client();
+        client.post(CHAT_PATH, &[], ASK).await;
+        assert_eq!(client.reply().await.status(), 500);
+        system.provider.script([Step::Close]);
+        client.post(CHAT_PATH, &[], ASK).await;
+        assert_eq!(client.reply().await.status(), 502);
+        system.provider.json(200, REPLY);
+        client.post(CHAT_PATH, &[], ASK).await;
+        drop(client);
+        bursar_tests::until("nothing is in flight", || system.metric("bursar_requests_in_flight") == 0).await;
+        settled(&system).await;
+        assert_eq!(standing(&system).held, 0);
+        drop(system.close().await);
+    });
+}
+
+#[test]
+fn what_has_no_price_is_refused_by_a_budget_in_money_unless_it_says_otherwise() {
+    let ask = ASK.replace("gpt-4o-mini", "nobody-knows");
+    for (more, status) in [("", 429), (", unpriced: allow", 200), (", mode: soft", 200)] {
+        let ask = ask.clone();
+        run(&budget("100 USD", more), |system| async move {
+            if status == 200 {
+                system.provider.json(200, REPLY);
+            }
+            let mut client = system.client();
+            client.post(CHAT_PATH, &[], &ask).await;
+            let reply = client.reply().await;
+            assert_eq!(reply.status(), status, "{more}");
+            if status == 429 {
+                assert!(reply.json()["error"]["message"].as_str().unwrap().contains("unpriced: allow"));
+            }
+            drop(client);
+            drop(system.close().await);
+        });
+    }
+}
+
+#[test]
+fn a_hold_in_money_is_the_dearest_that_the_request_can_be() {
+    // 0.15 USD per million in, 0.60 out.
+    let pico = ASK.len() as i128 * 150_000 + 100 * 600_000;
+    run(&budget("1 USD", ""), |system| async move {
+        system.hold_ledger();
+        let mut client = system.client();
+        assert_eq!(ask(&system, &mut client).await, 200);
+        assert_eq!(standing(&system).held, pico);
+        system.release_ledger();
+        settled(&system).await;
+        let after = standing(&system);
+        assert_eq!((after.settled, after.held), (5 * 150_000 + 3 * 600_000, 0));
+        drop(client);
+        drop(system.close().await);
+    });
+}
+
+const MANY: &str = "budgets:
+  - { name: day, window: day, limit: 1 USD }
+  - { name: kolkata, window: day, zone: Asia/Kolkata, limit: 100000 tokens }
+  - { name: hour, window: hour, zone: Asia/Kathmandu, limit: 100000 tokens }
+  - { name: team, scope: { team: a }, window: month, limit: 100000 tokens }
+  - { name: other, scope: { team: b }, window: month, limit: 100000 tokens }
+  - { name: customer, scope: { team: a, customer: c }, window: year, fiscal_start: 4, limit: 100000 tokens }
+  - { name: tag, scope: { tags: { env: prod } }, window: week, limit: 100000 tokens }
+  - { name: model, scope: { model: 'gpt-4o-mini*' }, window: quarter, limit: 100000 tokens }
+  - { name: rolling-day, window: rolling 24h, limit: 100000 tokens }
+  - { name: rolling-hour, window: rolling 1h, limit: 100000 tokens }
+";
+
+#[test]
+fn after_a_restart_budgets_know_what_was_spent() {
+    run(MANY, |system| async move {
+        let mut client = system.client();
+        let headers = [("x-bursar-team", "a"), ("x-bursar-customer", "c"), ("x-bursar-tag-env", "prod")];
+        // Over two days, and over an hour's edge in zones of half and quarter hours.
+        for (minutes, headers) in [(0, &headers[..]), (1_400, &headers[..1]), (40, &headers[..]), (20, &[])] {
+            system.clock.advance(minutes * 60_000_000);
+            system.provider.json(200, REPLY);
+            client.post(CHAT_PATH, headers, ASK).await;
+            assert_eq!(client.reply().await.status(), 200);
+        }
+        settled(&system).await;
+        let now = system.app.now();
+        let before: Vec<Standing> =
+            (0..10).map(|number| system.app.budgets.standing(number, now).unwrap()).collect();
+        let used: Vec<(&str, i128)> =
+            before.iter().skip(1).map(|standing| (standing.name.as_str(), standing.settled)).collect();
+        let expected = [
+            ("kolkata", 3 * 8),
+            ("hour", 8),
+            ("team", 3 * 8),
+            ("other", 0),
+            ("customer", 2 * 8),
+            ("tag", 8),
+            ("model", 4 * 8),
+            ("rolling-day", 4 * 8),
+            ("rolling-hour", 3 * 8),
+        ];
+        assert_eq!(used, expected);
+        let budgets = system.app.config.budgets.clone();
+        drop(client);
+        let dir = system.close().await;
+        let again = Arc::new(Budgets::new(budgets));
+        let options = Options { observer: Some(again.clone()), ..Options::new(&dir.path().join("ledger")) };
+        let pricer = Arc::new(|_: &UsageRecord| Cost::unpriced(Currency::USD));
+        let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), pricer).unwrap();
+        again.load(&ledger, now).unwrap();
+        for (number, before) in (0..).zip(&before) {
+            let after = again.standing(number, now).unwrap();
+            assert_eq!((after.settled, after.span), (before.settled, before.span), "{}", before.name);
+        }
+        ledger.close().unwrap();
+    });
+}
