@@ -258,6 +258,17 @@ const MANY: &str = "budgets:
 ";
 
 #[test]
+fn a_body_that_cannot_be_read_may_be_of_any_model_and_of_any_size() {
+    let budget = "budgets:\n  - { name: b, scope: { model: 'gpt-4o*' }, window: day, limit: 5000 tokens }\n";
+    run(budget, |system| async move {
+        let mut client = system.client();
+        assert_eq!(ask(&system, &mut client).await, 200);
+        client.post(CHAT_PATH, &[], &format!("\u{feff}{ASK}")).await;
+        assert_eq!(client.reply().await.status(), 429);
+    });
+}
+
+#[test]
 fn after_a_restart_budgets_know_what_was_spent() {
     run(MANY, |system| async move {
         let mut client = system.client();

@@ -86,20 +86,23 @@ pub(super) async fn add_events(
     query: Asked<ImportQuery>,
     body: Bytes,
 ) -> Response {
-    let mut rows = String::new();
-    for row in crate::hedge::rows::read(&String::from_utf8_lossy(&body)) {
-        match row.fields {
-            Ok(mut fields) => {
-                fields.insert("position_id".to_owned(), id.clone().into());
-                rows.push_str(&Value::Object(fields).to_string());
-                rows.push('\n');
-            }
-            Err(error) => {
-                return problem(StatusCode::UNPROCESSABLE_ENTITY, &format!("line {}: {error}", row.line));
-            }
-        }
+    match super::reports::blocking(move || with_position(&id, &String::from_utf8_lossy(&body))).await {
+        Some(Ok(rows)) => run_import(admin, What::Events, query, Bytes::from(rows)).await,
+        Some(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error),
+        None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the import failed; see the log"),
     }
-    run_import(admin, What::Events, query, Bytes::from(rows)).await
+}
+
+/// The rows of `text`, each with the position `id`.
+fn with_position(id: &str, text: &str) -> Result<String, String> {
+    let mut rows = String::new();
+    for row in crate::hedge::rows::read(text) {
+        let mut fields = row.fields.map_err(|error| format!("line {}: {error}", row.line))?;
+        fields.insert("position_id".to_owned(), id.into());
+        rows.push_str(&Value::Object(fields).to_string());
+        rows.push('\n');
+    }
+    Ok(rows)
 }
 
 async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: Bytes) -> Response {

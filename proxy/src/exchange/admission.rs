@@ -40,6 +40,8 @@ impl Exchange {
             return Ok(());
         }
         let facts = self.request.borrow().facts();
+        // What could not be read may say anything.
+        let body = if facts.malformed || facts.capped { BodyBytes::Unknown } else { body };
         let model = self.api.requested_model(facts.model.clone(), self.model_in_path.clone());
         let request = Request {
             id: self.id,

@@ -52,11 +52,26 @@ pub(crate) fn read(text: &str) -> Vec<FileRow> {
     }
 }
 
-/// The line of `text` on which its part `raw` begins; a part may have space before it.
-fn line_of(text: &str, raw: &str) -> u64 {
-    let offset = raw.trim_start().as_ptr().addr().saturating_sub(text.as_ptr().addr());
-    let before = text.as_bytes().get(..offset).unwrap_or_default();
-    (before.iter().filter(|byte| **byte == b'\n').count() as u64).saturating_add(1)
+/// Tells the lines of a text's parts, which come in order: each byte is counted once.
+struct LineCount<'a> {
+    text: &'a str,
+    at: usize,
+    line: u64,
+}
+
+impl<'a> LineCount<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { text, at: 0, line: 1 }
+    }
+
+    /// The line on which the part `raw` begins; a part may have space before it.
+    fn line(&mut self, raw: &str) -> u64 {
+        let offset = raw.trim_start().as_ptr().addr().saturating_sub(self.text.as_ptr().addr());
+        let passed = self.text.as_bytes().get(self.at..offset).unwrap_or_default();
+        self.line = self.line.saturating_add(passed.iter().filter(|byte| **byte == b'\n').count() as u64);
+        self.at = self.at.max(offset);
+        self.line
+    }
 }
 
 fn object(line: u64, text: &str) -> FileRow {
@@ -69,8 +84,9 @@ fn object(line: u64, text: &str) -> FileRow {
 }
 
 fn array(text: &str) -> Vec<FileRow> {
+    let mut count = LineCount::of(text);
     match serde_json::from_str::<Vec<&RawValue>>(text) {
-        Ok(rows) => rows.into_iter().map(|raw| object(line_of(text, raw.get()), raw.get())).collect(),
+        Ok(rows) => rows.into_iter().map(|raw| object(count.line(raw.get()), raw.get())).collect(),
         Err(error) => {
             let line = error.line() as u64;
             vec![FileRow { line, fields: Err(format!("the array is no JSON: {error}")) }]
@@ -86,12 +102,12 @@ fn objects(text: &str) -> Vec<FileRow> {
     if first_is_whole {
         return lines().map(|(number, line)| object(number, line)).collect();
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut count) = (Vec::new(), LineCount::of(text));
     let stream = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     for next in stream {
         match next {
             Ok(raw) => {
-                rows.push(object(line_of(text, raw.get()), raw.get()));
+                rows.push(object(count.line(raw.get()), raw.get()));
             }
             Err(error) => {
                 let fields = Err(format!("this is no JSON: {error}"));
@@ -110,12 +126,12 @@ fn csv_rows(text: &str) -> Vec<FileRow> {
         Ok(header) => header.clone(),
         Err(error) => return vec![FileRow { line: 1, fields: Err(error.to_string()) }],
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut count) = (Vec::new(), LineCount::of(text));
     for record in reader.records() {
         rows.push(match record {
             Ok(record) => {
                 let start = record.position().and_then(|at| usize::try_from(at.byte()).ok()).unwrap_or(0);
-                let line = line_of(text, row_at(text.get(start..).unwrap_or_default()));
+                let line = count.line(row_at(text.get(start..).unwrap_or_default()));
                 FileRow { line, fields: csv_fields(&header, &record) }
             }
             Err(error) => {
@@ -169,8 +185,19 @@ pub(crate) fn cell_value(name: &str, cell: &str) -> Result<Value, String> {
     Ok(Value::from(cell))
 }
 
+/// Deepest group of a field's name: positions nest two deep.
+const DEPTH_MAX: usize = 8;
+
 /// Sets a field; a point in its name descends.
 pub(crate) fn set(fields: &mut Map<String, Value>, name: &str, value: Value) -> Result<(), String> {
+    if name.bytes().filter(|byte| *byte == b'.').count() > DEPTH_MAX {
+        let start: String = name.chars().take(40).collect();
+        return Err(format!("{start}… has more than {DEPTH_MAX} points: no field is so deep"));
+    }
+    descend(fields, name, value)
+}
+
+fn descend(fields: &mut Map<String, Value>, name: &str, value: Value) -> Result<(), String> {
     match name.split_once('.') {
         None => {
             fields.insert(name.to_owned(), value);
@@ -179,7 +206,7 @@ pub(crate) fn set(fields: &mut Map<String, Value>, name: &str, value: Value) -> 
         Some((group, rest)) => {
             let inner = fields.entry(group.to_owned()).or_insert_with(|| Value::Object(Map::new()));
             match inner {
-                Value::Object(inner) => set(inner, rest, value),
+                Value::Object(inner) => descend(inner, rest, value),
                 _ => Err(format!("{group} is a value, so {name} cannot be")),
             }
         }
@@ -228,5 +255,6 @@ mod tests {
         });
         assert_eq!(rows(text), [(2, expected)]);
         assert!(read("version\nx\n")[0].fields.is_err());
+        assert!(read(&format!("a{}\n1\n", ".a".repeat(200_000)))[0].fields.is_err());
     }
 }
