@@ -296,7 +296,7 @@ impl Exchange {
         self.dispatch(record, also)
     }
 
-    fn dispatch(&mut self, record: UsageRecord, also: Option<Also>) -> Option<Settling> {
+    fn dispatch(&mut self, record: Box<UsageRecord>, also: Option<Also>) -> Option<Settling> {
         let kept = std::mem::take(&mut self.kept);
         let work = match also {
             Some(Also::Count(work)) => work,
@@ -333,7 +333,7 @@ impl Exchange {
     }
 
     /// The record, and what there is to do besides writing it.
-    fn record(&mut self, ending: Ending) -> (UsageRecord, Option<Also>) {
+    fn record(&mut self, ending: Ending) -> (Box<UsageRecord>, Option<Also>) {
         let text = self.meter.as_mut().and_then(|meter| meter.text()).map(PassedText::take);
         let (record, batch) = self.read_record(ending);
         if let Some(batch) = batch {
@@ -345,7 +345,7 @@ impl Exchange {
         (record, work.map(|work| Also::Count(Box::new(work))))
     }
 
-    fn read_record(&mut self, ending: Ending) -> (UsageRecord, Option<BatchFacts>) {
+    fn read_record(&mut self, ending: Ending) -> (Box<UsageRecord>, Option<BatchFacts>) {
         let request = self.request.borrow();
         let mut facts = request.facts();
         facts.stream |= self.api.is_stream();
@@ -369,7 +369,7 @@ impl Exchange {
             anomalies.insert(Anomaly::MalformedRequest);
         }
         let batch = reading.batch.and_then(|found| self.batch_facts(found));
-        let record = UsageRecord {
+        let record = self.app.ledger.boxed(UsageRecord {
             id: self.id,
             started_at: self.started_at,
             ended_at,
@@ -406,7 +406,7 @@ impl Exchange {
             bytes_in: request.bytes(),
             bytes_out: self.bytes_out,
             anomalies,
-        };
+        });
         (record, batch)
     }
 
@@ -434,18 +434,23 @@ fn may_count(record: &UsageRecord) -> bool {
 }
 
 /// Gives a record to the ledger and counts it. The receipt is only there in `sync` durability.
-pub(crate) fn hand_over(app: &App, record: UsageRecord, kept: Kept) -> Option<Receipt> {
+pub(crate) fn hand_over(app: &App, record: Box<UsageRecord>, kept: Kept) -> Option<Receipt> {
     append(app, record, kept, |record, wait| app.ledger.append(record, wait))
 }
 
 /// The same for a call about a batch.
-fn hand_over_batch(app: &App, record: UsageRecord, batch: Box<BatchFacts>, kept: Kept) -> Option<Receipt> {
+fn hand_over_batch(
+    app: &App,
+    record: Box<UsageRecord>,
+    batch: Box<BatchFacts>,
+    kept: Kept,
+) -> Option<Receipt> {
     append(app, record, kept, |record, wait| app.ledger.append_batch(record, batch, wait))
 }
 
 fn append(
     app: &App,
-    record: UsageRecord,
+    record: Box<UsageRecord>,
     kept: Kept,
     append: impl FnOnce(Box<UsageRecord>, Wait) -> Result<Receipt, Rejected>,
 ) -> Option<Receipt> {
@@ -457,7 +462,7 @@ fn append(
     app.metrics.settled(&record);
     let waits = app.config.ledger.durability == Durability::Sync;
     let wait = if waits { Wait::Acknowledged } else { Wait::No };
-    let receipt = match append(app.ledger.boxed(record), wait) {
+    let receipt = match append(record, wait) {
         Ok(receipt) => waits.then_some(receipt),
         Err(refused) => {
             app.metrics.record_lost(&refused.to_string());

@@ -168,7 +168,7 @@ impl Session {
         let record = self.record(part);
         let kept = std::mem::take(&mut self.kept);
         let had_place = kept.has_place();
-        self.receipts.extend(exchange::hand_over(&self.app, record, kept));
+        self.receipts.extend(exchange::hand_over(&self.app, Box::new(record), kept));
         // The next record needs a place of its own; without one the session ends.
         if had_place {
             self.kept = Kept::in_place(self.app.ledger.reserve().ok());

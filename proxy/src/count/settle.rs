@@ -51,8 +51,8 @@ pub struct Settlement {
 impl Settlement {
     /// `record` is complete but for what `work` will tell.
     #[must_use]
-    pub fn new(app: Arc<App>, record: UsageRecord, work: Work, kept: Kept) -> Self {
-        Self { app, record: Box::new(record), work, kept, waits: None }
+    pub fn new(app: Arc<App>, record: Box<UsageRecord>, work: Work, kept: Kept) -> Self {
+        Self { app, record, work, kept, waits: None }
     }
 
     /// Where the ledger's receipt will be told.
@@ -89,7 +89,7 @@ impl Settlement {
             Ok(filled) => record = filled,
             Err(_) => drop(app.metrics.meter_panics.inc()),
         }
-        let receipt = exchange::hand_over(&app, *record, kept);
+        let receipt = exchange::hand_over(&app, record, kept);
         if let (Some(waits), Some(receipt)) = (waits, receipt) {
             drop(waits.send(receipt));
         }

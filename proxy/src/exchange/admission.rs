@@ -106,7 +106,7 @@ impl Exchange {
         record.anomalies = self.anomalies;
         self.state = State::Settled;
         self.app.metrics.settled(&record);
-        drop(self.app.ledger.append(self.app.ledger.boxed(record), Wait::No));
+        drop(self.app.ledger.append(record, Wait::No));
     }
 
     fn is_asked(&self, method: &Method) -> bool {
