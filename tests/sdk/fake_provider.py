@@ -20,6 +20,9 @@ All content is invented. The reply depends on the path and on the model's name, 
     fake-gzip              gzip, plain and streamed, if accept-encoding allows it
     anything else          a normal reply, served under the name that was asked for
 
+Azure's paths, /openai/deployments/NAME/… and /openai/…, lead to OpenAI's replies: a deployment has the name
+of its model, streams begin with what the prompt filter found, and errors have Azure's codes.
+
 GET /v1/realtime?model=… with an upgrade is a realtime session: each `response.create` gives a response,
 and a client's close ends it. Its log entry has `parts`, one per response.
 
@@ -59,6 +62,7 @@ HEAD_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 8 * 1024 * 1024
 IDLE_SECONDS = 60
 CREATED = 1_760_000_000
+AZURE_CALL = re.compile(r"/openai/(?:deployments/([^/]+)/)?(.+)")
 GOOGLE_CALL = re.compile(r"/v1(?:beta)?/models/([^:]+):(\w+)")
 WORDS = "The lantern keeper of Vell counts seventeen boats before the tide turns grey .".split()
 
@@ -89,6 +93,10 @@ class Exchange:
         self.asked_stream = self.body.get("stream") is True
         self.anthropic = "anthropic-version" in self.headers
         self.google = "x-goog-api-key" in self.headers
+        azure = AZURE_CALL.fullmatch(self.path)
+        self.azure = azure is not None
+        self.operation = f"/v1/{azure[2]}" if azure else self.path
+        self.model = azure[1] if azure and azure[1] else self.model
         call = GOOGLE_CALL.fullmatch(self.path)
         self.google_method = call[2] if call else None
         self.model = call[1] if call else self.model
@@ -329,6 +337,11 @@ async def chat_stream(x):
         return part([{"index": index, "delta": change, "logprobs": None, "finish_reason": reason}])
 
     await x.start_stream()
+    if x.azure:
+        safe = {"hate": {"filtered": False, "severity": "safe"}}
+        found = [{"prompt_index": 0, "content_filter_results": safe}]
+        empty = {"choices": [], "created": 0, "id": "", "model": "", "object": ""}
+        await x.event(dict(empty, prompt_filter_results=found))
     choices = range(int(x.body.get("n") or 1))
     for index in choices:
         await x.event(delta(index, {"role": "assistant", "content": None if x.body.get("tools") else ""}))
@@ -479,7 +492,8 @@ def frame(opcode, payload):
 
 
 async def realtime(x):
-    model = urllib.parse.parse_qs(x.query).get("model", [""])[0]
+    query = urllib.parse.parse_qs(x.query)
+    model = query.get("deployment" if x.azure else "model", [""])[0]
     accept = hashlib.sha1((x.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode())
     accept = base64.b64encode(accept.digest()).decode()
     x.entry["stream"], x.entry["model_served"], x.entry["parts"] = True, model, []
@@ -765,6 +779,10 @@ OPENAI_ERRORS = {
     500: ("server_error", None, "The fake server had an error."),
     529: ("server_error", "overloaded", "The fake engine is overloaded."),
 }
+AZURE_ERRORS = {
+    404: ("DeploymentNotFound", "The API deployment for this resource does not exist."),
+    429: ("429", "Requests have exceeded the call rate limit of your pricing tier."),
+}
 GOOGLE_ERRORS = {
     401: ("UNAUTHENTICATED", "API key not valid."),
     404: ("NOT_FOUND", "The model is not found for API version v1beta."),
@@ -788,6 +806,9 @@ async def error(x, status, headers=()):
     if x.google:
         kind, text = GOOGLE_ERRORS.get(status, ("INVALID_ARGUMENT", "no such fake path"))
         value = {"error": {"code": status, "message": text, "status": kind}}
+    elif x.azure:
+        code, text = AZURE_ERRORS.get(status, ("InternalServerError", "no such fake path"))
+        value = {"error": {"code": code, "message": text}}
     elif x.anthropic:
         kind, text = ANTHROPIC_ERRORS.get(status, ("invalid_request_error", "no such fake path"))
         value = {"type": "error", "error": {"type": kind, "message": text}, "request_id": None}
@@ -834,7 +855,7 @@ async def answer(x):
         return await error(x, int(x.model[11:]))
     if x.model == "fake-flaky" and x.nth < 2:
         return await error(x, (429, 500)[x.nth], [("retry-after", "1"), ("retry-after-ms", "20")])
-    handler = HANDLERS.get((x.method, x.path)) or GOOGLE_METHODS.get(x.google_method)
+    handler = HANDLERS.get((x.method, x.operation)) or GOOGLE_METHODS.get(x.google_method)
     return await (handler(x) if handler else error(x, 404))
 
 

@@ -41,6 +41,7 @@ for variable in list(os.environ):
         del os.environ[variable]
 
 import anthropic  # noqa: E402
+import azure_scenarios  # noqa: E402
 import bedrock_scenarios  # noqa: E402
 import openai  # noqa: E402
 import other_scenarios  # noqa: E402
@@ -171,6 +172,7 @@ class Bursar:
             f"  - {{ prefix: /openai, upstream: {upstream}, dialect: openai }}\n"
             f"  - {{ prefix: /anthropic, upstream: {upstream}, dialect: anthropic }}\n"
             f"  - {{ prefix: /gemini, upstream: {upstream}, dialect: gemini }}\n"
+            f"  - {{ prefix: /azure, upstream: {upstream}, provider: azure }}\n"
             f"  - {{ prefix: /bedrock, upstream: {upstream}, provider: bedrock }}\n"
             + "".join(
                 f"  - {{ prefix: /{name}, upstream: {upstream}, provider: {name} }}\n" for name in other_scenarios.ROUTES
@@ -1236,6 +1238,7 @@ def comparable(headers):
     return sorted((n, v) for n, v in headers if n not in OWN_HEADERS and not n.startswith("x-bursar-"))
 
 
+azure_scenarios.register(scenario, sys.modules[__name__])
 other_scenarios.register(scenario, sys.modules[__name__])
 
 
@@ -1334,6 +1337,8 @@ def route_of(entry):
     """The route by what the SDK sends, or by the header that those without anything of their own send."""
     if bedrock_scenarios.is_bedrock(entry):
         return "/bedrock"
+    if azure_scenarios.is_azure(entry):
+        return "/azure"
     known = "gemini" if entry_is_google(entry) else "anthropic" if entry_is_anthropic(entry) else "openai"
     return "/" + dict(entry["headers"]).get("x-test-route", known)
 
@@ -1419,7 +1424,7 @@ def check_forwarding(log):
         # Anthropic's SDK sends its key as a bearer token since 2.x, as x-api-key before; both are legal.
         key = GEMINI_KEY if entry_is_google(entry) else ANTHROPIC_KEY if entry_is_anthropic(entry) else OPENAI_KEY
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        got = bearer or headers.get("x-api-key") or headers.get("x-goog-api-key")
+        got = bearer or headers.get("x-api-key") or headers.get("x-goog-api-key") or headers.get("api-key")
         equal(got, key, f"{entry['case']}: credential at the provider")
     names = {name for entry in log for name, _ in entry["headers"]}
     if any(entry["case"].startswith("messages-are-the-same") for entry in log):
