@@ -1,0 +1,141 @@
+{{/* Names, labels, Bursar's configuration and its container. */}}
+
+{{- define "bursar.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 52 characters: a StatefulSet adds to it for its pods' labels. */}}
+{{- define "bursar.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains (include "bursar.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "bursar.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "bursar.selector" -}}
+app.kubernetes.io/name: {{ include "bursar.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "bursar.labels" -}}
+{{ include "bursar.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: {{ .Values.mode }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "bursar.serviceAccount" -}}
+{{- default (include "bursar.fullname" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "bursar.tokenSecret" -}}
+{{- default (printf "%s-admin" (include "bursar.fullname" .)) .Values.admin.tokenSecret.name -}}
+{{- end -}}
+
+{{- define "bursar.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* bursar.yaml: what is given, and over it what the chart decides. */}}
+{{- define "bursar.config" -}}
+{{- $admin := dict "listen" (printf "%s:4142" .Values.bindAddress) "token_file" "/run/secrets/bursar-admin/token" "metrics_public" .Values.admin.metricsPublic -}}
+{{- $fixed := dict "admin" $admin "ledger" (dict "path" "/var/lib/bursar/ledger") "server" (dict "timeouts" (dict "drain" (printf "%ds" (int .Values.drainSeconds)))) -}}
+{{- if eq .Values.mode "gateway" -}}
+{{- $_ := set $fixed "listen" (printf "%s:4141" .Values.bindAddress) -}}
+{{- $_ := set $fixed "allow_plaintext" true -}}
+{{- else -}}
+{{- $_ := set $fixed "listen" "127.0.0.1:4141" -}}
+{{- end -}}
+{{- toYaml (mustMergeOverwrite (deepCopy .Values.config) $fixed) -}}
+{{- end -}}
+
+{{/* Longest time between the order to end and the end of the pod; 15 seconds are to close the ledger. */}}
+{{- define "bursar.graceSeconds" -}}
+{{- if eq .Values.mode "gateway" -}}
+{{- add (int .Values.preStopSeconds) (int .Values.drainSeconds) 15 -}}
+{{- else -}}
+{{- add (int .Values.sidecar.graceSeconds) (int .Values.drainSeconds) 15 -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "bursar.probe" -}}
+httpGet: { path: {{ .path }}, port: admin }
+periodSeconds: {{ .times.periodSeconds }}
+timeoutSeconds: 2
+failureThreshold: {{ .times.failureThreshold }}
+{{- end -}}
+
+{{/* Bursar's container, for a pod's containers (gateway) or init containers (native sidecar). */}}
+{{- define "bursar.container" -}}
+- name: bursar
+  image: {{ include "bursar.image" . | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args: [serve]
+  {{- if eq .Values.mode "sidecar" }}
+  restartPolicy: Always
+  {{- else if gt (int .Values.preStopSeconds) 0 }}
+  lifecycle:
+    preStop: { sleep: { seconds: {{ .Values.preStopSeconds }} } }
+  {{- end }}
+  env:
+    - { name: BURSAR_CONFIG, value: /etc/bursar/bursar.yaml }
+    {{- with .Values.env }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  ports:
+    {{- if eq .Values.mode "gateway" }}
+    - { name: http, containerPort: 4141, protocol: TCP }
+    {{- end }}
+    - { name: admin, containerPort: 4142, protocol: TCP }
+  startupProbe:
+    {{- include "bursar.probe" (dict "path" "/readyz" "times" .Values.probes.startup) | nindent 4 }}
+  livenessProbe:
+    {{- include "bursar.probe" (dict "path" "/healthz" "times" .Values.probes.liveness) | nindent 4 }}
+  readinessProbe:
+    {{- include "bursar.probe" (dict "path" "/readyz" "times" .Values.probes.readiness) | nindent 4 }}
+  resources:
+    {{- toYaml .Values.resources | nindent 4 }}
+  securityContext:
+    allowPrivilegeEscalation: false
+    capabilities: { drop: [ALL] }
+    privileged: false
+    readOnlyRootFilesystem: true
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    seccompProfile: { type: RuntimeDefault }
+  volumeMounts:
+    - { name: bursar-data, mountPath: /var/lib/bursar }
+    - { name: bursar-config, mountPath: /etc/bursar, readOnly: true }
+    - { name: bursar-admin, mountPath: /run/secrets/bursar-admin, readOnly: true }
+    {{- range .Values.secrets }}
+    - { name: {{ printf "secret-%s" . }}, mountPath: {{ printf "/run/secrets/%s" . }}, readOnly: true }
+    {{- end }}
+{{- end -}}
+
+{{/* Its volumes, but for the ledger's where that is a claim. */}}
+{{- define "bursar.volumes" -}}
+- name: bursar-config
+  configMap: { name: {{ include "bursar.fullname" . }} }
+- name: bursar-admin
+  secret:
+    secretName: {{ include "bursar.tokenSecret" . }}
+    defaultMode: 0444
+    items: [{ key: {{ .Values.admin.tokenSecret.key }}, path: token }]
+{{- range .Values.secrets }}
+- name: {{ printf "secret-%s" . }}
+  secret: { secretName: {{ . }}, defaultMode: 0444 }
+{{- end }}
+{{- if not .Values.persistence.enabled }}
+- name: bursar-data
+  emptyDir: { sizeLimit: {{ .Values.persistence.sizeLimit }} }
+{{- end }}
+{{- end -}}
