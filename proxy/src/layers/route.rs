@@ -124,7 +124,8 @@ fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Reso
         authority: matched.authority.clone().into_owned(),
         protocol: matched.route.protocol,
     };
-    let region = matched.region().and_then(Label::lossy);
+    let in_path = || location_in(target.path()).filter(|_| matched.route.provider.as_str() == "vertex");
+    let region = matched.region().or_else(in_path).and_then(Label::lossy);
     let model = usage::model_in_target(api, &target).as_deref().and_then(Label::lossy);
     let Ok(host) = HeaderValue::from_str(origin.authority.as_str()) else {
         let kind = FailureKind::NoRoute { path: path.chars().take(80).collect() };
@@ -159,5 +160,26 @@ pub fn guess_dialect(path: &str) -> Dialect {
         Dialect::Bedrock
     } else {
         Dialect::OpenAi
+    }
+}
+
+/// The region that a path of Vertex names: `…/projects/P/locations/REGION/…`.
+fn location_in(path: &str) -> Option<&str> {
+    let (_, rest) = path.split_once("/projects/")?;
+    let (_, rest) = rest.split_once("/locations/")?;
+    rest.split('/').next().filter(|region| !region.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_vertex_names_its_region() {
+        let path = "/v1/projects/p/locations/us-east5/publishers/anthropic/models/m:rawPredict";
+        assert_eq!(location_in(path), Some("us-east5"));
+        for other in ["/v1/models/m:generateContent", "/locations/x", "/v1/projects/p/locations/"] {
+            assert_eq!(location_in(other), None, "{other}");
+        }
     }
 }

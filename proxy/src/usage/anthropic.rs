@@ -199,7 +199,7 @@ impl Shape for Messages {
             inference_geo: counts.geo.name(),
             speed: counts.speed.name(),
             usage,
-            is_final: !context.stream || self.closed || (self.stopped && !self.merged.placeholder),
+            is_final: !context.stream || ((self.closed || self.stopped) && !self.merged.placeholder),
             by_model: read.by_model,
             raw: raw.into_iter().filter(|raw| !raw.is_empty()).collect(),
             charge: None,

@@ -142,7 +142,7 @@ impl Sink for Cohere {
             id::MODEL => self.model.text(raw),
             id::TYPE => self.kind.raw(raw),
             id::FINISH => self.finish.text(raw),
-            id::USAGE if raw.first() == Some(&b'{') => self.usage.raw(raw),
+            id::USAGE => drop(self.usage.figures(raw)),
             id::ERROR => self.error |= is_present(raw),
             id::CALL_VALUE => self.text.piece(TextKind::Tool, raw),
             _ => {}

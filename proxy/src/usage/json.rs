@@ -889,5 +889,12 @@ pub fn is_present(raw: &[u8]) -> bool {
     !matches!(raw, b"null" | b"false" | b"\"\"" | b"{}" | b"[]" | b"")
 }
 
+/// Whether a raw value is an object with a figure in it. A later object of nulls, or an empty one, takes
+/// nothing back that was told before.
+#[must_use]
+pub fn has_figures(raw: &[u8]) -> bool {
+    raw.first() == Some(&b'{') && raw.iter().any(u8::is_ascii_digit)
+}
+
 #[cfg(test)]
 mod tests;

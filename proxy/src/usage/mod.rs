@@ -434,11 +434,13 @@ impl ReplyMeter {
         match self.api {
             api if !api.is_metered() => Metering::Never,
             _ if outcome == Outcome::Error && !has_tokens => Metering::Never,
+            // It was metered when it was made.
+            Api::ResponsesGet if found.background == Some(false) => Metering::Never,
             Api::ResponsesGet | Api::InteractionsGet if found.id.is_some() && has_tokens => {
                 Metering::OncePerId
             }
             Api::ResponsesGet | Api::InteractionsGet => Metering::Never,
-            Api::Responses | Api::Interactions if found.background || request.background => {
+            Api::Responses | Api::Interactions if found.background == Some(true) || request.background => {
                 Metering::OncePerId
             }
             Api::AssistantsRun if found.id.is_some() => Metering::OncePerId,

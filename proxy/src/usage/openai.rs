@@ -27,7 +27,8 @@ mod chat_id {
     pub(super) const MODEL: u8 = 2;
     pub(super) const TIER: u8 = 3;
     pub(super) const USAGE: u8 = 4;
-    pub(super) const GROQ_USAGE: u8 = 5;
+    /// Where some providers put it: Groq beside the choices, Moonshot into them.
+    pub(super) const SIDE_USAGE: u8 = 5;
     pub(super) const BREAKDOWN: u8 = 6;
     pub(super) const ERROR: u8 = 7;
     pub(super) const CHOICE: u8 = 8;
@@ -87,6 +88,7 @@ static CHOICE: Node = Node::object(&[
         ]),
     ),
     ("finish_reason", Node::scalar(chat_id::FINISH)),
+    ("usage", Node::whole(chat_id::SIDE_USAGE)),
     ("text", CONTENT),
     (
         "message",
@@ -109,7 +111,7 @@ static CHAT: Node = Node::object(&[
     ("usage", Node::whole(chat_id::USAGE)),
     ("service_tier", Node::scalar(chat_id::TIER)),
     ("error", Node::whole(chat_id::ERROR)),
-    ("x_groq", Node::object(&[("usage", Node::whole(chat_id::GROQ_USAGE))])),
+    ("x_groq", Node::object(&[("usage", Node::whole(chat_id::SIDE_USAGE))])),
     ("usage_breakdown", Node::whole(chat_id::BREAKDOWN)),
 ]);
 
@@ -184,14 +186,8 @@ impl Sink for Chat {
             chat_id::ID => self.id.first_text(raw),
             chat_id::MODEL => self.model.text(raw),
             chat_id::TIER => self.tier.text(raw),
-            chat_id::USAGE if raw.first() == Some(&b'{') => {
-                self.usage.raw(raw);
-                self.event_usage = true;
-            }
-            chat_id::GROQ_USAGE if raw.first() == Some(&b'{') && !self.event_usage => {
-                self.usage.raw(raw);
-                self.event_usage = true;
-            }
+            chat_id::USAGE => self.event_usage |= self.usage.figures(raw),
+            chat_id::SIDE_USAGE if !self.event_usage => self.event_usage = self.usage.figures(raw),
             chat_id::BREAKDOWN if raw.first() == Some(&b'{') => self.breakdown.raw(raw),
             chat_id::ERROR => self.error |= is_present(raw),
             chat_id::CHOICE_INDEX => self.tools.choice = small(raw).unwrap_or(0),
@@ -415,7 +411,7 @@ pub(super) struct Responses {
     kind: Held,
     status: Option<Outcome>,
     terminal: Option<Outcome>,
-    background: bool,
+    background: Option<bool>,
     tool_calls: u64,
     searches: u64,
     error: bool,
@@ -434,9 +430,13 @@ impl Sink for Responses {
             }
             response_id::MODEL => self.model.text(raw),
             response_id::TIER => self.tier.text(raw),
-            response_id::USAGE if raw.first() == Some(&b'{') => self.usage.raw(raw),
+            response_id::USAGE => drop(self.usage.figures(raw)),
             response_id::STATUS => self.status = outcome_of_status(raw),
-            response_id::BACKGROUND => self.background |= raw == b"true",
+            response_id::BACKGROUND => match raw {
+                b"true" => self.background = Some(true),
+                b"false" => self.background = self.background.or(Some(false)),
+                _ => {}
+            },
             response_id::ITEM_TYPE => match raw {
                 b"\"function_call\"" | b"\"custom_tool_call\"" => self.tool_calls += 1,
                 b"\"web_search_call\"" => self.searches += 1,

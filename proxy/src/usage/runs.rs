@@ -56,7 +56,7 @@ impl Sink for Run {
             id::ID => self.current.id.text(raw),
             id::OBJECT => self.current.kind.raw(raw),
             id::MODEL => self.current.model.text(raw),
-            id::USAGE if raw.first() == Some(&b'{') => self.current.usage.raw(raw),
+            id::USAGE => drop(self.current.usage.figures(raw)),
             id::STATUS => self.current.status = outcome_of(raw),
             id::ERROR => self.error |= is_present(raw),
             _ => {}

@@ -7,7 +7,7 @@
 //! Not here: the shapes (`openai`, `anthropic`, `gemini`).
 
 use super::flavour::Flavour;
-use super::json::{Node, Sink, is_present, text_of};
+use super::json::{Node, Sink, has_figures, is_present, text_of};
 use super::text::PassedText;
 use bursar_domain::batch::{BatchLines, BatchNames};
 use bursar_domain::event::{Anomalies, ModelUsage, Outcome};
@@ -132,8 +132,8 @@ pub(super) struct Gathered {
     pub(super) error: bool,
     /// What the provider says about its own reply.
     pub(super) state: Option<Outcome>,
-    /// Whether the reply is a background one, to be fetched later.
-    pub(super) background: bool,
+    /// Whether the reply is a background one, to be fetched later; `None` where it does not say.
+    pub(super) background: Option<bool>,
     /// The reply is the result of a batch, one part for each request of it.
     pub(super) lines: Option<Box<BatchLines>>,
     /// The reply is about batches: their names.
@@ -158,7 +158,7 @@ impl Gathered {
             progress: Progress::Open,
             error: false,
             state: None,
-            background: false,
+            background: None,
             lines: None,
             batches: Vec::new(),
             anomalies: Anomalies::default(),
@@ -191,6 +191,15 @@ impl Held {
             self.0.clear();
             self.0.extend_from_slice(raw);
         }
+    }
+
+    /// Takes an object of figures; one without any does not replace one that has some.
+    pub(super) fn figures(&mut self, raw: &[u8]) -> bool {
+        let takes = has_figures(raw) || (raw.first() == Some(&b'{') && self.0.is_empty());
+        if takes {
+            self.raw(raw);
+        }
+        takes
     }
 
     pub(super) fn clear(&mut self) {

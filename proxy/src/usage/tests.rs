@@ -375,6 +375,51 @@ fn groq_repeats_its_usage_and_breaks_compound_models_down() {
 }
 
 #[test]
+fn a_usage_object_without_figures_takes_nothing_back() {
+    for last in ["{}", r#"{"prompt_tokens":null,"completion_tokens":null,"total_tokens":null}"#] {
+        let told = r#"{"prompt_tokens":1000,"completion_tokens":700,"total_tokens":1700}"#;
+        let body = format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}],\"usage\":{told}}}\n\n\
+             data: {{\"choices\":[],\"usage\":{last}}}\n\ndata: [DONE]\n\n"
+        );
+        let exchange = Exchange::new("openai", CHAT, SSE, body.as_bytes());
+        let reading = check(&exchange, &[(C::InputFresh, 1_000), (C::OutputText, 700)]);
+        assert_eq!(reading.usage_source, UsageSource::Provider);
+    }
+}
+
+#[test]
+fn moonshot_tells_a_streams_usage_in_its_choice() {
+    let body = "data: {\"id\":\"m\",\"model\":\"kimi\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
+        data: {\"id\":\"m\",\"model\":\"kimi\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\",\
+        \"usage\":{\"prompt_tokens\":100,\"completion_tokens\":50,\"total_tokens\":150}}]}\n\ndata: [DONE]\n\n";
+    let exchange = Exchange::new("moonshot", CHAT, SSE, body.as_bytes());
+    let reading = check(&exchange, &[(C::InputFresh, 100), (C::OutputText, 50)]);
+    assert_eq!(reading.usage_source, UsageSource::Provider);
+}
+
+#[test]
+fn a_response_that_was_none_of_the_background_does_not_count_when_it_is_read_back() {
+    let body = br#"{"id":"resp_a","object":"response","status":"completed","background":false,"model":"m",
+        "usage":{"input_tokens":1000,"output_tokens":500,"total_tokens":1500}}"#;
+    let made = Exchange::new("openai", RESPONSES, JSON, body).reading();
+    assert_eq!((made.metering, made.usage.input_total()), (Metering::Count, Some(1_000)));
+    let read = Exchange::new("openai", "/v1/responses/resp_a", JSON, body).method(Method::GET).reading();
+    assert_eq!(read.metering, Metering::Never);
+}
+
+#[test]
+fn a_message_stream_that_told_only_its_beginning_is_partly_told() {
+    let body = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"model\":\"c\",\
+        \"usage\":{\"input_tokens\":7,\"output_tokens\":1}}}\n\n\
+        event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"many words\"}}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n\
+        event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    let reading = Exchange::new("anthropic", "/v1/messages", SSE, body.as_bytes()).reading();
+    assert_eq!((reading.outcome, reading.usage_source), (Outcome::Ok, UsageSource::ProviderPartial));
+}
+
+#[test]
 fn cached_tokens_are_found_under_every_name() {
     let exchange = transcript!("deepseek", CHAT, JSON, "deepseek-chat.json");
     check(&exchange, &[(C::InputFresh, 112), (C::CachedRead, 384), (C::OutputText, 31)]);

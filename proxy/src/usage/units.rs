@@ -73,7 +73,7 @@ impl Sink for Units {
         match id {
             id::MODEL => self.model.text(raw),
             id::TIER => self.tier.text(raw),
-            id::USAGE if raw.first() == Some(&b'{') => self.usage.raw(raw),
+            id::USAGE => drop(self.usage.figures(raw)),
             id::UNITS if raw.first() == Some(&b'{') => self.units.raw(raw),
             id::PAGES => self.pages.raw(raw),
             id::DURATION => self.duration.raw(raw),

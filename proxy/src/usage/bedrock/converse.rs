@@ -189,7 +189,6 @@ impl Replies for Converse {
             progress: if found.closed { Progress::Closed } else { Progress::Open },
             error: found.error,
             state,
-            background: false,
             anomalies,
             ..Gathered::nothing()
         }

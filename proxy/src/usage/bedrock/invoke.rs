@@ -297,7 +297,6 @@ impl Invoke {
             progress: if found.finished { Progress::Finished } else { Progress::Open },
             error: false,
             state: None,
-            background: false,
             anomalies,
             ..Gathered::nothing()
         }

@@ -144,6 +144,8 @@ pub(super) struct Counts {
     searches: Option<u64>,
     tier: Held,
     traffic: Held,
+    /// Text was sent, so a total that leaves nothing for it says nothing.
+    pub(super) answered: bool,
     anomalies: Anomalies,
 }
 
@@ -327,7 +329,8 @@ impl Counts {
         if let Some(thoughts) = thoughts {
             usage.set(TokenClass::OutputReasoning, thoughts);
         }
-        let Some(candidates) = self.get(field::CANDIDATES).or_else(|| self.left_of_total()) else { return };
+        let left = || self.left_of_total().filter(|left| *left > 0 || !self.answered);
+        let Some(candidates) = self.get(field::CANDIDATES).or_else(left) else { return };
         let mut text = Rest(candidates);
         if let Some(Parts { audio, image, .. }) = self.candidates {
             for (count, class) in [(image, TokenClass::OutputImage), (audio, TokenClass::OutputAudio)] {

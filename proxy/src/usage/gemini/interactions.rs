@@ -236,7 +236,7 @@ impl Shape for Interactions {
             // An interaction's own error goes with its status; alone it is an error body.
             error: self.error || (!context.stream && self.own_error && self.status.is_none()),
             state: self.status.filter(|_| !self.error),
-            background: !context.stream && self.status == Some(Outcome::Queued),
+            background: (!context.stream && self.status == Some(Outcome::Queued)).then_some(true),
             anomalies,
             ..Gathered::nothing()
         }

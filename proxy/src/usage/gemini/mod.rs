@@ -116,6 +116,9 @@ pub(super) struct Content {
     seen: bool,
     /// Whether the part under way is thinking.
     thought: bool,
+    /// Whether the part under way has text, and whether any that was no thinking had some.
+    part_text: bool,
+    answered: bool,
     text: PassedText,
     anomalies: Anomalies,
 }
@@ -162,6 +165,7 @@ impl Sink for Content {
 
     fn text(&mut self, id: u8, raw: &[u8]) {
         let kind = if id == id::CODE { TextKind::Tool } else { TextKind::Content };
+        self.part_text |= !raw.is_empty();
         self.text.piece(kind, raw);
     }
 
@@ -187,6 +191,7 @@ impl Content {
     /// tells a candidate's index behind its text, and counts of these texts are estimates anyway.
     fn end_part(&mut self) {
         let is_thought = std::mem::take(&mut self.thought);
+        self.answered |= std::mem::take(&mut self.part_text) && !is_thought;
         self.text.settle_as(|key| match key.kind {
             TextKind::Content if is_thought => TextKey { kind: TextKind::Reasoning, ..key },
             _ => key,
@@ -251,6 +256,8 @@ impl Shape for Content {
         if context.kind == Kind::Embedding {
             counts = counts.without_output();
         }
+        let is_complete = self.finished || self.blocked;
+        counts.answered = self.answered && is_complete;
         let mut usage = counts.usage(&mut anomalies);
         if (self.seen || context.closed) && context.kind != Kind::Embedding {
             usage.set_quantity(Quantity::ToolCalls, self.tool_calls);
@@ -258,7 +265,6 @@ impl Shape for Content {
         if let Some(searches) = self.searches {
             usage.set_quantity(Quantity::WebSearchRequests, searches);
         }
-        let is_complete = self.finished || self.blocked;
         let mut raw = std::mem::take(&mut self.statistics);
         if !self.usage.is_empty() {
             raw = vec![self.usage.take()];
@@ -281,7 +287,6 @@ impl Shape for Content {
             progress: if is_complete { Progress::Finished } else { Progress::Open },
             error: self.error,
             state: (self.blocked && !self.error).then_some(Outcome::Filtered),
-            background: false,
             anomalies,
             ..Gathered::nothing()
         }

@@ -81,6 +81,19 @@ fn the_last_usage_of_a_stream_counts_as_a_whole_although_it_went_down() {
 }
 
 #[test]
+fn a_total_that_leaves_nothing_for_text_that_was_sent_says_nothing() {
+    let read = |part: &str| {
+        let body = format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{part}]}},"finishReason":"STOP"}}],"usageMetadata":{{"promptTokenCount":5,"totalTokenCount":5}}}}"#
+        );
+        let body = format!("data: {body}\r\n\r\n");
+        stream(Exchange::new("gemini", STREAM, SSE, body.as_bytes())).reading().usage.output_total()
+    };
+    assert_eq!(read(r#"{"text":"a hundred words"}"#), None);
+    assert_eq!(read(r#"{"text":""}"#), Some(0));
+}
+
+#[test]
 fn a_prompt_that_was_first_estimated_too_long_shrinks() {
     let exchange = stream(transcript!("gemini", STREAM, SSE, "gemini-content-shrinking.sse"));
     let reading = exchange.sliced();

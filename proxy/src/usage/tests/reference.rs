@@ -28,7 +28,7 @@ const ROWS: [(Api, &str, &str); Api::Unmetered as usize + 1] = [
     (
         Api::ResponsesGet,
         "`GET …/responses/{id}`, `POST …/responses/{id}/cancel`",
-        "the same, once per id, at the first that has usage",
+        "the same, once per id, at the first that has usage; never where the reply says `background: false`, since it was metered when it was made",
     ),
     (Api::ChatStoreGet, "stored chat completions", "nothing: they repeat what was counted"),
     (Api::LegacyCompletions, "`POST …/completions`", "like chat completions"),
@@ -175,6 +175,8 @@ the outcome `aborted`; one that was read on has the anomaly `drained`.
 calls pass and are recorded as `unmetered`.
 - Responses over WebSocket: such an upgrade is refused with 501 and `upgrade_not_supported`; only realtime paths \
 are spoken over WebSocket.
+- Gemini's batches (`batchGenerateContent`, `/batches/…`, downloads of their results): the calls pass and are recorded as `unmetered`.
+- An interaction of Gemini's that was made in the foreground and is read back counts again: its reply does not say whether it was made in the background. The same holds for responses of providers that leave `background` out.
 - LM Studio's own API (`/api/v1/chat`) is recorded without usage; its OpenAI-like one is read.
 - The calls of server tools beyond searches: no provider tells their price with the reply.
 ";
