@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Most errors of one import that are told.
-pub(super) const ERRORS_MAX: usize = 1_000;
+pub const ERRORS_MAX: usize = 1_000;
 
 /// A row of an import.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +108,7 @@ pub enum ImportError {
     Read(#[from] ReadError),
 }
 
-/// Checks rows against `intake`, which they change.
+/// Checks rows against `intake`, which they change. With any bad row it is of no use any more.
 #[must_use]
 pub fn plan(intake: &mut Intake, drafts: &[Draft], now: Timestamp) -> Imported {
     let mut imported = Imported::default();
@@ -138,10 +138,9 @@ fn plan_row(intake: &mut Intake, draft: &Draft, now: Timestamp) -> Result<Vec<Ro
             };
             let index = json!({ "index": key.id.as_str(), "version": key.version, "currency": currency });
             let index = index.to_string();
-            let mut trial = intake.clone();
-            let declared = trial.admit(FactKind::Index, &index, now)?;
-            let admitted = trial.admit(draft.kind, &body, now)?;
-            *intake = trial;
+            let declared = intake.admit(FactKind::Index, &index, now)?;
+            // A fixing that is bad leaves its index behind in `intake`, which no import with a bad row uses.
+            let admitted = intake.admit(draft.kind, &body, now)?;
             let (name, added) = (declared.name, declared.added);
             rows.push(RowPlan { line: None, kind: FactKind::Index, name, added, body: index.into() });
             admitted

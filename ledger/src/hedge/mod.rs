@@ -12,7 +12,7 @@ mod import;
 mod report;
 mod usage;
 
-pub use import::{Draft, ImportError, ImportHead, Imported, Mode, RowError, RowPlan, plan};
+pub use import::{Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError, RowPlan, plan};
 pub use report::{HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, SpotCost, UsageGap, report};
 
 use crate::journal::read::ReadError;

@@ -64,11 +64,13 @@ impl Ledger {
 
     fn write_all(&self, records: impl IntoIterator<Item = Box<UsageRecord>>) -> Result<(), ImportError> {
         let mut waiting: VecDeque<Receipt> = VecDeque::new();
+        // Most of the queue stays free for traffic.
+        let waiting_max = (self.inner.shared.queue.capacity() / 4).clamp(1, WAITING_MAX);
         let settle = |receipt: Receipt| receipt.wait().map(|_: Appended| ());
         for record in records {
             let mut next = Some(record);
             while let Some(record) = next.take() {
-                if waiting.len() >= WAITING_MAX
+                if waiting.len() >= waiting_max
                     && let Some(receipt) = waiting.pop_front()
                 {
                     settle(receipt)?;

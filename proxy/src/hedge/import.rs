@@ -3,6 +3,7 @@
 //! Invariants
 //! - A row of a mixed file is told by its fields; one that fits nothing is an error with its line.
 //! - A preset fills what the row leaves open, before anything is checked.
+//! - However many rows are bad, a bounded number of them is told.
 //!
 //! Not here: reading rows (`rows`), the checks (`ledger::hedge`, `policies::hedge`).
 
@@ -10,7 +11,7 @@ use super::rows::{self, FileRow};
 use super::usage;
 use bursar_domain::{Clock, FactKind, UsageRecord};
 use bursar_ledger::Ledger;
-use bursar_ledger::hedge::{Draft, ImportError, ImportHead, Imported, Mode, RowError};
+use bursar_ledger::hedge::{Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError};
 use bursar_policies::hedge::market::Added;
 use bursar_policies::hedge::position::Preset;
 use serde_json::{Map, Value, json};
@@ -143,6 +144,7 @@ pub(crate) fn import(
     imported.rows = count;
     imported.errors.extend(unreadable);
     imported.errors.sort_by_key(|error| error.line);
+    imported.errors.truncate(ERRORS_MAX);
     Ok(imported)
 }
 
@@ -151,7 +153,7 @@ fn records(rows: Vec<FileRow>) -> (Vec<(u64, Box<UsageRecord>)>, Vec<RowError>) 
     for FileRow { line, fields } in rows {
         match fields.and_then(|fields| usage::record(&fields)) {
             Ok(record) => records.push((line, record)),
-            Err(problem) => errors.push(RowError { line, problem }),
+            Err(problem) => note(&mut errors, line, problem),
         }
     }
     (records, errors)
@@ -163,10 +165,17 @@ fn drafts(what: What, rows: Vec<FileRow>) -> (Vec<Draft>, Vec<RowError>) {
     for FileRow { line, fields } in rows {
         match fields.and_then(|fields| draft(what, line, fields)) {
             Ok(draft) => drafts.push(draft),
-            Err(problem) => errors.push(RowError { line, problem }),
+            Err(problem) => note(&mut errors, line, problem),
         }
     }
     (drafts, errors)
+}
+
+/// Keeps an error, unless there are enough.
+fn note(errors: &mut Vec<RowError>, line: u64, problem: String) {
+    if errors.len() < ERRORS_MAX {
+        errors.push(RowError { line, problem });
+    }
 }
 
 fn draft(what: What, line: u64, mut fields: Map<String, Value>) -> Result<Draft, String> {
@@ -237,4 +246,20 @@ pub(crate) fn document(what: What, imported: &Imported) -> Value {
         "applied": imported.written.is_some(),
         "sequence": imported.written,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_any_number_of_bad_rows_a_thousand_are_told() {
+        let text = "{\"index\":\"x\"\n".repeat(ERRORS_MAX + 500);
+        let text = format!("{{\"a\":1}}\n{text}");
+        let (found, errors) = drafts(What::Market, rows::read(&text));
+        assert_eq!((found.len(), errors.len()), (0, ERRORS_MAX));
+        assert_eq!(errors.first().map(|error| error.line), Some(1));
+        let (found, errors) = records(rows::read(&text));
+        assert_eq!((found.len(), errors.len()), (0, ERRORS_MAX));
+    }
 }
