@@ -1,9 +1,12 @@
 //! Budgets as clients meet them, and as they are after a restart.
 
+use crate::ledger_modes::{nearly_full, small_queue};
 use crate::transcripts::{CHAT_PATH, MESSAGES_PATH};
 use bursar::budgets::Budgets;
-use bursar_domain::{Cost, Currency, Metering, Outcome, RequestId, SystemClock, UsageRecord};
-use bursar_ledger::{Ledger, Options, StoredRecord};
+use bursar_domain::{
+    Cost, Currency, Identity, Label, Metering, Money, Outcome, RequestId, SystemClock, Timestamp, UsageRecord,
+};
+use bursar_ledger::{Ledger, Opening, Options, StoredRecord, Wait};
 use bursar_policies::budget::Standing;
 use bursar_tests::{Client, Step, System, run, unhurried};
 use std::sync::Arc;
@@ -228,8 +231,8 @@ fn what_has_no_price_is_refused_by_a_budget_in_money_unless_it_says_otherwise() 
 
 #[test]
 fn a_hold_in_money_is_the_dearest_that_the_request_can_be() {
-    // 0.15 USD per million in, 0.60 out.
-    let pico = ASK.len() as i128 * 150_000 + 100 * 600_000;
+    // 0.25 USD per million in, 1.00 out at the tier `priority`, which the project may have chosen.
+    let pico = ASK.len() as i128 * 250_000 + 100 * 1_000_000;
     run(&budget("1 USD", ""), |system| async move {
         system.hold_ledger();
         let mut client = system.client();
@@ -255,6 +258,10 @@ const MANY: &str = "budgets:
   - { name: model, scope: { model: 'gpt-4o-mini*' }, window: quarter, limit: 100000 tokens }
   - { name: rolling-day, window: rolling 24h, limit: 100000 tokens }
   - { name: rolling-hour, window: rolling 1h, limit: 100000 tokens }
+  - { name: asked, scope: { model: gpt-4o-mini }, window: quarter, limit: 100000 tokens }
+  - { name: answered, scope: { model: gpt-4o-mini-2024-07-18 }, window: rolling 30h, limit: 100000 tokens }
+  - { name: asked-lately, scope: { model: gpt-4o-mini }, window: rolling 1h, limit: 100000 tokens }
+  - { name: neither, scope: { model: gpt-4o }, window: quarter, limit: 100000 tokens }
 ";
 
 #[test]
@@ -283,7 +290,7 @@ fn after_a_restart_budgets_know_what_was_spent() {
         settled(&system).await;
         let now = system.app.now();
         let before: Vec<Standing> =
-            (0..10).map(|number| system.app.budgets.standing(number, now).unwrap()).collect();
+            (0..14).map(|number| system.app.budgets.standing(number, now).unwrap()).collect();
         let used: Vec<(&str, i128)> =
             before.iter().skip(1).map(|standing| (standing.name.as_str(), standing.settled)).collect();
         let expected = [
@@ -296,6 +303,10 @@ fn after_a_restart_budgets_know_what_was_spent() {
             ("model", 4 * 8),
             ("rolling-day", 4 * 8),
             ("rolling-hour", 3 * 8),
+            ("asked", 4 * 8),
+            ("answered", 4 * 8),
+            ("asked-lately", 3 * 8),
+            ("neither", 0),
         ];
         assert_eq!(used, expected);
         let budgets = system.app.config.budgets.clone();
@@ -312,4 +323,168 @@ fn after_a_restart_budgets_know_what_was_spent() {
         }
         ledger.close().unwrap();
     });
+}
+
+/// A request of so many bytes whose model and bound stand at its end.
+fn long_ask(bytes: usize, max_tokens: usize) -> String {
+    let end = format!(r#""}}],"model":"gpt-4o-mini","max_tokens":{max_tokens}}}"#);
+    let mut body = r#"{"messages":[{"role":"user","content":""#.to_owned();
+    body.extend(std::iter::repeat_n('x', bytes - body.len() - end.len()));
+    body + &end
+}
+
+#[test]
+fn a_hard_budget_knows_a_long_body_to_its_end() {
+    let limit = "limit: 1000000 tokens";
+    let budget = format!(
+        "budgets:\n  - {{ name: b, scope: {{ team: a, model: 'gpt-4o*' }}, window: day, {limit} }}\n  \
+         - {{ name: money, scope: {{ team: a }}, window: day, limit: 1 USD }}\n"
+    );
+    run(&budget, |system| async move {
+        system.hold_ledger();
+        let mut client = system.client();
+        let body = long_ask(300_000, 50_000);
+        system.provider.json(200, REPLY);
+        client.post(CHAT_PATH, &[("x-bursar-team", "a")], &body).await;
+        assert_eq!(client.reply().await.status(), 200);
+        assert_eq!(standing(&system).held, 350_000);
+        assert_eq!(system.provider.received()[0].body, body.as_bytes(), "it passes as it came");
+        client.post(CHAT_PATH, &[("x-bursar-team", "a")], &long_ask(300_000, 400_000)).await;
+        let reply = client.reply().await;
+        assert_eq!(reply.status(), 429, "what stands at the end is held too");
+        assert!(reply.text().contains("up to 700000 tokens"), "{}", reply.text());
+        system.provider.json(200, REPLY);
+        client.post(CHAT_PATH, &[("x-bursar-team", "b")], &long_ask(300_000, 9_000_000)).await;
+        assert_eq!(client.reply().await.status(), 200, "nobody limits this team");
+        system.release_ledger();
+        settled(&system).await;
+        assert_eq!((standing(&system).settled, standing(&system).held), (8, 0));
+        drop(client);
+        drop(system.close().await);
+    });
+}
+
+#[test]
+fn a_body_longer_than_is_held_is_refused_by_a_hard_budget_and_passes_a_soft_one() {
+    for (mode, status) in [("hard", 429), ("soft", 200)] {
+        let settings = format!(
+            "reserve: {{ body_bytes: 64KiB }}\nbudgets:\n  - {{ name: b, window: day, limit: 9000000 tokens, mode: {mode} }}\n"
+        );
+        run(&settings, |system| async move {
+            let mut client = system.client();
+            let body = long_ask(300_000, 10);
+            let head = format!(
+                "POST {CHAT_PATH} HTTP/1.1\r\nhost: sidecar\r\ncontent-type: application/json\r\n\
+                 content-length: {}\r\n\r\n",
+                body.len()
+            );
+            let (first, rest) = body.split_at(100_000);
+            client.send(head.as_bytes()).await;
+            client.send(first.as_bytes()).await;
+            if status == 200 {
+                system.provider.json(200, REPLY);
+                client.send(rest.as_bytes()).await;
+            }
+            let reply = client.reply().await;
+            assert_eq!(reply.status(), status, "{mode}");
+            assert_eq!(reply.text().contains("reserve.body_bytes"), status == 429);
+            drop(client);
+            drop(system.close().await);
+        });
+    }
+}
+
+#[test]
+fn a_record_that_the_ledger_does_not_take_is_booked_all_the_same() {
+    let mut setup = small_queue("open");
+    setup.settings.push_str("\nbudgets:\n  - { name: b, window: day, limit: 100 USD }\n");
+    setup.run(|system| async move {
+        nearly_full(&system, 0).await;
+        let before = standing(&system);
+        assert_eq!(before.settled, 0);
+        let mut client = system.client();
+        assert_eq!(ask(&system, &mut client).await, 200);
+        assert_eq!(system.metric("bursar_records_lost_total"), 1);
+        let after = standing(&system);
+        assert_eq!((after.settled, after.held), (5 * 150_000 + 3 * 600_000, before.held));
+        drop(client);
+        system.release_ledger();
+        settled(&system).await;
+        assert_eq!(standing(&system).held, 0);
+        drop(system.close().await);
+    });
+}
+
+#[test]
+fn what_has_no_output_needs_no_price_for_it() {
+    let body = r#"{"model":"voyage-3.5","input":["a","b"]}"#;
+    let rank = r#"{"model":"rerank-2.5","query":"a","documents":["a","b"]}"#;
+    let reply = r#"{"object":"list","data":[],"model":"voyage-3.5","usage":{"total_tokens":4}}"#;
+    run(&budget("1 USD", ""), |system| async move {
+        let mut client = system.client();
+        for (path, body) in [("/other/v1/embeddings", body), ("/other/v1/rerank", rank)] {
+            system.provider.json(200, reply);
+            client.post(path, &[], body).await;
+            let reply = client.reply().await;
+            assert_eq!(reply.status(), 200, "{}", reply.text());
+        }
+        client.post("/other/v1/chat/completions", &[], body).await;
+        let reply = client.reply().await;
+        assert_eq!(reply.status(), 429);
+        assert!(reply.text().contains("no price for output"), "{}", reply.text());
+        drop(client);
+        drop(system.close().await);
+    });
+}
+
+#[test]
+fn after_a_crash_budgets_count_what_was_held_for_requests_under_way() {
+    let at = Timestamp::from_micros(bursar_tests::system::START_MICROS);
+    let label = |text: &str| Label::new(text).unwrap();
+    let opening = |n: u128, team: &str| Opening {
+        id: RequestId::new(at, n),
+        started_at: at,
+        identity: Arc::new(Identity { team: Some(label(team)), ..Identity::unallocated() }),
+        route: label("openai"),
+        provider: label("openai"),
+        api: label("openai-chat"),
+        model: Some(label("gpt-4o-mini")),
+        region: None,
+        stream: false,
+        metering: Metering::Count,
+        held_tokens: Some(400),
+        held_cost: Some(Money::from_pico(Currency::USD, 7_000)),
+    };
+    let text = "
+budgets:
+  - { name: tokens, scope: { team: a, model: gpt-4o-mini }, window: day, limit: 1000 tokens }
+  - { name: money, window: rolling 1h, limit: 1 USD }
+  - { name: other, scope: { model: gpt-5 }, window: day, limit: 1000 tokens }
+";
+    let config = bursar::config::Config::load(bursar::config::Sources::from_text(text)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let start = |budgets: &Arc<Budgets>| {
+        let options = Options { observer: Some(budgets.clone()), ..Options::new(&dir.path().join("ledger")) };
+        let pricer = Arc::new(|_: &UsageRecord| Cost::unpriced(Currency::USD));
+        let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), pricer).unwrap();
+        budgets.load(&ledger, at).unwrap();
+        ledger
+    };
+    let ledger = start(&Arc::new(Budgets::new(config.budgets.clone())));
+    for (n, team) in [(1, "a"), (2, "a"), (3, "b")] {
+        let (_slot, receipt) = ledger.opening(opening(n, team), Wait::Acknowledged);
+        let _ = receipt.wait().unwrap();
+    }
+    // Nothing of them is settled: this is what a crash leaves.
+    ledger.close().unwrap();
+    for _ in 0..2 {
+        let budgets = Arc::new(Budgets::new(config.budgets.clone()));
+        let ledger = start(&budgets);
+        let standing = |number| budgets.standing(number, at).unwrap();
+        assert_eq!((standing(0).settled, standing(0).estimated, standing(0).held), (800, 800, 0));
+        assert_eq!((standing(1).settled, standing(1).estimated), (3 * 7_000, 3 * 7_000));
+        assert_eq!(standing(2).settled, 0);
+        assert_eq!(budgets.json(at)["budgets"][0]["estimated"], 800);
+        ledger.close().unwrap();
+    }
 }

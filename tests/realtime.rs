@@ -528,3 +528,41 @@ fn when_closed_a_session_ends_when_there_is_no_place_for_its_next_record() {
         assert_eq!(system.metric("bursar_records_lost_total"), 0);
     });
 }
+
+#[test]
+fn a_session_holds_each_response_and_ends_when_the_next_does_not_fit() {
+    // A response holds 500 tokens of output and the input of the last one, which is 200.
+    let settings = "upstream: { idle: 3h }\nreserve: { max_output: 500 }\nbudgets:\n  \
+                    - { name: b, scope: { model: gpt-realtime }, window: day, limit: 1200 tokens }\n";
+    run(settings, |system| async move {
+        let (first, second) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+        system.provider.script([
+            switching(&[CREATED, BEGINS]),
+            Step::Until(first.clone()),
+            Step::Send(message(DONE)),
+            Step::Until(second.clone()),
+            Step::Send(message(&DONE.replace("resp_1", "resp_2"))),
+            Step::Stall,
+        ]);
+        let mut client = open(&system, PATH).await;
+        let _ = client.raw(message(CREATED).len() + message(BEGINS).len()).await;
+        let (budgets, now) = (std::sync::Arc::clone(&system.app.budgets), system.app.now());
+        let standing = || budgets.standing(0, now).unwrap();
+        assert_eq!(standing().held, 500);
+        // Longer than a hold lasts that nobody keeps.
+        tokio::time::advance(Duration::from_secs(7_000)).await;
+        assert_eq!(standing().held, 500);
+        first.notify_one();
+        let _ = client.raw(message(DONE).len()).await;
+        until("the first response is booked", || standing().settled == 300).await;
+        assert_eq!(standing().held, 700);
+        second.notify_one();
+        let provider = system.provider.clone();
+        until("the session is ended", || provider.open() == 0).await;
+        assert_eq!(system.metric("bursar_requests_refused_total{reason=\"budget_exceeded\"}"), 1);
+        drop(client);
+        let records = system.records().await;
+        assert_eq!(records.len(), 2, "{records:#?}");
+        assert_eq!((standing().settled, standing().held), (600, 0));
+    });
+}

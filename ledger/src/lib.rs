@@ -53,7 +53,7 @@ pub use facts::{FACTS_PER_IMPORT_MAX, FactError, NewFact};
 pub use guard::DirectoryError;
 pub use journal::Damage;
 pub use journal::find::TornTail;
-pub use journal::read::{ReadError, RecordRange, Records, StoredRecord};
+pub use journal::read::{InterruptedRequest, ReadError, RecordRange, Records, StoredRecord};
 pub use open::{OpenError, OpenReport, Progress, ProgressFn, StoreState};
 pub use opening::{OpenSlot, Opening};
 pub use place::{NoPlace, Place};
@@ -95,7 +95,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Called while a long opening goes on.
     pub on_progress: Option<ProgressFn>,
-    /// Told of every record as it is settled.
+    /// Told of every record as it is settled, or lost.
     pub observer: Option<Arc<dyn Observer>>,
 }
 
@@ -386,6 +386,13 @@ impl Ledger {
     #[must_use]
     pub fn records(&self, range: RecordRange) -> Records {
         Records::new(&self.inner.shared.view(), range, Check::Checksums)
+    }
+
+    /// The interrupted requests that began in `range` and for which budgets held something: what they used
+    /// is not known, only that it was no more. Reads the reservations beside the records: not for an async
+    /// thread.
+    pub fn interrupted(&self, range: RecordRange) -> Result<Vec<InterruptedRequest>, ReadError> {
+        journal::read::interrupted(&self.inner.shared.view(), range)
     }
 
     /// Waits until everything that was queued before the call is durable and in the embedded

@@ -4,11 +4,12 @@ use crate::codec::tests::{plain_record, test_price};
 use crate::faults::{open, options};
 use crate::opening::tests::opening;
 use crate::{
-    Appended, Durability, Ledger, Options, Receipt, RecordRange, StoreCheck, StoredRecord, Wait, verify,
+    Appended, Durability, Ledger, Observer, Opening, Options, Receipt, RecordRange, StoreCheck, StoredRecord,
+    Wait, verify,
 };
-use bursar_domain::{Outcome, SystemClock, UsageSource};
+use bursar_domain::{Currency, Money, Outcome, RequestId, SystemClock, Timestamp, UsageRecord, UsageSource};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 fn records(ledger: &Ledger) -> Vec<StoredRecord> {
     ledger.records(RecordRange::default()).map(Result::unwrap).collect()
@@ -135,6 +136,60 @@ fn a_record_that_comes_twice_for_an_open_exchange_is_recorded_once() {
         ledger.close().unwrap();
         check_restarts(dir.path(), &[]);
     }
+}
+
+#[test]
+fn an_interrupted_request_is_found_with_what_was_held_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(dir.path());
+    let held = Some(Money::from_pico(Currency::USD, 7));
+    let holding = |n| Opening { held_tokens: Some(n), held_cost: held, ..opening(n) };
+    for opening in [holding(1), holding(2), opening(3)] {
+        let (_slot, receipt) = ledger.opening(opening, Wait::Acknowledged);
+        let _ = receipt.wait().unwrap();
+    }
+    let _ = ledger.append(Box::new(plain_record(2)), Wait::Acknowledged).unwrap().wait().unwrap();
+    ledger.close().unwrap();
+    for _ in 0..2 {
+        let (ledger, _) = open(dir.path());
+        ledger.checkpoint().unwrap();
+        let found = ledger.interrupted(RecordRange::default()).unwrap();
+        let told: Vec<_> = found.iter().map(|one| (one.record.id, one.held_tokens, one.held_cost)).collect();
+        assert_eq!(told, [(opening(1).id, Some(1), held)]);
+        let at = opening(1).started_at.micros();
+        let from =
+            |micros| RecordRange { from: Some(Timestamp::from_micros(micros)), ..RecordRange::default() };
+        assert_eq!(ledger.interrupted(from(at)).unwrap().len(), 1);
+        assert_eq!(ledger.interrupted(from(at + 1)).unwrap(), []);
+        ledger.close().unwrap();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Losses(Mutex<Vec<(RequestId, bool, bool)>>);
+
+impl Observer for Losses {
+    fn settled(&self, _: &UsageRecord, _: bool, _: u64) {}
+
+    fn lost(&self, record: &UsageRecord, counted: bool) {
+        self.0.lock().unwrap().push((record.id, counted, record.cost.is_some()));
+    }
+}
+
+#[test]
+fn a_record_that_is_too_large_for_the_journal_is_told_as_lost_with_its_cost() {
+    let dir = tempfile::tempdir().unwrap();
+    let losses = Arc::new(Losses::default());
+    let options = Options { observer: Some(losses.clone()), ..options(dir.path()) };
+    let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), Arc::new(test_price)).unwrap();
+    let mut record = plain_record(1);
+    let part = bursar_domain::ModelUsage { model: record.model_served.clone(), usage: record.usage };
+    record.by_model = vec![part; 400_000];
+    let id = record.id;
+    let receipt = ledger.append(Box::new(record), Wait::Acknowledged).unwrap();
+    assert_eq!(receipt.wait(), Err(crate::NotRecorded::TooLarge));
+    assert_eq!(*losses.0.lock().unwrap(), [(id, true, true)]);
+    ledger.close().unwrap();
 }
 
 #[test]

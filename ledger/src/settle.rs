@@ -39,11 +39,23 @@ pub trait Observer: Send + Sync {
     /// `record` was settled with its cost and will have this sequence. Called by the writer's thread, once
     /// for each id, before the record is acknowledged: must not block.
     fn settled(&self, record: &UsageRecord, counted: bool, sequence: u64);
+
+    /// `record`, with its cost, was handed in and will not be in the ledger: it is too large, or the
+    /// journal takes nothing any more. `counted` as far as the record alone tells. What it used was used
+    /// all the same. Called by the writer's thread: must not block.
+    fn lost(&self, record: &UsageRecord, counted: bool);
 }
 
 /// Tells the observer; a panic there does not stop the ledger.
 pub(crate) fn tell(observer: &dyn Observer, record: &UsageRecord, counted: bool, sequence: u64) {
     if catch_unwind(AssertUnwindSafe(|| observer.settled(record, counted, sequence))).is_err() {
+        tracing::error!(id = %record.id, "who observes the ledger panicked");
+    }
+}
+
+/// Tells the observer of a record that is lost.
+pub(crate) fn tell_lost(observer: &dyn Observer, record: &UsageRecord, counted: bool) {
+    if catch_unwind(AssertUnwindSafe(|| observer.lost(record, counted))).is_err() {
         tracing::error!(id = %record.id, "who observes the ledger panicked");
     }
 }

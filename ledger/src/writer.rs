@@ -427,13 +427,14 @@ pub(crate) fn run(mut writer: Writer, interrupted: Vec<Opening>) -> Result<(), N
     if ended.is_err() {
         shared.latch("the ledger's writer panicked");
     }
+    shared.closing.store(true, Ordering::Release);
+    while let Some(mut entry) = shared.queue.pop() {
+        shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        writer.lose(&mut entry.record);
+    }
     // Dropped entries, openings and checkpoints answer `Closed`.
     drop(writer);
     shared.openings.take(Take::All, &mut |_, _| {});
-    shared.closing.store(true, Ordering::Release);
-    while shared.queue.pop().is_some() {
-        shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
-    }
     lock(&shared.checkpoints).clear();
     shared.facts.close();
     if shared.has_failed() { Err(NotRecorded::JournalFailed) } else { Ok(()) }
@@ -679,6 +680,9 @@ impl Writer {
         if self.encoder.add_usage(&record, counted).is_err() {
             self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
             tracing::error!(id = %record.id, "the record is too large for the journal");
+            if let Some(observer) = &self.observer {
+                settle::tell_lost(observer.as_ref(), &record, counted);
+            }
             if let Some(ack) = ack {
                 ack.answer(Err(NotRecorded::TooLarge));
             }
@@ -891,12 +895,24 @@ impl Writer {
     }
 
     fn refuse(&self, entries: impl Iterator<Item = Entry>) {
-        for entry in entries {
+        for mut entry in entries {
             self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            self.lose(&mut entry.record);
             if let Some(ack) = entry.ack {
                 ack.answer(Err(NotRecorded::JournalFailed));
             }
         }
+    }
+
+    /// Tells the observer of a record that will not be written.
+    fn lose(&self, record: &mut UsageRecord) {
+        let Some(observer) = &self.observer else { return };
+        if self.recent.check(record.id) == Seen::Yes {
+            return;
+        }
+        let counted = settle::counting(record) != Counting::No;
+        settle::price(record, counted, self.pricer.as_ref());
+        settle::tell_lost(observer.as_ref(), record, counted);
     }
 
     /// What is due: sync (in `relaxed`), apply, flush.

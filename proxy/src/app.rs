@@ -7,6 +7,7 @@ use crate::budgets::Budgets;
 use crate::config::Config;
 use crate::count::Counting;
 use crate::guard::Limits;
+use crate::layers::room::BodyRoom;
 use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
 use bursar_ledger::{Health, Ledger};
@@ -30,6 +31,8 @@ pub struct App {
     pub guard_limits: Limits,
     /// The threads that count tokens.
     pub counting: Counting,
+    /// Room for bodies that budgets must know whole.
+    pub body_room: BodyRoom,
     clock: Arc<dyn Clock>,
 }
 
@@ -52,6 +55,7 @@ impl App {
             ..Limits::default()
         };
         let counting = Counting::new(config.counting.threads, config.counting.queue_entries_max);
+        let body_room = BodyRoom::new(config.reserve_body_bytes);
         Arc::new(Self {
             config,
             ledger,
@@ -60,6 +64,7 @@ impl App {
             metrics: Metrics::new(),
             guard_limits,
             counting,
+            body_room,
             clock,
         })
     }

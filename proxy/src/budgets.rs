@@ -4,24 +4,29 @@
 //! - One lock holds all accounts, for a few microseconds at a time; without budgets it is never taken.
 //! - What is spent is what the ledger recorded: the ledger's writer tells of each record as it is settled,
 //!   and a start reads the records of the windows in force. A hold ends with its record.
+//! - A record that the ledger did not take is booked all the same, until a restart; one that a crash
+//!   interrupted is booked at what was held for it.
+//! - Both ways, and the decision, ask for the same models: the one asked for, the one that answered, or
+//!   any, where nobody knows either.
 //! - Refusals are remembered for `why`, the last few thousand.
 //!
 //! Not here: the rules (`bursar_policies::budget`), how much a request may use (`exchange::admission`).
 
 use bursar_domain::money::format_pico;
-use bursar_domain::{Clock, Identity, Label, Metering, RequestId, Timestamp, UsageRecord};
+use bursar_domain::{Clock, Identity, Label, Metering, Outcome, RequestId, Timestamp, UsageRecord};
 use bursar_ledger::{
-    Filter, GroupKey, Ledger, Observer, QueryError, RecordRange, UsageQuery, UsageReport, UsageRow,
+    Filter, GroupKey, InterruptedRequest, Ledger, Observer, QueryError, RecordRange, UsageQuery, UsageReport,
+    UsageRow,
 };
 use bursar_policies::budget::window::{Span, Window};
 use bursar_policies::budget::{
-    Accounts, Admission, Asked, Book, Budget, Denial, Facts, Measure, Mode, Moment, Scope, Standing, Warning,
-    Why, tag_of,
+    Accounts, Admission, Asked, Book, Budget, Denial, Facts, Measure, Mode, Moment, Scope, Standing, Unknown,
+    Warning, Why, tag_of,
 };
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 /// Refusals that are remembered.
@@ -43,6 +48,9 @@ struct State {
     accounts: Accounts,
     refused: VecDeque<Refusal>,
     numbers: Vec<u32>,
+    /// What the ledger had at the start was read. Before, records are those that a crash left open, which
+    /// will be read too.
+    is_loaded: bool,
 }
 
 /// A request that a budget refused, with its figures.
@@ -73,15 +81,15 @@ pub struct Request<'a> {
     pub provider: &'a Label,
     /// The model, where it is known.
     pub model: Option<&'a Label>,
-    /// Whether the model may still be named by what was not read.
+    /// Whether the model may be any: it is not known, or may still be named by what was not read.
     pub may_be_any_model: bool,
 }
 
 /// A request that passes.
 #[derive(Debug, Default)]
 pub struct Passed {
-    /// Whether anything is held for it.
-    pub held: Option<Asked>,
+    /// What is held for it, if anything. The hold lasts while somebody has this, and ends with the record.
+    pub held: Option<Arc<Asked>>,
     /// What to say about it.
     pub warnings: Vec<Warning>,
 }
@@ -118,7 +126,8 @@ impl Budgets {
         asked: impl FnOnce(bool) -> Asked,
     ) -> Result<Passed, Box<Refusal>> {
         let tag = tag_of(request.identity);
-        let facts = facts(request.identity, request.provider, request.model, request.may_be_any_model, &tag);
+        let models = [request.model, None];
+        let facts = facts(request.identity, request.provider, models, request.may_be_any_model, &tag);
         let mut numbers = Vec::new();
         self.book.matching(&facts, &mut numbers);
         if numbers.is_empty() {
@@ -128,7 +137,11 @@ impl Budgets {
         let now = Moment { wall: clock.now(), steady: self.steady() };
         let mut state = self.lock();
         match state.accounts.admit(&self.book, &numbers, request.id, &asked, request.at, now) {
-            Admission::Pass { warnings } => Ok(Passed { held: Some(asked), warnings }),
+            Admission::Pass { warnings } => {
+                let held = Arc::new(asked);
+                state.accounts.keep(request.id, Arc::downgrade(&held));
+                Ok(Passed { held: Some(held), warnings })
+            }
             Admission::Deny(denial) => {
                 let refusal = Refusal {
                     id: request.id,
@@ -144,6 +157,53 @@ impl Budgets {
                 Err(Box::new(refusal))
             }
         }
+    }
+
+    /// Whether a hard budget may refuse a request of this identity, whatever its model.
+    #[must_use]
+    pub fn may_refuse(&self, identity: &Identity, provider: &Label) -> bool {
+        let tag = tag_of(identity);
+        let mut numbers = Vec::new();
+        self.book.matching(&facts(identity, provider, [None, None], true, &tag), &mut numbers);
+        self.book.any_hard(&numbers)
+    }
+
+    /// The hold of a request begins to last anew.
+    pub fn renew(&self, id: RequestId) {
+        let steady = self.steady();
+        self.lock().accounts.renew(id, steady);
+    }
+
+    /// The hold `from` of a session becomes that of `record`, which is priced: no more than it used is held
+    /// until it is booked.
+    pub fn hold_for(&self, from: RequestId, record: &UsageRecord) {
+        let used = if record.metering == Metering::Never { nothing(record) } else { used_by(record) };
+        let steady = self.steady();
+        let mut state = self.lock();
+        state.accounts.rename(from, record.id);
+        state.accounts.renew(record.id, steady);
+        state.accounts.resize(&self.book, record.id, &used);
+    }
+
+    /// Books a record, with its cost, that the ledger does not have and never will. A restart forgets it.
+    pub fn book_lost(&self, record: &UsageRecord, counted: bool) {
+        self.book_record(record, counted, |_| true);
+    }
+
+    fn book_record(&self, record: &UsageRecord, counted: bool, is_due: impl FnOnce(&State) -> bool) {
+        if self.is_empty() {
+            return;
+        }
+        let tag = tag_of(&record.identity);
+        let facts = record_facts(record, &tag);
+        let used = if counted { used_by(record) } else { Asked::default() };
+        let mut state = self.lock();
+        if !is_due(&state) {
+            return;
+        }
+        let State { accounts, numbers, .. } = &mut *state;
+        self.book.matching(&facts, numbers);
+        accounts.settle(&self.book, numbers, record.id, &used, record.started_at);
     }
 
     /// Gives up what is held for a request.
@@ -169,24 +229,25 @@ impl Budgets {
 
 impl Observer for Budgets {
     fn settled(&self, record: &UsageRecord, counted: bool, _sequence: u64) {
-        if self.is_empty() {
-            return;
-        }
-        let model = record.model_served.as_ref().or(record.model_requested.as_ref());
-        let tag = tag_of(&record.identity);
-        let facts = facts(&record.identity, &record.provider, model, false, &tag);
-        let used = if counted { used_by(record) } else { Asked::default() };
-        let mut state = self.lock();
-        let State { accounts, numbers, .. } = &mut *state;
-        self.book.matching(&facts, numbers);
-        accounts.settle(&self.book, numbers, record.id, &used, record.started_at);
+        self.book_record(record, counted, |state| state.is_loaded);
     }
+
+    fn lost(&self, record: &UsageRecord, counted: bool) {
+        self.book_lost(record, counted);
+    }
+}
+
+/// What a record asks of budgets.
+fn record_facts<'a>(record: &'a UsageRecord, has_tag: &'a (dyn Fn(&str, &str) -> bool + 'a)) -> Facts<'a> {
+    let models = [record.model_requested.as_ref(), record.model_served.as_ref()];
+    let may_be_any = record.metering != Metering::Never && models == [None, None];
+    facts(&record.identity, &record.provider, models, may_be_any, has_tag)
 }
 
 fn facts<'a>(
     identity: &'a Identity,
     provider: &'a Label,
-    model: Option<&'a Label>,
+    [requested, served]: [Option<&'a Label>; 2],
     may_be_any_model: bool,
     has_tag: &'a (dyn Fn(&str, &str) -> bool + 'a),
 ) -> Facts<'a> {
@@ -196,10 +257,18 @@ fn facts<'a>(
         workload: text(&identity.workload),
         customer: text(&identity.customer),
         provider: provider.as_str(),
-        model: model.map(Label::as_str),
+        model: requested.map(Label::as_str),
+        model_served: served.map(Label::as_str),
         may_be_any_model,
         has_tag,
     }
+}
+
+/// What a record that does not count used.
+fn nothing(record: &UsageRecord) -> Asked {
+    let currency = record.cost.as_ref().map_or(bursar_domain::Currency::USD, |cost| cost.currency);
+    let cost = Some(bursar_domain::Money::from_pico(currency, 0));
+    Asked { tokens: Some(0), cost, ..Asked::default() }
 }
 
 /// What a record that counts used.
@@ -209,7 +278,7 @@ fn used_by(record: &UsageRecord) -> Asked {
         .cost
         .as_ref()
         .and_then(|cost| Some(bursar_domain::Money::from_pico(cost.currency, cost.billed_pico?)));
-    Asked { tokens: sum(tokens), cost }
+    Asked { tokens: sum(tokens), cost, ..Asked::default() }
 }
 
 fn sum(tokens: [Option<u64>; 2]) -> Option<u64> {
@@ -224,6 +293,8 @@ struct Question {
     from: i64,
     to: Option<i64>,
     by_hour: bool,
+    /// Both models are told, which rollups do not know.
+    by_model: bool,
     customer: Option<Label>,
     tags: Vec<(Label, Label)>,
 }
@@ -232,6 +303,13 @@ impl Budgets {
     /// Reads what was spent in the windows in force and in those before them. Called before any request is
     /// served. Blocks.
     pub fn load(&self, ledger: &Ledger, now: Timestamp) -> Result<(), QueryError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        // What a crash left open has a record from here on.
+        if let Err(error) = ledger.checkpoint() {
+            tracing::error!(%error, "budgets may lack requests that were interrupted");
+        }
         let mut questions: HashMap<Question, Vec<u32>> = HashMap::new();
         for (number, budget) in (0_u32..).zip(self.book.budgets()) {
             for question in questions_of(budget, now) {
@@ -243,11 +321,36 @@ impl Budgets {
             };
             self.lock().accounts.known_from(&self.book, number, Timestamp::from_micros(before));
         }
+        let earliest = questions.keys().map(|question| question.from).min();
         for (question, numbers) in questions {
             if question.by_hour || question.to.is_some() {
                 self.charge_rows(&question, &numbers, &ledger.usage(&query(&question))?, now);
             } else {
                 self.charge_records(&question, &numbers, ledger)?;
+            }
+        }
+        if let Some(from) = earliest {
+            self.charge_interrupted(ledger, Timestamp::from_micros(from))?;
+        }
+        self.lock().is_loaded = true;
+        Ok(())
+    }
+
+    /// Books what was held for requests that a crash interrupted.
+    fn charge_interrupted(&self, ledger: &Ledger, from: Timestamp) -> Result<(), QueryError> {
+        let query = UsageQuery { from: Some(from), ..UsageQuery::default() };
+        if ledger.usage(&query)?.totals.outcome(Outcome::Interrupted) == 0 {
+            return Ok(());
+        }
+        let range = RecordRange { from: Some(from), ..RecordRange::default() };
+        for InterruptedRequest { record, held_tokens, held_cost } in ledger.interrupted(range)? {
+            let held = Asked { tokens: held_tokens, cost: held_cost, ..Asked::default() };
+            let tag = tag_of(&record.identity);
+            let mut state = self.lock();
+            let State { accounts, numbers, .. } = &mut *state;
+            self.book.matching(&record_facts(&record, &tag), numbers);
+            for number in numbers.iter() {
+                accounts.charge_bound(&self.book, *number, &held, &used_by(&record), record.started_at);
             }
         }
         Ok(())
@@ -256,17 +359,21 @@ impl Budgets {
     fn charge_rows(&self, question: &Question, numbers: &[u32], report: &UsageReport, now: Timestamp) {
         let mut state = self.lock();
         for row in &report.rows {
-            let Some((scope, at)) = read_row(row, question, now) else { continue };
+            let Some((scope, requested, at)) = read_row(row, question, now) else { continue };
             let has_tag = |name: &str, value: &str| {
                 question.tags.iter().any(|(n, v)| (n.as_str(), v.as_str()) == (name, value))
             };
+            let served = scope.model.as_ref().map(|model| model.as_str());
+            let requested = requested.as_ref().map(Label::as_str);
             let facts = Facts {
                 team: scope.team.as_ref().map(Label::as_str),
                 workload: scope.workload.as_ref().map(Label::as_str),
                 customer: question.customer.as_ref().map(Label::as_str),
                 provider: scope.provider.as_ref().map_or("", Label::as_str),
-                model: scope.model.as_ref().map(|model| model.as_str()),
-                may_be_any_model: false,
+                model: requested,
+                model_served: served,
+                // Every row is of records that count.
+                may_be_any_model: requested.is_none() && served.is_none(),
                 has_tag: &has_tag,
             };
             for number in numbers {
@@ -293,9 +400,8 @@ impl Budgets {
                 continue;
             }
             let record = &stored.record;
-            let model = record.model_served.as_ref().or(record.model_requested.as_ref());
             let tag = tag_of(&record.identity);
-            let facts = facts(&record.identity, &record.provider, model, false, &tag);
+            let facts = record_facts(record, &tag);
             let mut state = self.lock();
             for number in numbers {
                 if self.book.get(*number).is_some_and(|budget| budget.scope.matches(&facts)) {
@@ -316,6 +422,7 @@ fn questions_of(budget: &Budget, now: Timestamp) -> Vec<Question> {
         from,
         to,
         by_hour,
+        by_model: budget.scope.model.is_some(),
         customer: budget.scope.customer.clone(),
         tags: budget.scope.tags.clone(),
     };
@@ -341,6 +448,9 @@ fn query(question: &Question) -> UsageQuery {
     if question.by_hour {
         by.push(GroupKey::Hour);
     }
+    if question.by_model {
+        by.push(GroupKey::ModelRequested);
+    }
     let customer = question.customer.iter().map(|name| (GroupKey::Customer, name));
     let tags = question.tags.iter().map(|(name, value)| (GroupKey::Tag(name.as_str().to_owned()), value));
     let filter =
@@ -354,9 +464,13 @@ fn query(question: &Question) -> UsageQuery {
     }
 }
 
-/// Whose usage a row is, and when it is booked. An hour is booked at its end, or now: it then leaves a
+/// Whose usage a row is, the model that was asked for, and when it is booked. An hour is booked at its end, or now: it then leaves a
 /// rolling window late rather than early.
-fn read_row(row: &UsageRow, question: &Question, now: Timestamp) -> Option<(Scope, Timestamp)> {
+fn read_row(
+    row: &UsageRow,
+    question: &Question,
+    now: Timestamp,
+) -> Option<(Scope, Option<Label>, Timestamp)> {
     let mut keys = row.key.iter();
     let mut next = || keys.next().and_then(|value| value.text().map(str::to_owned));
     let mut label = || next().and_then(|text| Label::new(&text).ok());
@@ -368,13 +482,19 @@ fn read_row(row: &UsageRow, question: &Question, now: Timestamp) -> Option<(Scop
         model: model.map(bursar_policies::budget::ModelPattern::new),
         ..Scope::default()
     };
+    let requested = if question.by_model {
+        let text = row.key.last().and_then(|value| value.text());
+        text.and_then(|text| Label::new(text).ok())
+    } else {
+        None
+    };
     if !question.by_hour {
-        return Some((scope, Timestamp::from_micros(question.from)));
+        return Some((scope, requested, Timestamp::from_micros(question.from)));
     }
     let bursar_ledger::KeyValue::Time { start, .. } = row.key.get(4)? else { return None };
     let end = start.micros().saturating_add(HOUR.saturating_sub(1));
     let at = if start.micros() > now.micros() { end } else { end.min(now.micros()) };
-    Some((scope, Timestamp::from_micros(at)))
+    Some((scope, requested, Timestamp::from_micros(at)))
 }
 
 fn used_in(row: &UsageRow, measure: Measure) -> Asked {
@@ -391,7 +511,7 @@ fn used_in(row: &UsageRow, measure: Measure) -> Asked {
             })
         }
     };
-    Asked { tokens, cost }
+    Asked { tokens, cost, ..Asked::default() }
 }
 
 // === what people see ===
@@ -423,11 +543,22 @@ impl fmt::Display for Refusal {
                 amount(standing.held),
                 amount(asked)
             )?,
-            Why::Unbounded => f.write_str(
-                "nobody knows what it may use (its model has no price, or its size is not told); price the \
-                 model, or set `unpriced: allow`",
-            )?,
+            Why::Unbounded(unknown) => {
+                let remedy = match unknown {
+                    Unknown::Body => "send a smaller one, raise `reserve.body_bytes`",
+                    Unknown::Price(_) => "price it in an overlay",
+                    Unknown::Model => "name one model",
+                };
+                write!(
+                    f,
+                    "nobody knows what it may use: {unknown}; {remedy}, or set `unpriced: allow` for the budget"
+                )?;
+            }
             Why::Forgotten => f.write_str("the clock stands before what the budget remembers")?,
+        }
+        if standing.estimated > 0 {
+            let estimated = amount(standing.estimated);
+            write!(f, "; {estimated} of what is spent is the most that interrupted requests can have used")?;
         }
         match (self.denial.why, self.denial.retry_micros) {
             (Why::Over { .. }, None) => f.write_str("; it never fits: ask for less output"),
@@ -459,6 +590,7 @@ fn standing_json(standing: &Standing) -> Value {
         "unit": unit,
         "limit": amount(standing.limit),
         "spent": amount(standing.settled),
+        "estimated": amount(standing.estimated),
         "reserved": amount(standing.held),
         "left": amount(standing.left()),
         "window_start": instant(standing.span.start),
@@ -473,7 +605,7 @@ impl Refusal {
         let mut told = standing_json(&self.denial.standing);
         let (reason, asked) = match self.denial.why {
             Why::Over { asked } => ("over_budget", amount_json(self.denial.standing.measure, asked)),
-            Why::Unbounded => ("unbounded", Value::Null),
+            Why::Unbounded(_) => ("unbounded", Value::Null),
             Why::Forgotten => ("clock_behind", Value::Null),
         };
         if let Some(object) = told.as_object_mut() {

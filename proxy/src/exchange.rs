@@ -7,8 +7,9 @@
 //! Not here: reading the usage (`usage`), writing the record (`bursar_ledger`).
 
 mod admission;
+mod most;
 
-pub(crate) use admission::BodyBytes;
+pub(crate) use admission::{BodyBytes, NextResponse, used_by};
 
 use crate::app::App;
 use crate::call::Call;
@@ -33,6 +34,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
+
+/// Most bytes of a request that are kept while its reply passes, in case its tokens must be counted; more
+/// than is held of one that is not held whole, and as much as of one that is signed here.
+const KEPT_BYTES_MAX: usize = 1024 * 1024;
 
 /// An exchange that has not been settled yet.
 #[derive(Debug)]
@@ -75,7 +80,7 @@ pub struct Kept {
     /// Where the ledger has written down that the exchange is under way.
     slot: Option<OpenSlot>,
     /// What budgets hold for it. The ledger's writer releases that with the record.
-    held: Option<Box<Asked>>,
+    held: Option<Arc<Asked>>,
 }
 
 impl Kept {
@@ -83,6 +88,17 @@ impl Kept {
     #[must_use]
     pub fn in_place(place: Option<Place>) -> Self {
         Self { place, ..Self::default() }
+    }
+
+    /// What budgets hold, which the caller keeps from now on.
+    pub fn take_held(&mut self) -> Option<Arc<Asked>> {
+        self.held.take()
+    }
+
+    /// Keeps what budgets hold.
+    #[must_use]
+    pub fn holding(self, held: Option<Arc<Asked>>) -> Self {
+        Self { held, ..self }
     }
 
     /// Whether there is room for the record.
@@ -216,10 +232,23 @@ impl Exchange {
         if self.route.count == CountMode::Off || !Watch::knows(self.api) {
             return;
         }
-        if !is_whole {
-            self.request.borrow_mut().sample = Some(Box::<Sample>::default());
+        // Of a body that is held whole for the budgets no more is kept than of one that is not.
+        let (mut kept, mut bytes) = (held.len(), 0_usize);
+        for (at, piece) in held.iter().enumerate() {
+            bytes = bytes.saturating_add(piece.len());
+            if bytes > KEPT_BYTES_MAX {
+                kept = at;
+                break;
+            }
         }
-        self.watch = Some(Box::new(Watch::new(self.id, self.api, held, is_whole, encoding)));
+        let (first, rest) = held.split_at_checked(kept).unwrap_or((held, &[]));
+        if !is_whole || !rest.is_empty() {
+            let mut sample = Box::<Sample>::default();
+            rest.iter().for_each(|piece| sample.feed(piece));
+            self.request.borrow_mut().sample = Some(sample);
+        }
+        let is_whole = is_whole && rest.is_empty();
+        self.watch = Some(Box::new(Watch::new(self.id, self.api, first, is_whole, encoding)));
     }
 
     /// Whether the reply is to be read on when its client has left.
@@ -424,6 +453,9 @@ impl Exchange {
     }
 }
 
+/// The hold of an exchange that lasted longer is renewed, so that it does not end before its record.
+const RENEW_AFTER_MICROS: u64 = 20 * 60 * 1_000_000;
+
 /// Whether the ledger may count the usage of `record`, and so price it.
 fn may_count(record: &UsageRecord) -> bool {
     match record.metering {
@@ -455,7 +487,7 @@ fn append(
     append: impl FnOnce(Box<UsageRecord>, Wait) -> Result<Receipt, Rejected>,
 ) -> Option<Receipt> {
     let Kept { place, slot, held } = kept;
-    let id = record.id;
+    let (id, lasted) = (record.id, record.latency_us);
     if let Some(slot) = slot {
         app.ledger.closing(slot);
     }
@@ -463,16 +495,24 @@ fn append(
     let waits = app.config.ledger.durability == Durability::Sync;
     let wait = if waits { Wait::Acknowledged } else { Wait::No };
     let receipt = match append(record, wait) {
-        Ok(receipt) => waits.then_some(receipt),
+        Ok(receipt) => {
+            if held.is_some() && lasted >= RENEW_AFTER_MICROS {
+                app.budgets.renew(id);
+            }
+            waits.then_some(receipt)
+        }
         Err(refused) => {
             app.metrics.record_lost(&refused.to_string());
-            if held.is_some() {
-                app.budgets.release(id);
+            // The provider charges for it all the same.
+            if !app.budgets.is_empty() {
+                app.budgets.book_lost(&used_by(app, &refused.record), may_count(&refused.record));
             }
             None
         }
     };
     drop(place);
+    // From here on the hold lasts as long as it would without anybody; the writer settles it long before.
+    drop(held);
     receipt
 }
 

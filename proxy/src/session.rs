@@ -6,19 +6,22 @@
 //! - The first record has the id of the handshake; all of them carry it as their session, unless the
 //!   client named one.
 //! - Whatever ends it, what is known is settled: dropping it settles it.
+//! - Where a hard budget limits it, each response to come is held before it begins; a session whose next
+//!   response does not fit is ended.
 //!
 //! Not here: reading the session (`usage::session`), moving its bytes (`tunnel`).
 
 use crate::app::App;
 use crate::call::Call;
 use crate::config::{FailMode, Route};
-use crate::exchange::{self, Kept};
+use crate::exchange::{self, Kept, NextResponse};
 use crate::ids::IdSource;
 use crate::usage::{self, Api, Ending, Part, Reading, SessionMeter};
 use bursar_domain::{
     Anomalies, Anomaly, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
 };
 use bursar_ledger::Receipt;
+use bursar_policies::budget::Asked;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,7 +57,19 @@ pub(crate) struct Session {
     receipts: Vec<Receipt>,
     /// For the next record: its place, where nothing may pass unrecorded; for the first one all there is.
     kept: Kept,
+    /// The hold of the next response, where budgets hold one.
+    hold: Option<Hold>,
+    /// The next response does not fit into its budgets.
+    is_spent: bool,
     is_over: bool,
+}
+
+/// What budgets hold for a response to come.
+#[derive(Debug)]
+struct Hold {
+    id: RequestId,
+    /// It lasts while this is here.
+    asked: Arc<Asked>,
 }
 
 impl Opening {
@@ -89,11 +104,12 @@ impl Session {
         app: &Arc<App>,
         ids: &Rc<IdSource>,
         opening: Opening,
-        kept: Kept,
+        mut kept: Kept,
         answer: &http::response::Parts,
     ) -> Self {
         app.metrics.in_flight.inc();
         let flavour = usage::flavour_of(opening.route.provider.as_str());
+        let hold = kept.take_held().map(|asked| Hold { id: opening.id, asked });
         Self {
             app: Arc::clone(app),
             ids: Rc::clone(ids),
@@ -106,6 +122,8 @@ impl Session {
             bytes_out: 0,
             receipts: Vec::new(),
             kept,
+            hold,
+            is_spent: false,
             is_over: false,
         }
     }
@@ -126,11 +144,12 @@ impl Session {
         std::mem::take(&mut self.receipts)
     }
 
-    /// Whether the ledger has no room for the next record, or cannot write it, and the configuration says
-    /// that then nothing passes. Asked at each turn: costs a load.
+    /// Whether a hard budget has no room for the next response; or the ledger has none for its record, or
+    /// cannot write it, and the configuration says that then nothing passes. Asked at each turn: costs a
+    /// load.
     pub(crate) fn must_end(&self) -> bool {
         let is_closed = self.app.config.ledger.fail == FailMode::Closed;
-        is_closed && (!self.kept.has_place() || self.app.ledger.is_troubled())
+        self.is_spent || (is_closed && (!self.kept.has_place() || self.app.ledger.is_troubled()))
     }
 
     /// The session is over: settles what is left of it.
@@ -150,6 +169,9 @@ impl Session {
             self.settle(part);
         }
         // Nothing follows, and nobody is left to wait for receipts.
+        if let Some(hold) = self.hold.take() {
+            self.app.budgets.release(hold.id);
+        }
         self.kept = Kept::default();
         self.receipts.clear();
     }
@@ -166,12 +188,39 @@ impl Session {
 
     fn settle(&mut self, part: Part) {
         let record = self.record(part);
-        let kept = std::mem::take(&mut self.kept);
+        let mut kept = std::mem::take(&mut self.kept);
         let had_place = kept.has_place();
+        if let Some(Hold { id, asked }) = self.hold.take() {
+            // Before the record is booked, so that at no moment neither is there.
+            self.app.budgets.hold_for(id, &exchange::used_by(&self.app, &record));
+            kept = kept.holding(Some(asked));
+            self.hold_next(&record);
+        }
         self.receipts.extend(exchange::hand_over(&self.app, Box::new(record), kept));
         // The next record needs a place of its own; without one the session ends.
         if had_place {
             self.kept = Kept::in_place(self.app.ledger.reserve().ok());
+        }
+    }
+
+    /// Holds the response after `last`, or ends the session.
+    fn hold_next(&mut self, last: &UsageRecord) {
+        if self.is_over {
+            return;
+        }
+        let at = self.app.now();
+        let id = self.ids.next(at);
+        let Opening { identity, route, region, api, .. } = &self.opening;
+        let next = NextResponse { id, at, identity, route, region: region.as_ref(), api: *api, last };
+        match next.hold(&self.app) {
+            Ok(held) => self.hold = held.map(|asked| Hold { id, asked }),
+            Err(error) => {
+                tracing::warn!(session = %self.opening.id, %error, "the session ends");
+                if let Some(reason) = error.refusal() {
+                    self.app.metrics.refused(reason);
+                }
+                self.is_spent = true;
+            }
         }
     }
 

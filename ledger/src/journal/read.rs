@@ -12,7 +12,7 @@ use super::segment::{Check, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
 use crate::codec::{self, DecodeError, Decoded, Fact, FrameDecoder, Mark};
 use crate::opening::Opening;
-use bursar_domain::{LedgerId, RequestId, StoredFact, Timestamp, UsageRecord};
+use bursar_domain::{LedgerId, Money, Outcome, RequestId, StoredFact, Timestamp, UsageRecord};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -339,6 +339,47 @@ pub(crate) fn open_exchanges(view: &View) -> Result<Vec<Opening>, ReadError> {
         Ok(())
     })?;
     Ok(open.into_values().collect())
+}
+
+/// A request that a crash interrupted, with what was held for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterruptedRequest {
+    /// Its record.
+    pub record: UsageRecord,
+    /// Tokens that budgets held for it.
+    pub held_tokens: Option<u64>,
+    /// Money that budgets held for it.
+    pub held_cost: Option<Money>,
+}
+
+/// The interrupted requests that began in `range` and for which something was held, in sequence. A
+/// reservation begins when its record does, so both are in segments of the range.
+pub(crate) fn interrupted(view: &View, range: RecordRange) -> Result<Vec<InterruptedRequest>, ReadError> {
+    let (mut open, mut found) = (HashMap::new(), Vec::new());
+    let segments = view.segments().filter(|segment| range.touches(segment)).cloned();
+    each_fact(Frames::new(segments, Check::Checksums), |_, fact| -> Result<(), ReadError> {
+        match fact {
+            Fact::Reservation(opening) => {
+                let Opening { id, held_tokens, held_cost, .. } = *opening;
+                if held_tokens.is_some() || held_cost.is_some() {
+                    open.insert(id, (held_tokens, held_cost));
+                }
+            }
+            Fact::Usage(decoded) => {
+                let record = decoded.record;
+                let held = open.remove(&record.id);
+                if let Some((held_tokens, held_cost)) = held
+                    && record.outcome == Outcome::Interrupted
+                    && range.contains(record.started_at)
+                {
+                    found.push(InterruptedRequest { record, held_tokens, held_cost });
+                }
+            }
+            Fact::Finance { .. } => {}
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Calls `each` with every mark that the frames hold, in sequence.

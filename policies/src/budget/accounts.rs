@@ -4,12 +4,15 @@
 
 use super::window::{Span, Window, step_of};
 use super::{Book, Budget, Measure, Mode, Unbounded};
+use crate::price::Gap;
 use bursar_domain::{Label, Money, RequestId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Weak;
 
 /// Windows that a budget remembers; a rolling one has sixty steps.
 const WINDOWS_MAX: usize = 1_024;
-/// A hold that nobody released lasts so long.
+/// A hold that nobody released lasts so long, and again so long while its exchange lives.
 pub(super) const HOLD_MICROS: u64 = 3_600_000_000;
 /// How long to wait when only holds are in the way.
 const SOON_MICROS: u64 = 5_000_000;
@@ -30,6 +33,30 @@ pub struct Asked {
     pub tokens: Option<u64>,
     /// Money.
     pub cost: Option<Money>,
+    /// Why nobody knows, where nobody does.
+    pub unknown: Unknown,
+}
+
+/// Why nobody knows what a request may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// Its body is not known whole, or cannot be read.
+    #[default]
+    Body,
+    /// A part of it has no price.
+    Price(Gap),
+    /// Which model answers is left to the provider.
+    Model,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Body => f.write_str("its body is longer than is held, or cannot be read"),
+            Self::Price(gap) => gap.fmt(f),
+            Self::Model => f.write_str("it leaves the choice of the model to the provider"),
+        }
+    }
 }
 
 impl Asked {
@@ -55,6 +82,8 @@ pub struct Standing {
     pub limit: i128,
     /// Settled in the window.
     pub settled: i128,
+    /// What of it is the bound of requests that a crash interrupted: they used that much at most.
+    pub estimated: i128,
     /// Held in the window.
     pub held: i128,
     /// The window; of a rolling one, from its beginning until now.
@@ -91,7 +120,7 @@ pub enum Why {
         asked: i128,
     },
     /// Nobody knows what it may use.
-    Unbounded,
+    Unbounded(Unknown),
     /// The clock stands before anything that is remembered.
     Forgotten,
 }
@@ -134,6 +163,7 @@ pub enum Admission {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
     settled: i128,
+    estimated: i128,
     held: i128,
 }
 
@@ -160,6 +190,8 @@ struct Hold {
     /// Budget, window, amount.
     parts: Vec<(u32, i64, i128)>,
     expires: u64,
+    /// Who is alive as long as the request is under way.
+    alive: Weak<Asked>,
 }
 
 /// What all budgets of a book settled and hold.
@@ -199,7 +231,7 @@ impl Accounts {
             let span = account.span(&budget.window, at);
             let amount = asked.amount(budget.measure);
             let standing = account.standing(budget, span, at);
-            if let Some(denial) = refusal(budget, account, &standing, amount, at) {
+            if let Some(denial) = refusal(budget, account, &standing, amount, asked.unknown, at) {
                 return Admission::Deny(Box::new(denial));
             }
             let amount = amount.unwrap_or(0);
@@ -212,9 +244,52 @@ impl Accounts {
         if !parts.is_empty() {
             let expires = now.steady.saturating_add(HOLD_MICROS);
             self.expiries.insert((expires, id));
-            self.holds.insert(id, Hold { parts, expires });
+            self.holds.insert(id, Hold { parts, expires, alive: Weak::new() });
         }
         Admission::Pass { warnings }
+    }
+
+    /// States who is alive as long as the request of a hold is under way: while it is, the hold does not
+    /// expire.
+    pub fn keep(&mut self, id: RequestId, alive: Weak<Asked>) {
+        if let Some(hold) = self.holds.get_mut(&id) {
+            hold.alive = alive;
+        }
+    }
+
+    /// A hold begins to last anew.
+    pub fn renew(&mut self, id: RequestId, steady: u64) {
+        let Some(hold) = self.holds.get_mut(&id) else { return };
+        self.expiries.remove(&(hold.expires, id));
+        hold.expires = steady.saturating_add(HOLD_MICROS);
+        self.expiries.insert((hold.expires, id));
+    }
+
+    /// A hold becomes that of another id, whose record will release it.
+    pub fn rename(&mut self, from: RequestId, to: RequestId) {
+        if from == to || self.holds.contains_key(&to) {
+            return;
+        }
+        let Some(hold) = self.holds.remove(&from) else { return };
+        self.expiries.remove(&(hold.expires, from));
+        self.expiries.insert((hold.expires, to));
+        self.holds.insert(to, hold);
+    }
+
+    /// What is held for an id becomes what is known of it by now.
+    pub fn resize(&mut self, book: &Book, id: RequestId, used: &Asked) {
+        let Some(mut parts) = self.holds.get_mut(&id).map(|hold| std::mem::take(&mut hold.parts)) else {
+            return;
+        };
+        for (number, window, held) in &mut parts {
+            let amount = book.get(*number).and_then(|budget| used.amount(budget.measure));
+            let Some(amount) = amount else { continue };
+            self.add_held(*number, *window, amount.saturating_sub(*held));
+            *held = amount;
+        }
+        if let Some(hold) = self.holds.get_mut(&id) {
+            hold.parts = parts;
+        }
     }
 
     /// Books what a request that began at `at` used under these budgets, and releases what was held for it.
@@ -229,13 +304,20 @@ impl Accounts {
     pub fn charge(&mut self, book: &Book, number: u32, used: &Asked, at: Timestamp) {
         let Some((budget, account)) = self.find(book, number) else { return };
         let Some(amount) = used.amount(budget.measure).filter(|amount| *amount != 0) else { return };
-        let span = account.span(&budget.window, at);
-        if span.start < account.known_from {
-            return;
-        }
-        let sums = account.windows.entry(span.start).or_default();
-        sums.settled = sums.settled.saturating_add(amount);
-        account.prune();
+        account.book(&budget.window, at, |sums| sums.settled = sums.settled.saturating_add(amount));
+    }
+
+    /// Books, for a request that began at `at` and was interrupted, what it was `held` for, where that is
+    /// more than what is booked of it as `used`.
+    pub fn charge_bound(&mut self, book: &Book, number: u32, held: &Asked, used: &Asked, at: Timestamp) {
+        let Some((budget, account)) = self.find(book, number) else { return };
+        let used = used.amount(budget.measure).unwrap_or(0);
+        let Some(held) = held.amount(budget.measure).filter(|held| *held > used) else { return };
+        let more = held.saturating_sub(used);
+        account.book(&budget.window, at, |sums| {
+            sums.settled = sums.settled.saturating_add(more);
+            sums.estimated = sums.estimated.saturating_add(more);
+        });
     }
 
     /// Gives up what is held for a request. Doing so again changes nothing.
@@ -247,12 +329,18 @@ impl Accounts {
         }
     }
 
-    /// Gives up holds that nobody released in their time.
+    /// Gives up holds that nobody released in their time, unless their requests are under way.
     pub fn expire(&mut self, steady: u64) {
         while let Some((expires, id)) = self.expiries.first().copied()
             && expires <= steady
         {
-            self.release(id);
+            let lives = self.holds.get(&id).is_some_and(|hold| hold.alive.strong_count() > 0);
+            if lives {
+                self.renew(id, steady);
+            } else {
+                self.expiries.remove(&(expires, id));
+                self.release(id);
+            }
         }
     }
 
@@ -330,6 +418,16 @@ impl Accounts {
 }
 
 impl Account {
+    /// Books something in the window of `at`, if that is one that is known.
+    fn book(&mut self, window: &Window, at: Timestamp, add: impl FnOnce(&mut Sums)) {
+        let span = self.span(window, at);
+        if span.start < self.known_from {
+            return;
+        }
+        add(self.windows.entry(span.start).or_default());
+        self.prune();
+    }
+
     fn span(&mut self, window: &Window, at: Timestamp) -> Span {
         match self.last {
             Some(span) if span.contains(at) => span,
@@ -343,23 +441,22 @@ impl Account {
 
     /// Settled and held at `at`, whose window or step is `span`.
     fn standing(&self, budget: &Budget, span: Span, at: Timestamp) -> Standing {
-        let (settled, held, span) = match &budget.window {
-            Window::Calendar { .. } => {
-                let sums = self.windows.get(&span.start).copied().unwrap_or_default();
-                (sums.settled, sums.held, span)
-            }
+        let (sums, span) = match &budget.window {
+            Window::Calendar { .. } => (self.windows.get(&span.start).copied().unwrap_or_default(), span),
             Window::Rolling { micros } => {
                 let since = budget.window.since(at).micros();
-                let mut settled = 0_i128;
+                let mut all = Sums { held: self.held, ..Sums::default() };
                 for sums in self.windows.range(since..).map(|(_, sums)| sums) {
-                    settled = settled.saturating_add(sums.settled);
+                    all.settled = all.settled.saturating_add(sums.settled);
+                    all.estimated = all.estimated.saturating_add(sums.estimated);
                 }
                 let start = at.micros().saturating_sub(*micros);
-                (settled, self.held, Span { start, end: at.micros().saturating_add(1) })
+                (all, Span { start, end: at.micros().saturating_add(1) })
             }
         };
+        let Sums { settled, estimated, held } = sums;
         let (name, measure, limit) = (budget.name.clone(), budget.measure, budget.limit);
-        Standing { name, measure, limit, settled, held, span }
+        Standing { name, measure, limit, settled, estimated, held, span }
     }
 
     /// Forgets the oldest windows when there are too many.
@@ -391,6 +488,7 @@ fn refusal(
     account: &Account,
     standing: &Standing,
     amount: Option<i128>,
+    unknown: Unknown,
     at: Timestamp,
 ) -> Option<Denial> {
     if budget.mode != Mode::Hard {
@@ -403,7 +501,7 @@ fn refusal(
     }
     let Some(asked) = amount else {
         return match budget.unbounded {
-            Unbounded::Refuse => denial(Why::Unbounded, None),
+            Unbounded::Refuse => denial(Why::Unbounded(unknown), None),
             Unbounded::Allow => None,
         };
     };

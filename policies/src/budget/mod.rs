@@ -13,7 +13,11 @@
 //!
 //! What a budget counts: the billed cost of records that count, or their tokens (input and output). A
 //! record without a price or without counts adds nothing; it is told apart in reports. What a request
-//! uses beyond its hold is booked all the same.
+//! uses beyond its hold is booked all the same. What a crash interrupted counts as what was held for it.
+//!
+//! Which models a budget means is one rule wherever it is asked, before a request, with its record, and
+//! when the books are made from the ledger: the model that was asked for or the one that answered
+//! matches, or nobody knows either of a call that is metered.
 //!
 //! Not here: how much a request may use (`bursar`), where records come from (`bursar-ledger`).
 
@@ -22,7 +26,7 @@ mod accounts;
 mod model_tests;
 pub mod window;
 
-pub use accounts::{Accounts, Admission, Asked, Denial, Moment, Standing, Warning, Why};
+pub use accounts::{Accounts, Admission, Asked, Denial, Moment, Standing, Unknown, Warning, Why};
 
 use bursar_domain::{Currency, Identity, Label};
 use std::collections::HashMap;
@@ -95,7 +99,7 @@ pub struct Scope {
     pub customer: Option<Label>,
     /// The provider.
     pub provider: Option<Label>,
-    /// The model: the one that answered, else the one that was asked for.
+    /// The model that was asked for, or the one that answered.
     pub model: Option<ModelPattern>,
     /// Tags and their values.
     pub tags: Vec<(Label, Label)>,
@@ -113,9 +117,9 @@ impl Scope {
             && is(workload, facts.workload)
             && is(customer, facts.customer)
             && is(provider, Some(facts.provider))
-            && model.as_ref().is_none_or(|pattern| match facts.model {
-                Some(model) => pattern.matches(model),
-                None => facts.may_be_any_model,
+            && model.as_ref().is_none_or(|pattern| {
+                let models = [facts.model, facts.model_served];
+                facts.may_be_any_model || models.into_iter().flatten().any(|model| pattern.matches(model))
             })
             && tags.iter().all(|(name, value)| (facts.has_tag)(name.as_str(), value.as_str()))
     }
@@ -132,9 +136,11 @@ pub struct Facts<'a> {
     pub customer: Option<&'a str>,
     /// The provider.
     pub provider: &'a str,
-    /// The model.
+    /// The model that was asked for.
     pub model: Option<&'a str>,
-    /// Whether a model that is not known here may be any: then every one is meant.
+    /// The model that answered.
+    pub model_served: Option<&'a str>,
+    /// Whether the model may be any, since nobody knows it (for certain): then every one is meant.
     pub may_be_any_model: bool,
     /// Whether the tag of this name has this value.
     pub has_tag: &'a (dyn Fn(&str, &str) -> bool + 'a),
@@ -230,6 +236,12 @@ impl Book {
                 out.push(*number);
             }
         }
+    }
+
+    /// Whether a hard budget is among these.
+    #[must_use]
+    pub fn any_hard(&self, numbers: &[u32]) -> bool {
+        numbers.iter().any(|number| self.get(*number).is_some_and(|budget| budget.mode == Mode::Hard))
     }
 
     /// Whether any of these budgets is about money.

@@ -109,7 +109,7 @@ fn in_measure(measure: Measure, tokens: u64) -> i128 {
 
 fn amounts(tokens: u64) -> Asked {
     let cost = Money::from_pico(bursar_domain::Currency::USD, 2 * i128::from(tokens));
-    Asked { tokens: Some(tokens), cost: Some(cost) }
+    Asked { tokens: Some(tokens), cost: Some(cost), ..Asked::default() }
 }
 
 fn numbers(book: &Book, team: &'static str, model: &'static str) -> Vec<u32> {
@@ -120,6 +120,7 @@ fn numbers(book: &Book, team: &'static str, model: &'static str) -> Vec<u32> {
         customer: None,
         provider: "openai",
         model: Some(model),
+        model_served: None,
         may_be_any_model: false,
         has_tag: &|_, _| false,
     };
@@ -339,7 +340,7 @@ fn what_cannot_be_bounded_is_refused_or_passes_without_a_hold() {
         let now = Moment { wall: Timestamp::from_micros(START), steady: 0 };
         Accounts::new(&book).admit(&book, &[0], RequestId::from_bits(1), &Asked::default(), now.wall, now)
     };
-    assert_eq!(denied(ask(Unbounded::Refuse)).why, Why::Unbounded);
+    assert_eq!(denied(ask(Unbounded::Refuse)).why, Why::Unbounded(Unknown::Body));
     assert_eq!(ask(Unbounded::Allow), Admission::Pass { warnings: Vec::new() });
 }
 
@@ -383,4 +384,84 @@ fn run_out_is_told_when_it_comes_before_the_end_of_the_window() {
     let standing = accounts.standing(&book, 0, at(6)).unwrap();
     assert_eq!(standing.runs_out_at(at(6)), Some(at(12)));
     assert_eq!(standing.runs_out_at(at(20)), None);
+}
+
+#[test]
+fn a_hold_lasts_as_long_as_its_exchange_lives_and_an_hour_longer_than_nobody() {
+    let book = Book::new(vec![budget("b", calendar(Unit::Month, "UTC"), 100)]);
+    let mut accounts = Accounts::new(&book);
+    let alive = std::sync::Arc::new(amounts(40));
+    let _ = admit(&mut accounts, &book, 1, 40, START);
+    let _ = admit(&mut accounts, &book, 2, 30, START);
+    accounts.keep(RequestId::from_bits(1), std::sync::Arc::downgrade(&alive));
+    let held =
+        |accounts: &mut Accounts| accounts.standing(&book, 0, Timestamp::from_micros(START)).unwrap().held;
+    for hours in 1..5 {
+        accounts.expire(hours * accounts::HOLD_MICROS);
+        assert_eq!(held(&mut accounts), 40, "only the one that nobody keeps is gone");
+    }
+    drop(alive);
+    accounts.expire(5 * accounts::HOLD_MICROS - 1);
+    assert_eq!(held(&mut accounts), 40);
+    accounts.expire(5 * accounts::HOLD_MICROS);
+    assert_eq!((held(&mut accounts), accounts.holds()), (0, 0));
+}
+
+#[test]
+fn a_renewed_hold_lasts_anew_and_a_renamed_one_ends_with_the_other_id() {
+    let book = Book::new(vec![budget("b", calendar(Unit::Month, "UTC"), 100)]);
+    let mut accounts = Accounts::new(&book);
+    let (one, two) = (RequestId::from_bits(1), RequestId::from_bits(2));
+    let _ = admit(&mut accounts, &book, 1, 40, START);
+    accounts.renew(one, accounts::HOLD_MICROS - 1);
+    accounts.expire(accounts::HOLD_MICROS);
+    assert_eq!(accounts.holds(), 1);
+    accounts.rename(one, two);
+    accounts.release(one);
+    let at = Timestamp::from_micros(START);
+    assert_eq!(accounts.standing(&book, 0, at).unwrap().held, 40);
+    accounts.resize(&book, two, &Asked::default());
+    assert_eq!(accounts.standing(&book, 0, at).unwrap().held, 40, "nothing is known");
+    accounts.resize(&book, two, &amounts(7));
+    assert_eq!(accounts.standing(&book, 0, at).unwrap().held, 7);
+    accounts.settle(&book, &[0], two, &amounts(7), at);
+    let standing = accounts.standing(&book, 0, at).unwrap();
+    assert_eq!((standing.settled, standing.held, accounts.holds()), (7, 0, 0));
+}
+
+#[test]
+fn what_was_interrupted_counts_as_its_bound_and_is_told_apart() {
+    let book = Book::new(vec![budget("b", calendar(Unit::Month, "UTC"), 100)]);
+    let mut accounts = Accounts::new(&book);
+    let at = Timestamp::from_micros(START);
+    accounts.charge(&book, 0, &amounts(3), at);
+    accounts.charge_bound(&book, 0, &amounts(40), &amounts(3), at);
+    accounts.charge_bound(&book, 0, &amounts(2), &amounts(3), at);
+    accounts.charge_bound(&book, 0, &Asked::default(), &Asked::default(), at);
+    let standing = accounts.standing(&book, 0, at).unwrap();
+    assert_eq!((standing.settled, standing.estimated), (40, 37));
+}
+
+#[test]
+fn a_model_is_meant_if_it_was_asked_for_or_answered_or_nobody_knows() {
+    let scope = Scope { model: Some(ModelPattern::new(name("dear*"))), ..Scope::default() };
+    let check = |model, model_served, may_be_any_model, expected| {
+        let facts = Facts {
+            team: None,
+            workload: None,
+            customer: None,
+            provider: "p",
+            model,
+            model_served,
+            may_be_any_model,
+            has_tag: &|_, _| false,
+        };
+        assert_eq!(scope.matches(&facts), expected, "{model:?} {model_served:?} {may_be_any_model}");
+    };
+    check(Some("dear-1"), None, false, true);
+    check(Some("alias"), Some("dear-1"), false, true);
+    check(Some("dear"), Some("cheap"), false, true);
+    check(Some("cheap"), Some("cheap-2"), false, false);
+    check(Some("cheap"), None, true, true);
+    check(None, None, false, false);
 }

@@ -41,6 +41,7 @@
 //! Not here: provider-sent costs and which cost bills (`ledger`), hedges and amortisation (`hedge`).
 
 mod book;
+mod bound;
 mod builtin;
 mod compile;
 mod holding;
@@ -49,6 +50,7 @@ pub mod overlay;
 mod row;
 
 pub use book::{ModelEntry, PriceBook};
+pub use bound::BoundAsk;
 pub use builtin::LineError;
 pub use holding::Holding;
 pub use overlay::{OverlayError, OverlayErrors, OverlayFile, OverlayRow};
@@ -88,7 +90,7 @@ pub struct Ask<'a> {
 }
 
 /// Why a cost is not complete. The first reason found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gap {
     /// Neither the served nor the requested model is known.
     NoModel,
@@ -375,7 +377,7 @@ impl Bill {
     fn tokens(&mut self, tariff: &Result<Tariff<'_>, Gap>, usage: &Usage) {
         let tariff = match tariff {
             Ok(tariff) => tariff,
-            Err(gap) => return self.miss(gap.clone()),
+            Err(gap) => return self.miss(*gap),
         };
         if *self.currency.get_or_insert(tariff.currency) != tariff.currency {
             return self.miss(Gap::TwoCurrencies);

@@ -11,13 +11,14 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::ExitCode;
 
-const COLUMNS: [(&str, &str); 10] = [
+const COLUMNS: [(&str, &str); 11] = [
     ("Budget", "budget"),
     ("Mode", "mode"),
     ("Window", "window"),
     ("Unit", "unit"),
     ("Limit", "limit"),
     ("Spent", "spent"),
+    ("Estimated", "estimated"),
     ("Reserved", "reserved"),
     ("Left", "left"),
     ("Ends", "window_end"),
@@ -50,7 +51,7 @@ pub(super) fn list(args: &BudgetArgs) -> anyhow::Result<ExitCode> {
             for row in rows {
                 table.add_row(COLUMNS.map(|(_, name)| {
                     let cell = Cell::new(text(row.get(name)));
-                    let is_figure = matches!(name, "limit" | "spent" | "reserved" | "left");
+                    let is_figure = matches!(name, "limit" | "spent" | "estimated" | "reserved" | "left");
                     if is_figure { cell.set_alignment(CellAlignment::Right) } else { cell }
                 }));
             }

@@ -109,6 +109,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         server: loader.server(),
         upstream: loader.upstream_pool(),
         counting: loader.counting(),
+        reserve_body_bytes: loader.get(&s::RESERVE_BODY_BYTES).value.0 as u64,
         drain: loader.drain_limits(),
         telemetry: loader.telemetry(),
         routes: loader.routes(listen),

@@ -231,6 +231,8 @@ pub struct Config {
     pub prices: Prices,
     /// Who may spend how much.
     pub budgets: Vec<Budget>,
+    /// Most bytes of a request's body that are held for a hard budget to know it.
+    pub reserve_body_bytes: u64,
     /// Limits of the listener.
     pub server: Server,
     /// Connections to upstreams.

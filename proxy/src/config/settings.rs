@@ -377,6 +377,11 @@ settings! {
     RESERVE_MAX_OUTPUT: u32 = Setting::new("reserve.max_output", counts(1, 10_000_000), || 16_384)
         .doc("Output tokens that budgets hold for a request that does not bound its output itself.")
         .because("More than nearly all answers; a longer one is booked beyond its hold.");
+    RESERVE_BODY_BYTES: Size = Setting::new("reserve.body_bytes", sizes(64 * KIB, 1 << 30), || Size(32 * MIB))
+        .doc("Most bytes of a request's body that are held in memory where a hard budget may refuse it; all such \
+              bodies together take at most eight times that. A longer one counts as one of which nobody knows \
+              what it may use.")
+        .because("The model and the output bound may stand at a body's end, behind its pictures.");
     LIMITS: NotYetList = Setting::new("limits", "limits are not enforced", || NotYetList)
         .doc("Reserved for rate limits.")
         .because("A limit that is silently ignored is worse than an error.");

@@ -1,25 +1,28 @@
 //! The last question before a request is sent: do the budgets allow what it may use?
 //!
-//! The bound
-//! - Input: a token has at least one byte, so the body's bytes are more than its tokens. What the body only
-//!   refers to (pictures by address, files, earlier responses) is not in it: what it adds is booked beyond
-//!   the hold.
-//! - Output: what the request sets, times its choices; else what the route or the configuration says.
-//! - Cost: the dearest of the classes that input can be (fresh, or written to a cache).
+//! Rules
+//! - What it may use is the most that its API allows (`most`), at the dearest that it can be served at
+//!   (`PriceBook::bound`).
 //! - A call that is not metered asks for next to nothing: it passes as long as anything is left. Calls that
-//!   only read (GET) pass.
+//!   only read (GET) or cancel pass.
+//! - Where a hard budget may refuse, the whole body is known before this is asked, or nothing is.
+//! - A session asks anew after each of its responses, with the input of the last one.
 //!
-//! Not here: the decision (`budgets`, `bursar_policies::budget`).
+//! Not here: the decision (`budgets`, `bursar_policies::budget`), holding bodies (`layers::meter`).
 
+use super::most::Most;
 use super::{Exchange, State};
+use crate::app::App;
 use crate::budgets::{Request, warning_text};
+use crate::config::Route;
 use crate::failure::FailureKind;
-use crate::usage::{Api, Ending};
-use bursar_domain::{Cost, CostStatus, Label, Metering, Money, Outcome, TokenClass, Usage};
-use bursar_ledger::Wait;
-use bursar_policies::budget::{Asked, Mode};
-use bursar_policies::price::Ask;
-use http::{HeaderValue, Method};
+use crate::usage::{Api, Ending, RequestFacts};
+use bursar_domain::{Identity, Label, Metering, Money, Outcome, RequestId, Timestamp, UsageRecord};
+use bursar_ledger::{Pricer, Wait};
+use bursar_policies::budget::{Asked, Mode, Unknown};
+use bursar_policies::price::BoundAsk;
+use http::{HeaderMap, HeaderValue, Method};
+use std::sync::Arc;
 
 /// How long the request's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,49 +36,61 @@ pub(crate) enum BodyBytes {
 }
 
 impl Exchange {
+    /// Whether a hard budget may refuse the request, so that all of its body must be known.
+    pub(crate) fn needs_whole_body(&self, method: &Method) -> bool {
+        let budgets = &self.app.budgets;
+        !budgets.is_empty()
+            && self.api.is_metered()
+            && self.is_asked(method)
+            && budgets.may_refuse(&self.identity, &self.route.provider)
+    }
+
     /// Lets the request pass if the budgets allow it, and holds what it may use.
-    pub(crate) fn admit(&mut self, method: &Method, body: BodyBytes) -> Result<(), FailureKind> {
+    pub(crate) fn admit(
+        &mut self,
+        method: &Method,
+        headers: &HeaderMap,
+        body: BodyBytes,
+    ) -> Result<(), FailureKind> {
         let app = &self.app;
         if app.budgets.is_empty() || !self.is_asked(method) {
             return Ok(());
         }
-        let facts = self.request.borrow().facts();
+        let (mut facts, has_body) = {
+            let request = self.request.borrow();
+            (request.facts(), request.bytes() > 0)
+        };
         // What could not be read may say anything.
-        let body = if facts.malformed || facts.capped { BodyBytes::Unknown } else { body };
+        let is_unreadable = facts.capped || (facts.malformed && has_body);
+        let body = if body == BodyBytes::Read && is_unreadable { BodyBytes::Unknown } else { body };
         let model = self.api.requested_model(facts.model.clone(), self.model_in_path.clone());
+        read_headers(&mut facts, headers);
+        let is_metered = self.api.is_metered();
         let request = Request {
             id: self.id,
             at: self.started_at,
             identity: &self.identity,
             provider: &self.route.provider,
             model: model.as_ref(),
-            may_be_any_model: body != BodyBytes::Read,
+            may_be_any_model: is_metered && (body != BodyBytes::Read || model.is_none()),
         };
-        let input = match body {
+        let bytes = match body {
             BodyBytes::Read => Some(facts.decoded_bytes),
             BodyBytes::Told(bytes) => Some(bytes),
             BodyBytes::Unknown => None,
         };
-        let output = if matches!(self.api, Api::Embeddings) {
-            0
-        } else {
-            facts
-                .max_output
-                .unwrap_or(self.route.max_output)
-                .saturating_mul(facts.choices.unwrap_or(1).max(1))
+        let about = About {
+            route: &self.route,
+            api: self.api,
+            model: model.as_ref(),
+            region: self.region.as_ref(),
+            at: self.started_at,
+            facts: &facts,
         };
-        let bound = input.map(|input| (input, output));
-        let asked = |in_money: bool| match bound {
-            _ if !self.api.is_metered() => next_to_nothing(app.config.currency),
+        let asked = |in_money| match bytes {
+            _ if !is_metered => next_to_nothing(app.config.currency),
             None => Asked::default(),
-            Some((input, output)) => Asked {
-                tokens: Some(input.saturating_add(output)),
-                cost: if in_money {
-                    self.dearest(model.as_ref(), facts.service_tier.as_ref(), input, output)
-                } else {
-                    None
-                },
-            },
+            Some(bytes) => about.asked(app, bytes, in_money),
         };
         match app.budgets.admit(&request, app.clock(), asked) {
             Ok(passed) => {
@@ -88,7 +103,7 @@ impl Exchange {
                 let warning =
                     warning_text(&passed.warnings).and_then(|text| HeaderValue::try_from(text).ok());
                 self.warning = warning.map(Box::new);
-                self.kept.held = passed.held.map(Box::new);
+                self.kept.held = passed.held;
                 Ok(())
             }
             Err(refusal) => {
@@ -110,41 +125,126 @@ impl Exchange {
     }
 
     fn is_asked(&self, method: &Method) -> bool {
-        let free = matches!(self.api, Api::Moderation | Api::CountTokens);
+        // Free calls, and those that read or cancel what was asked for before.
+        let free = matches!(
+            self.api,
+            Api::Moderation | Api::CountTokens | Api::ResponsesGet | Api::InteractionsGet | Api::ChatStoreGet
+        );
         !free
             && (self.api.is_session()
                 || !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS))
     }
+}
 
-    /// The most that so many tokens can cost; `None` where any of it has no price.
-    fn dearest(&self, model: Option<&Label>, tier: Option<&Label>, input: u64, output: u64) -> Option<Money> {
-        let cost = |class| {
-            let mut usage = Usage::unknown();
-            usage.set(class, input);
-            usage.set(TokenClass::OutputText, output);
-            self.app.prices.book().price(&Ask {
-                provider: self.route.provider.as_str(),
-                model_served: None,
-                model_requested: model.map(Label::as_str),
-                tier: tier.map(Label::as_str),
-                region: self.region.as_ref().map(Label::as_str),
-                speed: None,
-                at: self.started_at,
-                usage: &usage,
-                by_model: &[],
-            })
+/// What InvokeModel of Bedrock is told in its head.
+fn read_headers(facts: &mut RequestFacts, headers: &HeaderMap) {
+    let label = |name: &str| headers.get(name)?.to_str().ok().and_then(Label::lossy);
+    facts.speed = facts.speed.take().or_else(|| label("x-amzn-bedrock-performanceconfig-latency"));
+    facts.service_tier = facts.service_tier.take().or_else(|| label("x-amzn-bedrock-service-tier"));
+}
+
+/// What decides the price of a request.
+struct About<'a> {
+    route: &'a Route,
+    api: Api,
+    model: Option<&'a Label>,
+    region: Option<&'a Label>,
+    at: Timestamp,
+    facts: &'a RequestFacts,
+}
+
+impl About<'_> {
+    /// The most that it can use with so many bytes of input.
+    fn asked(&self, app: &App, bytes: u64, in_money: bool) -> Asked {
+        let most = Most::of(self.api, self.facts, bytes, self.route.max_output);
+        let mut asked = Asked { tokens: Some(most.tokens()), ..Asked::default() };
+        if in_money {
+            match self.bound(app, &most) {
+                Ok(cost) => asked.cost = Some(cost),
+                Err(unknown) => asked.unknown = unknown,
+            }
+        }
+        asked
+    }
+
+    fn bound(&self, app: &App, most: &Most) -> Result<Money, Unknown> {
+        let provider = self.route.provider.as_str();
+        if self.facts.has_fallbacks && provider == "openrouter" {
+            return Err(Unknown::Model);
+        }
+        let text = Label::as_str;
+        let ask = BoundAsk {
+            provider,
+            model: self.model.map(text),
+            tier: self.facts.service_tier.as_ref().map(text),
+            speed: self.facts.speed.as_ref().map(text),
+            region: self.region.or(self.facts.geo.as_ref()).map(text),
+            // An account at Anthropic may have a region that its requests do not tell.
+            any_region: provider == "anthropic" && self.region.is_none() && self.facts.geo.is_none(),
+            at: self.at,
+            input: most.input,
+            output: most.output,
+            quantities: &most.quantities,
         };
-        let priced = |cost: Cost| {
-            let billed = cost.billed_pico.filter(|_| cost.status == CostStatus::Priced)?;
-            Some(Money::from_pico(cost.currency, billed))
-        };
-        let fresh = priced(cost(TokenClass::InputFresh))?;
-        let written =
-            priced(cost(TokenClass::CacheWrite1h)).filter(|cost| cost.currency() == fresh.currency());
-        Some(written.filter(|written| written.pico() > fresh.pico()).unwrap_or(fresh))
+        app.prices.book().bound(&ask).map_err(Unknown::Price)
     }
 }
 
 fn next_to_nothing(currency: bursar_domain::Currency) -> Asked {
-    Asked { tokens: Some(1), cost: Some(Money::from_pico(currency, 1)) }
+    Asked { tokens: Some(1), cost: Some(Money::from_pico(currency, 1)), ..Asked::default() }
+}
+
+/// What a session needs to hold the next of its responses.
+#[derive(Debug)]
+pub(crate) struct NextResponse<'a> {
+    /// The id of the hold.
+    pub(crate) id: RequestId,
+    /// When it may begin.
+    pub(crate) at: Timestamp,
+    /// Who it is for.
+    pub(crate) identity: &'a Identity,
+    /// Where it goes.
+    pub(crate) route: &'a Route,
+    /// The price region.
+    pub(crate) region: Option<&'a Label>,
+    /// How it is spoken.
+    pub(crate) api: Api,
+    /// The last response.
+    pub(crate) last: &'a UsageRecord,
+}
+
+impl NextResponse<'_> {
+    /// Holds it, if the budgets allow it. Its input is that of the last one: the talk so far.
+    pub(crate) fn hold(&self, app: &App) -> Result<Option<Arc<Asked>>, FailureKind> {
+        let model = self.last.model_requested.as_ref();
+        let request = Request {
+            id: self.id,
+            at: self.at,
+            identity: self.identity,
+            provider: &self.route.provider,
+            model,
+            may_be_any_model: model.is_none(),
+        };
+        let facts = RequestFacts::default();
+        let about = About {
+            route: self.route,
+            api: self.api,
+            model,
+            region: self.region,
+            at: self.at,
+            facts: &facts,
+        };
+        let input = self.last.usage.input_total().unwrap_or(0);
+        let passed = app.budgets.admit(&request, app.clock(), |in_money| about.asked(app, input, in_money));
+        passed.map(|passed| passed.held).map_err(FailureKind::Budget)
+    }
+}
+
+/// What a record used, at the prices of the ledger, as far as the record alone tells.
+pub(crate) fn used_by(app: &App, record: &UsageRecord) -> UsageRecord {
+    let mut priced = record.clone();
+    if priced.cost.is_none() && super::may_count(record) {
+        priced.cost = Some(app.prices.price(record));
+    }
+    priced
 }

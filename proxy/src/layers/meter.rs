@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - At most the hold window of a request is in memory; larger bodies stream through. A body that is
-//!   signed here is held whole, up to a limit of its own.
+//!   signed here is held whole, up to a limit of its own; so is one that a hard budget must know, as far
+//!   as there is room.
 //! - A request that is sent has an exchange, so it will have a record whatever happens next.
 //!
 //! Not here: what usage means (`usage`), sending (`forward`).
@@ -16,6 +17,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
 use crate::http::{Frame, Response};
 use crate::layers::forward::{self, Answer, ForwardError, Outgoing};
+use crate::layers::room::Taken;
 use crate::reply::{Relay, ReplyBody};
 use crate::upstream::{BodyFault, Patience, Pool, RequestBody, RequestProgress, Window, passing_trailers};
 use crate::usage::{Api, Ending, HideUsage, IncludeUsage, RequestScan, include};
@@ -65,14 +67,16 @@ pub async fn meter(
     let patience = is_shared.then(|| Box::new(Patience::new(app.config.server.timeouts.body_idle)));
     let mut window = match body {
         Some(body) if reads || signs => {
-            hold(body, &progress, limit, patience, until).await.map_err(|fault| fail.body(fault, limit))?
+            let more = || exchange.needs_whole_body(&call.head.method).then(|| app.body_room.begin());
+            let held = hold(body, &progress, limit, patience, until, more).await;
+            held.map_err(|fault| fail.body(fault, limit))?
         }
         rest => Window { rest, patience, ..Window::default() },
     };
     exchange.watch(&window.held, window.rest.is_none(), encoding_of(&call.head.headers));
     // Before anything is sent, and after as much of the body as tells what it may use.
     let body = body_bytes(&window, &call.head.headers);
-    exchange.admit(&call.head.method, body).map_err(|kind| fail.kind(kind))?;
+    exchange.admit(&call.head.method, &call.head.headers, body).map_err(|kind| fail.kind(kind))?;
     let Call { id, mut head, route, origin, host, target, api, .. } = *call;
     if let Some(trailers) = &window.trailers {
         announce_trailers(&mut head.headers, trailers);
@@ -138,6 +142,10 @@ pub async fn meter(
 fn body_bytes(window: &Window, headers: &HeaderMap) -> BodyBytes {
     if window.rest.is_none() {
         return BodyBytes::Read;
+    }
+    if window.room.is_some() {
+        // There was no room for the rest, which may say what changes everything.
+        return BodyBytes::Unknown;
     }
     let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     match told {
@@ -207,20 +215,36 @@ fn is_signed(headers: &http::HeaderMap) -> bool {
     authorization.starts_with(b"AWS4-")
 }
 
-/// Reads the body until its end or the hold window is full.
+/// Reads the body until its end or the hold window is full; then `more` may give room for the rest.
 async fn hold(
     mut body: Incoming,
     progress: &Rc<RefCell<RequestProgress>>,
     limit: u64,
     mut patience: Option<Box<Patience>>,
     until: Until,
+    more: impl FnOnce() -> Option<Taken>,
 ) -> Result<Window, BodyFault> {
     if until == Until::End && body.size_hint().lower() > limit {
         return Err(BodyFault::TooLarge);
     }
     let (mut held, mut trailers) = (Held::default(), None);
-    while !body.is_end_stream() && !until.is_reached(held.bytes) {
-        let Some(frame) = poll_fn(|cx| poll_frame(&mut body, &mut patience, cx)).await? else { break };
+    let (mut more, mut room) = (Some(more), None);
+    let mut is_ended = false;
+    while !is_ended && !body.is_end_stream() {
+        if until.is_reached(held.bytes) {
+            if let Some(more) = more.take() {
+                room = more();
+            }
+            // What is known to be too long is not begun.
+            let known = (held.bytes as u64).saturating_add(body.size_hint().lower());
+            if !room.as_mut().is_some_and(|room| room.grow_to(known)) {
+                break;
+            }
+        }
+        let Some(frame) = poll_fn(|cx| poll_frame(&mut body, &mut patience, cx)).await? else {
+            is_ended = true;
+            continue;
+        };
         let data = match frame.into_data() {
             Ok(data) => data,
             Err(other) => {
@@ -238,8 +262,8 @@ async fn hold(
         }
         held.push(data);
     }
-    let rest = if !until.is_reached(held.bytes) || body.is_end_stream() { None } else { Some(body) };
-    Ok(Window { held: held.into_pieces(), rest, trailers, patience })
+    let rest = if is_ended || body.is_end_stream() { None } else { Some(body) };
+    Ok(Window { held: held.into_pieces(), rest, trailers, patience, room })
 }
 
 /// The next frame of `body`, waited for only as long as `patience` says, where it says anything.

@@ -5,6 +5,7 @@ pub mod forward;
 pub mod identify;
 pub mod meter;
 pub mod respond;
+pub mod room;
 pub mod route;
 pub mod upgrade;
 

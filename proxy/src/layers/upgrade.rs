@@ -95,7 +95,7 @@ pub(crate) async fn upgrade(
     };
     let progress = Rc::new(RefCell::new(RequestProgress::new(RequestScan::new(None), false)));
     let mut exchange = Exchange::new(&app, &mut call, Rc::clone(&progress));
-    exchange.admit(&call.head.method, BodyBytes::Read).map_err(fail)?;
+    exchange.admit(&call.head.method, &call.head.headers, BodyBytes::Read).map_err(fail)?;
     let opening = Opening::of(&call);
     let Call { head, route, origin, host, target, .. } = *call;
     let request = request(head, &route, host, target, progress);

@@ -12,6 +12,7 @@ use crate::count::Sample;
 use crate::guard::{self, Rejection};
 use crate::http::{BoxError, Frame};
 use crate::layers::forward;
+use crate::layers::room::Taken;
 use crate::usage::{IncludeUsage, RequestFacts, RequestScan, include};
 use bursar_domain::Label;
 use bytes::Bytes;
@@ -128,6 +129,8 @@ pub struct Window {
     pub trailers: Option<Box<HeaderMap>>,
     /// How long the rest may keep us waiting, where the connection does not say.
     pub patience: Option<Box<Patience>>,
+    /// The room that a body takes which is held beyond the usual window.
+    pub room: Option<Taken>,
 }
 
 /// A request's body for the upstream.
@@ -139,6 +142,8 @@ pub struct RequestBody {
     /// Boxed like the next two: they are rarely there, and requests are moved often.
     trailers: Option<Box<HeaderMap>>,
     patience: Option<Box<Patience>>,
+    /// Free again when the body has been sent.
+    _room: Option<Box<Taken>>,
     rewrite: Option<Box<IncludeUsage>>,
     progress: Rc<RefCell<RequestProgress>>,
     size: SizeHint,
@@ -154,7 +159,8 @@ impl RequestBody {
         progress: Rc<RefCell<RequestProgress>>,
         limit: u64,
     ) -> Self {
-        let Window { held, rest, trailers, patience } = window;
+        let Window { held, rest, trailers, patience, room } = window;
+        let _room = room.map(Box::new);
         let held_len: u64 = held.iter().map(|b| b.len() as u64).sum();
         let extra = if rewrite.is_some() { include::BUDGET as u64 } else { 0 };
         let size = match rest.as_ref().map(Body::size_hint).map(|hint| hint.exact()) {
@@ -166,7 +172,8 @@ impl RequestBody {
         };
         let (ready, held) = if rewrite.is_some() { (Vec::new(), held) } else { (held, Vec::new()) };
         let (ready, scratch) = (VecDeque::from(ready), Vec::new());
-        let mut body = Self { ready, scratch, rest, trailers, patience, rewrite, progress, size, limit };
+        let mut body =
+            Self { ready, scratch, rest, trailers, patience, _room, rewrite, progress, size, limit };
         for piece in held {
             body.push(piece);
         }

@@ -60,7 +60,7 @@ pub use api::{Api, api_of, batch_in_path, cohere_api_of, model_in_path, model_in
 pub use flavour::{Flavour, flavour_of};
 pub use hide::HideUsage;
 pub use include::IncludeUsage;
-pub use request::{RequestFacts, RequestScan};
+pub use request::{RequestFacts, RequestScan, Searches};
 pub use session::{Part, SessionMeter};
 
 use alike::{Frame, Prefix};

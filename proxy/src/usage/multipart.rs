@@ -1,5 +1,5 @@
-//! What the meter reads from a form (`multipart/form-data`, RFC 7578): the model, and whether a
-//! stream is asked for. Sound and pictures are sent that way.
+//! What the meter reads from a form (`multipart/form-data`, RFC 7578): the model, whether a stream is
+//! asked for, and how many pictures. Sound and pictures are sent that way.
 //!
 //! Invariants
 //! - The body is read as it passes; of each part only its head and the first bytes of a small value
@@ -35,6 +35,8 @@ pub enum Field {
     Model,
     /// Whether a stream is asked for.
     Stream,
+    /// How many pictures are asked for.
+    Choices,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ pub struct Form {
     value_lines: u32,
     model: Option<String>,
     stream: bool,
+    choices: Option<u64>,
 }
 
 impl Form {
@@ -75,6 +78,7 @@ impl Form {
             value_lines: 0,
             model: None,
             stream: false,
+            choices: None,
         }
     }
 
@@ -106,6 +110,12 @@ impl Form {
     #[must_use]
     pub const fn is_stream(&self) -> bool {
         self.stream
+    }
+
+    /// How many pictures are asked for, as far as the form was read.
+    #[must_use]
+    pub const fn choices(&self) -> Option<u64> {
+        self.choices
     }
 
     /// Whether the last delimiter was seen, which may lack its line end.
@@ -161,6 +171,10 @@ impl Form {
                 self.model = Some(String::from_utf8_lossy(&value).into_owned());
             }
             Field::Stream => self.stream = value.eq_ignore_ascii_case(b"true") || value == b"1",
+            Field::Choices => {
+                let choices = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                self.choices = self.choices.max(choices);
+            }
             Field::Model => {}
         }
     }
@@ -178,6 +192,7 @@ fn field_of(line: &[u8]) -> Option<Field> {
     match field.trim_matches('"') {
         "model" => Some(Field::Model),
         "stream" => Some(Field::Stream),
+        "n" => Some(Field::Choices),
         _ => None,
     }
 }

@@ -26,11 +26,21 @@ pub struct RequestFacts {
     pub include_usage: bool,
     /// The service tier that is asked for.
     pub service_tier: Option<Label>,
-    /// Most output tokens, if the request sets a bound.
+    /// The region that is asked for (Anthropic's `inference_geo`).
+    pub geo: Option<Label>,
+    /// The speed that is asked for: Anthropic's `fast`, Bedrock's `optimized`.
+    pub speed: Option<Label>,
+    /// Most output tokens, if the request sets a bound; of several the highest.
     pub max_output: Option<u64>,
+    /// Searches that the provider may run, where it may: as many as the request allows.
+    pub searches: Option<Searches>,
+    /// Documents that are to be ranked.
+    pub documents: Option<u64>,
+    /// Whether other models are named, one of which may answer.
+    pub has_fallbacks: bool,
     /// Whether the reply is to be made in the background and fetched later.
     pub background: bool,
-    /// How many choices are asked for.
+    /// How many choices (or pictures) are asked for; of several figures the highest.
     pub choices: Option<u64>,
     /// The body was no complete JSON document.
     pub malformed: bool,
@@ -42,17 +52,49 @@ pub struct RequestFacts {
     pub decoded_bytes: u64,
 }
 
+/// How many searches a request allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Searches {
+    /// So many.
+    AtMost(u64),
+    /// It does not say.
+    Unbounded,
+}
+
 mod id {
     pub(super) const MODEL: u8 = 0;
     pub(super) const STREAM: u8 = 1;
     pub(super) const INCLUDE_USAGE: u8 = 2;
     pub(super) const TIER: u8 = 3;
-    pub(super) const MAX_TOKENS: u8 = 4;
-    pub(super) const MAX_COMPLETION: u8 = 5;
     pub(super) const MAX_OUTPUT: u8 = 6;
     pub(super) const BACKGROUND: u8 = 7;
     pub(super) const CHOICES: u8 = 8;
+    pub(super) const SPEED: u8 = 9;
+    pub(super) const GEO: u8 = 10;
+    pub(super) const TOOL: u8 = 11;
+    pub(super) const USES: u8 = 12;
+    pub(super) const SEARCH: u8 = 13;
+    pub(super) const DOCUMENTS: u8 = 14;
+    pub(super) const FALLBACK: u8 = 15;
 }
+
+/// An object whose presence is told, whatever is in it.
+const SEARCH: Node = Node::object(&[]).marked(id::SEARCH);
+/// A tool; some of them search the web.
+static TOOL: Node = Node::object(&[
+    ("type", Node::scalar(id::TOOL)),
+    ("max_uses", Node::scalar(id::USES)),
+    ("googleSearch", SEARCH),
+    ("google_search", SEARCH),
+    ("googleSearchRetrieval", SEARCH),
+    ("google_search_retrieval", SEARCH),
+    ("enterpriseWebSearch", SEARCH),
+]);
+/// OpenRouter's plugins.
+static PLUGIN: Node =
+    Node::object(&[("id", Node::scalar(id::TOOL)), ("max_results", Node::scalar(id::USES))]);
+static DOCUMENT: Node = Node::object(&[]);
+static FALLBACK: Node = Node::scalar(id::FALLBACK);
 
 /// Google's place for the bounds of a generation; its JSON takes either spelling of a name.
 const GENERATION: Node = Node::object(&[
@@ -62,19 +104,53 @@ const GENERATION: Node = Node::object(&[
     ("candidate_count", Node::scalar(id::CHOICES)),
 ]);
 
+/// Where a bound stands by the names of the APIs: OpenAI's three, Anthropic's, Google's, Bedrock's
+/// (Converse, and the bodies of each family behind InvokeModel), Ollama's, llama.cpp's and vLLM's.
 static REQUEST: Node = Node::object(&[
     ("model", Node::scalar(id::MODEL)),
     ("stream", Node::scalar(id::STREAM)),
     ("stream_options", Node::object(&[("include_usage", Node::scalar(id::INCLUDE_USAGE))])),
     ("service_tier", Node::scalar(id::TIER)),
-    ("max_tokens", Node::scalar(id::MAX_TOKENS)),
-    ("max_completion_tokens", Node::scalar(id::MAX_COMPLETION)),
+    ("serviceTier", Node::object(&[("type", Node::scalar(id::TIER))]).or_scalar(id::TIER)),
+    ("max_tokens", Node::scalar(id::MAX_OUTPUT)),
+    ("max_completion_tokens", Node::scalar(id::MAX_OUTPUT)),
     ("max_output_tokens", Node::scalar(id::MAX_OUTPUT)),
-    ("background", Node::scalar(id::BACKGROUND)),
-    ("n", Node::scalar(id::CHOICES)),
+    ("max_new_tokens", Node::scalar(id::MAX_OUTPUT)),
+    ("max_tokens_to_sample", Node::scalar(id::MAX_OUTPUT)),
+    ("max_gen_len", Node::scalar(id::MAX_OUTPUT)),
+    ("maxTokens", Node::scalar(id::MAX_OUTPUT)),
+    ("n_predict", Node::scalar(id::MAX_OUTPUT)),
+    ("options", Node::object(&[("num_predict", Node::scalar(id::MAX_OUTPUT))])),
     ("generationConfig", GENERATION),
     ("generation_config", GENERATION),
-    ("serviceTier", Node::scalar(id::TIER)),
+    (
+        "inferenceConfig",
+        Node::object(&[
+            ("maxTokens", Node::scalar(id::MAX_OUTPUT)),
+            ("max_new_tokens", Node::scalar(id::MAX_OUTPUT)),
+        ]),
+    ),
+    ("textGenerationConfig", Node::object(&[("maxTokenCount", Node::scalar(id::MAX_OUTPUT))])),
+    (
+        "parameters",
+        Node::object(&[
+            ("max_new_tokens", Node::scalar(id::MAX_OUTPUT)),
+            ("sampleCount", Node::scalar(id::CHOICES)),
+        ]),
+    ),
+    ("background", Node::scalar(id::BACKGROUND)),
+    ("n", Node::scalar(id::CHOICES)),
+    ("best_of", Node::scalar(id::CHOICES)),
+    ("num_generations", Node::scalar(id::CHOICES)),
+    ("speed", Node::scalar(id::SPEED)),
+    ("performanceConfig", Node::object(&[("latency", Node::scalar(id::SPEED))])),
+    ("inference_geo", Node::scalar(id::GEO)),
+    ("tools", Node::array(&TOOL)),
+    ("plugins", Node::array(&PLUGIN)),
+    ("web_search_options", SEARCH),
+    ("search_parameters", SEARCH),
+    ("documents", Node::array(&DOCUMENT).marked(id::DOCUMENTS)),
+    ("models", Node::array(&FALLBACK)),
 ]);
 
 #[derive(Debug, Default)]
@@ -84,17 +160,27 @@ struct Found {
     stream: bool,
     include_usage: bool,
     background: bool,
-    max_tokens: Option<u64>,
-    max_completion: Option<u64>,
+    speed: Held,
+    geo: Held,
     max_output: Option<u64>,
     choices: Option<u64>,
+    searches: bool,
+    uses: Option<u64>,
+    documents: Option<u64>,
+    has_fallbacks: bool,
     duplicate_key: bool,
+}
+
+/// A bound as it is written; one that is too large to be believed is one all the same. Below zero it
+/// means that there is none.
+fn bound(raw: &[u8]) -> Option<u64> {
+    let is_number = raw.first().is_some_and(u8::is_ascii_digit);
+    number::count(raw, &mut Anomalies::default()).or_else(|| is_number.then_some(number::COUNT_MAX))
 }
 
 impl Sink for Found {
     fn value(&mut self, id: u8, raw: &[u8], _at: u64) {
         let truth = raw == b"true";
-        let count = || number::count(raw, &mut Anomalies::default());
         match id {
             id::MODEL => {
                 self.model.clear();
@@ -104,11 +190,31 @@ impl Sink for Found {
             id::STREAM => self.stream = truth,
             id::INCLUDE_USAGE => self.include_usage = truth,
             id::BACKGROUND => self.background = truth,
-            id::MAX_TOKENS => self.max_tokens = count(),
-            id::MAX_COMPLETION => self.max_completion = count(),
-            id::MAX_OUTPUT => self.max_output = count(),
-            id::CHOICES => self.choices = count(),
+            // Servers differ in which of two bounds they take.
+            id::MAX_OUTPUT => self.max_output = self.max_output.max(bound(raw)),
+            id::CHOICES => self.choices = self.choices.max(bound(raw)),
+            id::SPEED => self.speed.text(raw),
+            id::GEO => self.geo.text(raw),
+            id::TOOL => {
+                self.searches |= raw.starts_with(b"\"web_search") || raw == b"\"web\"";
+            }
+            id::USES => self.uses = self.uses.max(bound(raw)),
+            id::FALLBACK => self.has_fallbacks = true,
             _ => {}
+        }
+    }
+
+    fn open(&mut self, id: u8, _at: u64) {
+        self.searches |= id == id::SEARCH;
+    }
+
+    fn other_kind(&mut self, id: u8) {
+        self.searches |= id == id::SEARCH;
+    }
+
+    fn close(&mut self, id: u8, _at: u64, items: u64) {
+        if id == id::DOCUMENTS {
+            self.documents = self.documents.max(Some(items));
         }
     }
 
@@ -204,6 +310,7 @@ impl RequestScan {
             return RequestFacts {
                 model: form.model().and_then(Label::lossy),
                 stream: form.is_stream(),
+                choices: form.choices(),
                 malformed: !form.is_complete(),
                 capped: *capped,
                 decoded_bytes: self.form_bytes,
@@ -215,7 +322,12 @@ impl RequestScan {
             stream: found.stream,
             include_usage: found.include_usage,
             service_tier: found.tier.name(),
-            max_output: found.max_completion.or(found.max_output).or(found.max_tokens),
+            geo: found.geo.name(),
+            speed: found.speed.name(),
+            max_output: found.max_output,
+            searches: found.searches.then(|| found.uses.map_or(Searches::Unbounded, Searches::AtMost)),
+            documents: found.documents,
+            has_fallbacks: found.has_fallbacks,
             background: found.background,
             choices: found.choices,
             malformed: !scanner.is_complete(),
@@ -259,7 +371,7 @@ mod tests {
                 stream: true,
                 include_usage: true,
                 service_tier: Label::new("flex").ok(),
-                max_output: Some(7),
+                max_output: Some(9),
                 choices: Some(2),
                 ..model("gpt-4o")
             },
@@ -282,6 +394,64 @@ mod tests {
             r#"{"model":"g","generation_config":{"max_output_tokens":65}}"#,
             &RequestFacts { max_output: Some(65), ..model("g") },
         );
+    }
+
+    /// The output bound of a body.
+    fn check_bound(body: &str, max_output: Option<u64>, choices: Option<u64>) {
+        check(body, &RequestFacts { max_output, choices, ..RequestFacts::default() });
+    }
+
+    #[test]
+    fn the_highest_bound_counts_wherever_an_api_puts_it() {
+        check_bound(r#"{"max_tokens":5,"max_completion_tokens":900,"max_output_tokens":7}"#, Some(900), None);
+        check_bound(r#"{"max_tokens":100000,"max_completion_tokens":1}"#, Some(100_000), None);
+        check_bound(r#"{"inferenceConfig":{"maxTokens":512,"temperature":1}}"#, Some(512), None);
+        check_bound(r#"{"inferenceConfig":{"max_new_tokens":513}}"#, Some(513), None);
+        check_bound(r#"{"textGenerationConfig":{"maxTokenCount":64}}"#, Some(64), None);
+        check_bound(r#"{"prompt":"x","max_gen_len":65}"#, Some(65), None);
+        check_bound(r#"{"prompt":"x","max_tokens_to_sample":66}"#, Some(66), None);
+        check_bound(r#"{"options":{"num_ctx":9,"num_predict":67}}"#, Some(67), None);
+        check_bound(r#"{"options":{"num_predict":-1}}"#, None, None);
+        check_bound(r#"{"n_predict":68,"n":2,"best_of":5}"#, Some(68), Some(5));
+        check_bound(r#"{"instances":[{}],"parameters":{"sampleCount":4}}"#, None, Some(4));
+        check_bound(r#"{"max_tokens":1e12}"#, Some(number::COUNT_MAX), None);
+    }
+
+    #[test]
+    fn what_changes_the_price_is_read() {
+        let facts = RequestFacts::default();
+        check(
+            r#"{"speed":"fast","inference_geo":"us","service_tier":"auto"}"#,
+            &RequestFacts {
+                speed: Label::new("fast").ok(),
+                geo: Label::new("us").ok(),
+                service_tier: Label::new("auto").ok(),
+                ..facts.clone()
+            },
+        );
+        check(
+            r#"{"performanceConfig":{"latency":"optimized"},"serviceTier":{"type":"priority"}}"#,
+            &RequestFacts {
+                speed: Label::new("optimized").ok(),
+                service_tier: Label::new("priority").ok(),
+                ..facts.clone()
+            },
+        );
+        check(
+            r#"{"models":["a","b"],"documents":["x",{"text":"y"},"z"]}"#,
+            &RequestFacts { has_fallbacks: true, documents: Some(3), ..facts.clone() },
+        );
+        let searches = |body: &str, searches| check(body, &RequestFacts { searches, ..facts.clone() });
+        searches(
+            r#"{"tools":[{"type":"function","function":{"name":"web"}},{"type":"web_search_20250305","max_uses":5}]}"#,
+            Some(Searches::AtMost(5)),
+        );
+        searches(r#"{"tools":[{"type":"web_search"}]}"#, Some(Searches::Unbounded));
+        searches(r#"{"plugins":[{"id":"web"}]}"#, Some(Searches::Unbounded));
+        searches(r#"{"tools":[{"type":"web_fetch_20250910","max_uses":5}]}"#, None);
+        searches(r#"{"tools":[{"googleSearch":{}}]}"#, Some(Searches::Unbounded));
+        searches(r#"{"web_search_options":{}}"#, Some(Searches::Unbounded));
+        searches(r#"{"web_search_options":null,"tools":[{"type":"function","max_uses":3}]}"#, None);
     }
 
     #[test]
