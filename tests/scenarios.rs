@@ -26,6 +26,7 @@ mod http_rules;
 mod http_versions;
 mod identity;
 mod ledger_modes;
+mod limits;
 mod metering;
 mod promises;
 mod realtime;

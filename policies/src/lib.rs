@@ -12,6 +12,7 @@ pub mod attribution;
 pub mod budget;
 pub mod exact;
 pub mod hedge;
+pub mod limit;
 pub mod periods;
 pub mod price;
 pub mod roi;

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::count::Counting;
 use crate::guard::Limits;
 use crate::layers::room::BodyRoom;
+use crate::limits::Limiter;
 use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
 use bursar_ledger::{Health, Ledger};
@@ -25,6 +26,8 @@ pub struct App {
     pub prices: Arc<Prices>,
     /// What may be spent, and what was.
     pub budgets: Arc<Budgets>,
+    /// How much may pass at a time.
+    pub limits: Arc<Limiter>,
     /// Counters.
     pub metrics: Metrics,
     /// What a request may be, as the guard wants it.
@@ -55,12 +58,14 @@ impl App {
             ..Limits::default()
         };
         let counting = Counting::new(config.counting.threads, config.counting.queue_entries_max);
+        let limits = Arc::new(Limiter::new(config.limits.clone()));
         let body_room = BodyRoom::new(config.reserve_body_bytes);
         Arc::new(Self {
             config,
             ledger,
             prices,
             budgets,
+            limits,
             metrics: Metrics::new(),
             guard_limits,
             counting,

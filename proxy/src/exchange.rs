@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::call::Call;
 use crate::config::{CountMode, DrainLimits, Durability, OnAbort, Route};
 use crate::count::{BLOCK_BYTES, Sample, Settlement, Watch, Work};
+use crate::limits::Pass;
 use crate::upstream::RequestProgress;
 use crate::usage::text::{DOCUMENT_BYTES_MAX, PassedText, STREAM_BYTES_MAX};
 use crate::usage::{self, Api, BatchReading, Ending, Reading, ReplyContext, ReplyMeter};
@@ -81,6 +82,8 @@ pub struct Kept {
     slot: Option<OpenSlot>,
     /// What budgets hold for it. The ledger's writer releases that with the record.
     held: Option<Arc<Asked>>,
+    /// What it has taken of its limits.
+    pass: Option<Box<Pass>>,
 }
 
 impl Kept {
@@ -93,6 +96,11 @@ impl Kept {
     /// What budgets hold, which the caller keeps from now on.
     pub fn take_held(&mut self) -> Option<Arc<Asked>> {
         self.held.take()
+    }
+
+    /// What was taken of limits, which the caller keeps from now on.
+    pub fn take_pass(&mut self) -> Option<Box<Pass>> {
+        self.pass.take()
     }
 
     /// Keeps what budgets hold.
@@ -170,7 +178,7 @@ impl Exchange {
             drained: false,
             first_byte_at: None,
             bytes_out: 0,
-            kept: Kept { place: call.place.take(), slot: None, held: None },
+            kept: Kept::in_place(call.place.take()),
             warning: None,
             state: State::Held,
         }
@@ -180,6 +188,9 @@ impl Exchange {
     /// wait for in `sync` durability, and then before the request is sent.
     pub fn sent(&mut self) -> Option<Receipt> {
         self.state = State::Sent;
+        if let Some(pass) = &mut self.kept.pass {
+            pass.sent();
+        }
         let waits = self.app.config.ledger.durability == Durability::Sync;
         let wait = if waits { Wait::Acknowledged } else { Wait::No };
         let (slot, receipt) = self.app.ledger.opening(self.opening(), wait);
@@ -215,6 +226,9 @@ impl Exchange {
     pub fn withdraw(&mut self) {
         if let Some(slot) = self.kept.slot.take() {
             self.app.ledger.closing(slot);
+        }
+        if let Some(pass) = &mut self.kept.pass {
+            pass.withdraw();
         }
         self.state = State::Held;
     }
@@ -326,7 +340,10 @@ impl Exchange {
     }
 
     fn dispatch(&mut self, record: Box<UsageRecord>, also: Option<Also>) -> Option<Settling> {
-        let kept = std::mem::take(&mut self.kept);
+        let mut kept = std::mem::take(&mut self.kept);
+        if let Some(pass) = &mut kept.pass {
+            pass.ended();
+        }
         let work = match also {
             Some(Also::Count(work)) => work,
             Some(Also::Batch(batch)) => {
@@ -486,7 +503,10 @@ fn append(
     kept: Kept,
     append: impl FnOnce(Box<UsageRecord>, Wait) -> Result<Receipt, Rejected>,
 ) -> Option<Receipt> {
-    let Kept { place, slot, held } = kept;
+    let Kept { place, slot, held, pass } = kept;
+    if let Some(mut pass) = pass {
+        pass.used(&record);
+    }
     let (id, lasted) = (record.id, record.latency_us);
     if let Some(slot) = slot {
         app.ledger.closing(slot);

@@ -7,6 +7,7 @@ use crate::budgets::Refusal;
 use crate::config::Dialect;
 use crate::guard::Rejection;
 use crate::layers::identify::IdentityError;
+use crate::limits::LimitRefusal;
 use crate::upstream::{ConnectError, SendError};
 use bursar_domain::{Label, RequestId};
 use std::time::Duration;
@@ -74,6 +75,9 @@ pub enum FailureKind {
     /// A budget refuses the request.
     #[error("{0}")]
     Budget(Box<Refusal>),
+    /// A limit refuses the request.
+    #[error("{0}")]
+    Limit(Box<LimitRefusal>),
     /// The upstream could not be reached or broke before its head.
     #[error("upstream: {}{} (route {route})", chain(.error), remedy(.error))]
     Upstream {
@@ -111,6 +115,7 @@ impl FailureKind {
             Self::BodyBroken => "body_broken",
             Self::LedgerClosed { .. } => "ledger_unavailable",
             Self::Budget(_) => "budget_exceeded",
+            Self::Limit(_) => "rate_limited",
             Self::Upstream { .. } | Self::UpstreamTimeout { .. } => return None,
         })
     }

@@ -19,6 +19,7 @@ pub mod http;
 mod idle_timer;
 mod ids;
 pub mod layers;
+pub mod limits;
 pub mod listen;
 pub mod period;
 mod reply;

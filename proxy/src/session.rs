@@ -16,6 +16,7 @@ use crate::call::Call;
 use crate::config::{FailMode, Route};
 use crate::exchange::{self, Kept, NextResponse};
 use crate::ids::IdSource;
+use crate::limits::Pass;
 use crate::usage::{self, Api, Ending, Part, Reading, SessionMeter};
 use bursar_domain::{
     Anomalies, Anomaly, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
@@ -59,6 +60,8 @@ pub(crate) struct Session {
     kept: Kept,
     /// The hold of the next response, where budgets hold one.
     hold: Option<Hold>,
+    /// What the session has taken of its limits: it is one request, and all tokens of its responses.
+    pass: Option<Box<Pass>>,
     /// The next response does not fit into its budgets.
     is_spent: bool,
     is_over: bool,
@@ -110,6 +113,7 @@ impl Session {
         app.metrics.in_flight.inc();
         let flavour = usage::flavour_of(opening.route.provider.as_str());
         let hold = kept.take_held().map(|asked| Hold { id: opening.id, asked });
+        let pass = kept.take_pass();
         Self {
             app: Arc::clone(app),
             ids: Rc::clone(ids),
@@ -123,6 +127,7 @@ impl Session {
             receipts: Vec::new(),
             kept,
             hold,
+            pass,
             is_spent: false,
             is_over: false,
         }
@@ -172,6 +177,7 @@ impl Session {
         if let Some(hold) = self.hold.take() {
             self.app.budgets.release(hold.id);
         }
+        self.pass = None;
         self.kept = Kept::default();
         self.receipts.clear();
     }
@@ -188,6 +194,9 @@ impl Session {
 
     fn settle(&mut self, part: Part) {
         let record = self.record(part);
+        if let Some(pass) = &mut self.pass {
+            pass.used(&record);
+        }
         let mut kept = std::mem::take(&mut self.kept);
         let had_place = kept.has_place();
         if let Some(Hold { id, asked }) = self.hold.take() {

@@ -112,8 +112,8 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
     if !admin.app.config.telemetry.prometheus {
         return problem(StatusCode::NOT_FOUND, "metrics are off: set telemetry.prometheus to true");
     }
-    let budgets = admin.app.budgets.metrics(admin.app.now());
-    let page = admin.app.metrics.page_with(&admin.app.ledger.stats(), &budgets);
+    let rules = [admin.app.budgets.metrics(admin.app.now()), admin.app.limits.metrics()].concat();
+    let page = admin.app.metrics.page_with(&admin.app.ledger.stats(), &rules);
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }

@@ -94,10 +94,7 @@ impl Value for BudgetList {
             "required": ["name", "window", "limit"],
             "properties": {
                 "name": text,
-                "scope": { "type": ["object", "null"], "additionalProperties": false, "properties": {
-                    "team": text, "workload": text, "customer": text, "provider": text, "model": text,
-                    "tags": { "type": ["object", "null"], "additionalProperties": text },
-                } },
+                "scope": scope_schema(),
                 "window": { "anyOf": [
                     { "enum": windows },
                     { "type": "string", "pattern": "^rolling [0-9]+[mhdw]$" },
@@ -122,18 +119,43 @@ impl Value for BudgetList {
 }
 
 /// One item while it is read.
-struct Item {
+pub(super) struct Item {
     below: String,
     faults: Vec<Fault>,
 }
 
+/// The schema of a scope.
+pub(super) fn scope_schema() -> Json {
+    let text = json!({ "type": "string", "minLength": 1, "maxLength": 256 });
+    json!({ "type": ["object", "null"], "additionalProperties": false, "properties": {
+        "team": text, "workload": text, "customer": text, "provider": text, "model": text,
+        "tags": { "type": ["object", "null"], "additionalProperties": text },
+    } })
+}
+
 impl Item {
-    fn wrong(&mut self, node: &Node, key: &str, wrong: Wrong) {
+    /// The item below which keys are named.
+    pub(super) const fn new(below: String) -> Self {
+        Self { below, faults: Vec::new() }
+    }
+
+    /// What is wrong with it.
+    pub(super) fn into_faults(self) -> Vec<Fault> {
+        self.faults
+    }
+
+    pub(super) fn wrong(&mut self, node: &Node, key: &str, wrong: Wrong) {
         self.faults.push(Fault { at: node.at, below: format!("{}{key}", self.below), wrong });
     }
 
     /// The keys of a map, each known.
-    fn entries<'n>(&mut self, node: &'n Node, key: &str, known: &[&str], remedy: &str) -> &'n [Entry] {
+    pub(super) fn entries<'n>(
+        &mut self,
+        node: &'n Node,
+        key: &str,
+        known: &[&str],
+        remedy: &str,
+    ) -> &'n [Entry] {
         let Content::Map(entries) = &node.content else {
             if !node.is_null() || key.is_empty() {
                 self.wrong(node, key, Wrong::absent(&format!("this is {}", node.kind()), remedy));
@@ -155,7 +177,7 @@ impl Item {
         entries
     }
 
-    fn scalar<T: Scalar>(&mut self, node: &Node, key: &str, limits: &T::Limits) -> Option<T> {
+    pub(super) fn scalar<T: Scalar>(&mut self, node: &Node, key: &str, limits: &T::Limits) -> Option<T> {
         match <T as Value>::read(node, limits) {
             Ok(value) => Some(value),
             Err(faults) => {
@@ -169,7 +191,7 @@ impl Item {
     }
 
     /// The text of a node.
-    fn text<'n>(&mut self, node: &'n Node, key: &str) -> Option<&'n str> {
+    pub(super) fn text<'n>(&mut self, node: &'n Node, key: &str) -> Option<&'n str> {
         match &node.content {
             Content::Scalar { text, .. } if !node.is_null() => Some(text),
             _ => {
@@ -218,7 +240,8 @@ impl Item {
         })
     }
 
-    fn scope(&mut self, node: &Node) -> Option<Scope> {
+    /// A scope, if all of it is right.
+    pub(super) fn scope(&mut self, node: &Node) -> Option<Scope> {
         let before = self.faults.len();
         let entries = self.entries(node, ".scope", SCOPE_KEYS, "write keys such as team: checkout");
         let mut scope = Scope::default();

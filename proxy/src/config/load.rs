@@ -106,6 +106,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         currency: loader.get(&s::CURRENCY).value,
         prices: loader.prices(),
         budgets: loader.get(&s::BUDGETS).value.0,
+        limits: loader.get(&s::LIMITS).value.0,
         server: loader.server(),
         upstream: loader.upstream_pool(),
         counting: loader.counting(),
@@ -519,7 +520,6 @@ impl Loader<'_> {
 
     /// Settings that exist only to be refused when someone counts on them.
     fn reserved(&mut self) {
-        self.get(&s::LIMITS);
         self.get(&s::RULES);
         self.get(&s::TELEMETRY_OTLP);
     }

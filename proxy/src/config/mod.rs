@@ -16,6 +16,7 @@ mod aws;
 mod budgets;
 mod error;
 mod files;
+mod limits;
 mod load;
 mod overlay;
 mod providers;
@@ -42,6 +43,7 @@ pub use yaml::Position;
 
 use bursar_domain::{Currency, Label, Tags};
 use bursar_policies::budget::Budget;
+use bursar_policies::limit::Limit;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -231,6 +233,8 @@ pub struct Config {
     pub prices: Prices,
     /// Who may spend how much.
     pub budgets: Vec<Budget>,
+    /// How much may pass at a time.
+    pub limits: Vec<Limit>,
     /// Most bytes of a request's body that are held for a hard budget to know it.
     pub reserve_body_bytes: u64,
     /// Limits of the listener.

@@ -8,6 +8,7 @@
 //! Not here: how types are read (`value`), rules between settings (`load`).
 
 use super::budgets::BudgetList;
+use super::limits::LimitList;
 use super::providers::PROVIDERS;
 use super::routes::{Dialect, Upstream};
 use super::value::{
@@ -382,9 +383,11 @@ settings! {
               bodies together take at most eight times that. A longer one counts as one of which nobody knows \
               what it may use.")
         .because("The model and the output bound may stand at a body's end, behind its pictures.");
-    LIMITS: NotYetList = Setting::new("limits", "limits are not enforced", || NotYetList)
-        .doc("Reserved for rate limits.")
-        .because("A limit that is silently ignored is worse than an error.");
+    LIMITS: LimitList = Setting::new("limits", (), LimitList::default)
+        .doc("How much may pass at a time. Keys of each: `name`; `scope` (as that of budgets); at least one of \
+              `requests_per_minute`, `tokens_per_minute` (input and output; what a request used beyond what it \
+              was admitted for is carried as a debt) and `concurrent_requests`. A request that does not fit is \
+              refused with 429 and `retry-after`. See docs/guide/limits.md.");
     RULES: NotYetList = Setting::new("rules", "rules are not enforced", || NotYetList)
         .doc("Reserved for rules.")
         .because("A rule that is silently ignored is worse than an error.");

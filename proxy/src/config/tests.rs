@@ -470,8 +470,8 @@ fn each_wrong_value_is_refused_with_its_place_and_remedy() {
             "b.yaml:1:11: budgets[0].window: the key is missing; every budget needs one".to_owned(),
         ),
         (
-            "limits: [{name: x}]",
-            "b.yaml:1:9: limits: limits are not enforced by this version; remove them, or leave the list empty"
+            "rules: [{name: x}]",
+            "b.yaml:1:8: rules: rules are not enforced by this version; remove them, or leave the list empty"
                 .to_owned(),
         ),
         (

@@ -1,4 +1,4 @@
-//! The last question before a request is sent: do the budgets allow what it may use?
+//! The last question before a request is sent: do limits and budgets allow what it may use?
 //!
 //! Rules
 //! - What it may use is the most that its API allows (`most`), at the dearest that it can be served at
@@ -6,9 +6,10 @@
 //! - A call that is not metered asks for next to nothing: it passes as long as anything is left. Calls that
 //!   only read (GET) or cancel pass.
 //! - Where a hard budget may refuse, the whole body is known before this is asked, or nothing is.
-//! - A session asks anew after each of its responses, with the input of the last one.
+//! - A limit is asked before the budgets.
+//! - A session asks its budgets anew after each of its responses, with the input of the last one.
 //!
-//! Not here: the decision (`budgets`, `bursar_policies::budget`), holding bodies (`layers::meter`).
+//! Not here: the decision (`budgets`, `limits`, `bursar_policies`), holding bodies (`layers::meter`).
 
 use super::most::Most;
 use super::{Exchange, State};
@@ -53,7 +54,7 @@ impl Exchange {
         body: BodyBytes,
     ) -> Result<(), FailureKind> {
         let app = &self.app;
-        if app.budgets.is_empty() || !self.is_asked(method) {
+        if (app.budgets.is_empty() && app.limits.is_empty()) || !self.is_asked(method) {
             return Ok(());
         }
         let (mut facts, has_body) = {
@@ -92,6 +93,18 @@ impl Exchange {
             None => Asked::default(),
             Some(bytes) => about.asked(app, bytes, in_money),
         };
+        // Before the budgets: what was taken of limits is given back where one of those refuses.
+        let pass = if app.limits.is_empty() {
+            None
+        } else {
+            match app.limits.admit(&request, asked(false).tokens) {
+                Ok(pass) => pass,
+                Err(refusal) => {
+                    self.record_refusal();
+                    return Err(FailureKind::Limit(refusal));
+                }
+            }
+        };
         match app.budgets.admit(&request, app.clock(), asked) {
             Ok(passed) => {
                 for warning in &passed.warnings {
@@ -104,6 +117,7 @@ impl Exchange {
                     warning_text(&passed.warnings).and_then(|text| HeaderValue::try_from(text).ok());
                 self.warning = warning.map(Box::new);
                 self.kept.held = passed.held;
+                self.kept.pass = pass;
                 Ok(())
             }
             Err(refusal) => {

@@ -1,6 +1,6 @@
-//! May this request go out? Today: can the ledger record it. Budgets and limits will stand here.
+//! May this request go out: can the ledger record it?
 //!
-//! Not here: the decision rules themselves (`bursar_policies`).
+//! Not here: limits and budgets, which want to know the body (`exchange::admission`).
 
 use crate::app::App;
 use crate::call::Call;

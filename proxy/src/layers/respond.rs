@@ -11,8 +11,10 @@ use crate::budgets::Refusal;
 use crate::config::Dialect;
 use crate::failure::{Failure, FailureKind, Handshake};
 use crate::http::Response;
+use crate::limits::LimitRefusal;
 use crate::reply::ReplyBody;
 use crate::upstream::{ConnectError, SendError};
+use bursar_policies::limit::Cap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -44,6 +46,9 @@ pub fn respond(failure: &Failure) -> Response {
     if let FailureKind::Budget(refusal) = &failure.kind {
         tell_of_budget(headers, refusal);
     }
+    if let FailureKind::Limit(refusal) = &failure.kind {
+        tell_of_limit(headers, refusal);
+    }
     response
 }
 
@@ -57,6 +62,17 @@ fn tell_of_budget(headers: &mut HeaderMap, refusal: &Refusal) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if seconds.is_none_or(|seconds| seconds > RETRY_SECONDS_MAX) {
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+}
+
+fn tell_of_limit(headers: &mut HeaderMap, refusal: &LimitRefusal) {
+    if let Ok(name) = HeaderValue::try_from(refusal.exceeded.name.as_str()) {
+        headers.insert("x-bursar-limit", name);
+    }
+    let seconds = refusal.retry_seconds();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    if seconds > RETRY_SECONDS_MAX {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
 }
@@ -87,7 +103,7 @@ fn status_of(kind: &FailureKind) -> StatusCode {
         FailureKind::LedgerClosed { .. }
         | FailureKind::Unsigned(_)
         | FailureKind::Upstream { error: SendError::Refused(_), .. } => StatusCode::SERVICE_UNAVAILABLE,
-        FailureKind::Budget(_) => StatusCode::TOO_MANY_REQUESTS,
+        FailureKind::Budget(_) | FailureKind::Limit(_) => StatusCode::TOO_MANY_REQUESTS,
         FailureKind::UpstreamTimeout { .. }
         | FailureKind::Upstream { error: SendError::Connect(ConnectError::TimedOut { .. }), .. } => {
             StatusCode::GATEWAY_TIMEOUT
@@ -150,7 +166,7 @@ fn body_of(failure: &Failure, status: StatusCode) -> Vec<u8> {
         }),
         Dialect::Ollama => serde_json::json!({ "error": message }),
         Dialect::OpenAi | Dialect::PassThrough => serde_json::json!({
-            "error": { "message": message, "type": openai_type(status), "param": null, "code": code },
+            "error": { "message": message, "type": openai_type(&failure.kind, status), "param": null, "code": code },
         }),
     };
     body.to_string().into_bytes()
@@ -168,13 +184,18 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::BodyBroken => "body_broken",
         FailureKind::LedgerClosed { .. } => "ledger_unavailable",
         FailureKind::Budget(_) => "budget_exceeded",
+        // As OpenAI has it.
+        FailureKind::Limit(_) => "rate_limit_exceeded",
         FailureKind::Upstream { error: SendError::Refused(_), .. } => "upstream_refused",
         FailureKind::Upstream { .. } => "upstream_unreachable",
         FailureKind::UpstreamTimeout { .. } => "upstream_timeout",
     }
 }
 
-fn openai_type(status: StatusCode) -> &'static str {
+fn openai_type(kind: &FailureKind, status: StatusCode) -> &'static str {
+    if let FailureKind::Limit(refusal) = kind {
+        return if refusal.exceeded.cap == Cap::Tokens { "tokens" } else { "requests" };
+    }
     match status.as_u16() {
         429 => "insufficient_quota",
         500.. => "server_error",
