@@ -25,6 +25,10 @@ numbered!(
         Fixing = 6 "fixing",
         /// One version of a contract position.
         Contract = 7 "contract",
+        /// A revenue event.
+        Revenue = 8 "revenue",
+        /// The close of a period.
+        PeriodClose = 9 "period_close",
         /// The head of an import.
         ImportBatch = 12 "import_batch",
         /// Something that happened to a position.

@@ -54,6 +54,8 @@ pub(crate) struct FactQueue {
     kept: Mutex<Vec<Arc<StoredFact>>>,
     /// One import at a time: what it was checked against is still so when it is written.
     pub(crate) importing: Mutex<()>,
+    /// Which revenue events are there; used while importing.
+    pub(crate) revenue: Mutex<crate::revenue::KnownRevenue>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -94,6 +96,11 @@ impl FactQueue {
 
     fn all(&self) -> Vec<Arc<StoredFact>> {
         lock(&self.kept).clone()
+    }
+
+    /// The facts after the first `count`.
+    pub(crate) fn since(&self, count: usize) -> Vec<Arc<StoredFact>> {
+        lock(&self.kept).get(count..).unwrap_or_default().to_vec()
     }
 }
 

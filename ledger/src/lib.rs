@@ -39,6 +39,7 @@ mod open;
 mod opening;
 mod place;
 mod query;
+mod revenue;
 mod rollup;
 mod seen;
 mod settle;
@@ -60,6 +61,7 @@ pub use place::{NoPlace, Place};
 pub use query::{
     Filter, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport, UsageRow,
 };
+pub use revenue::{RevenueImported, revenue_events};
 pub use rollup::{MoneySum, MoneyTotals, Totals};
 pub use settle::{Observer, Pricer, USAGE_RAW_BYTES_MAX};
 pub use verify::{StoreCheck, Verified, VerifyError, verify};

@@ -24,6 +24,7 @@ pub mod listen;
 pub mod period;
 mod reply;
 pub mod report;
+mod roi;
 mod session;
 mod stack;
 mod streams;

@@ -51,7 +51,8 @@ pub struct RowPlan {
     pub name: Label,
     /// `New` or `Restated`.
     pub added: Added,
-    body: Arc<str>,
+    /// Its text.
+    pub(crate) body: Arc<str>,
 }
 
 /// What an import would do, or did.
@@ -161,7 +162,7 @@ impl Imported {
         self.writes.iter().filter(|row| row.added == Added::Restated).count()
     }
 
-    fn facts(&self, head: &ImportHead) -> Vec<NewFact> {
+    pub(crate) fn facts(&self, head: &ImportHead) -> Vec<NewFact> {
         let batch = json!({
             "what": head.what, "file": head.file, "checksum": head.checksum, "rows": self.rows,
             "written": (self.writes.len() as u64).saturating_add(self.new_records), "restated": self.restated(), "same": self.same,

@@ -40,8 +40,16 @@ type Steps = BTreeMap<State, BTreeMap<State, u128>>;
 /// when no journey ended in revenue.
 #[must_use]
 pub fn removal_effects(journeys: &[Journey]) -> BTreeMap<Label, u64> {
+    removal_effects_of(journeys.iter().map(|journey| (journey, 1)))
+}
+
+/// The same, of journeys that were made several times each.
+#[must_use]
+pub fn removal_effects_of<'a>(
+    journeys: impl Iterator<Item = (&'a Journey, u64)> + Clone,
+) -> BTreeMap<Label, u64> {
     let mut numbers: BTreeMap<&Label, usize> = BTreeMap::new();
-    for touch in journeys.iter().flat_map(|journey| &journey.touches) {
+    for touch in journeys.clone().flat_map(|(journey, _)| &journey.touches) {
         let next = numbers.len();
         numbers.entry(touch).or_insert(next);
     }
@@ -63,15 +71,18 @@ pub fn removal_effects(journeys: &[Journey]) -> BTreeMap<Label, u64> {
     effects
 }
 
-fn transitions(journeys: &[Journey], numbers: &BTreeMap<&Label, usize>) -> Steps {
+fn transitions<'a>(
+    journeys: impl Iterator<Item = (&'a Journey, u64)>,
+    numbers: &BTreeMap<&Label, usize>,
+) -> Steps {
     let mut counts: Steps = BTreeMap::new();
-    for journey in journeys.iter().filter(|journey| !journey.touches.is_empty()) {
+    for (journey, times) in journeys.filter(|(journey, _)| !journey.touches.is_empty()) {
         let states = journey.touches.iter().filter_map(|touch| numbers.get(touch)).copied();
         let end = if journey.converted { State::Revenue } else { State::Nothing };
         let mut from = State::Start;
         for to in states.map(State::Workload).chain([end]) {
             let count = counts.entry(from).or_default().entry(to).or_insert(0);
-            *count = count.saturating_add(1);
+            *count = count.saturating_add(times.into());
             from = to;
         }
     }

@@ -11,6 +11,8 @@
 //!
 //! Not here: ROI (`roi`), periods (`periods`), where touches are looked up (the ledger).
 
+mod credit;
+mod entry;
 mod half_life;
 mod markov;
 mod model;
@@ -18,8 +20,10 @@ mod resolve;
 mod revenue;
 mod shapley;
 
+pub use credit::{Contact, Contacts, Given, Parts, Rule, Taken, Window, credit, in_currency};
+pub use entry::{Admission, EntryError, EventKey, Revenue, RevenueEntry, RevenueLog};
 pub use half_life::{WEIGHT_UNIT, decay_weight};
-pub use markov::{Journey, removal_effects};
+pub use markov::{Journey, removal_effects, removal_effects_of};
 pub use model::{Attribution, Credits, DEFAULT_HALF_LIFE_MICROS, Model, attribute};
 pub use resolve::{Key, Level, MatchKeys, Touch, collapse, in_window, resolve};
 pub use revenue::{Booking, Kind, RevenueBook, RevenueError, RevenueEvent, ValueClass};

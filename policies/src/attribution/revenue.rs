@@ -243,7 +243,9 @@ impl RevenueBook {
     ) -> Result<Booking, RevenueError> {
         let amount = self.convert(event.amount, rate)?;
         let credits = share(amount)?;
-        let class = if event.kind == Kind::Saving { ValueClass::Savings } else { ValueClass::Revenue };
+        let about = event.refers_to.as_ref().and_then(|of| self.open.get(of)).map(|open| open.class);
+        let own = if event.kind == Kind::Saving { ValueClass::Savings } else { ValueClass::Revenue };
+        let class = about.unwrap_or(own);
         let mut by_key: BTreeMap<Option<Label>, Money> =
             credits.parts.iter().map(|(workload, part)| (Some(workload.clone()), *part)).collect();
         by_key.insert(None, credits.unattributed);
@@ -334,7 +336,7 @@ fn convert(amount: Money, rate: Decimal, currency: Currency) -> Result<Money, Re
     Ok(Ratio::of(amount).times(rate.ratio())?.money_half_even(currency)?)
 }
 
-fn check_sign(event: &RevenueEvent) -> Result<(), RevenueError> {
+pub(super) fn check_sign(event: &RevenueEvent) -> Result<(), RevenueError> {
     let negative = event.amount.pico() < 0;
     let remedy = match event.kind {
         Kind::Revenue | Kind::Saving if negative => "send a refund that refers to the revenue",

@@ -40,9 +40,9 @@ pub(super) struct MarketQuery {
     name: Option<String>,
 }
 
-type Asked<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
 
-fn json(status: StatusCode, document: &Value) -> Response {
+pub(super) fn json(status: StatusCode, document: &Value) -> Response {
     let kind = HeaderValue::from_static("application/json");
     (status, [(header::CONTENT_TYPE, kind)], document.to_string()).into_response()
 }
@@ -136,7 +136,7 @@ async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: B
 
 /// The application's clock, as the ledger takes one.
 #[derive(Debug)]
-struct AppClock<'a>(&'a Admin);
+pub(super) struct AppClock<'a>(pub(super) &'a Admin);
 
 impl Clock for AppClock<'_> {
     fn now(&self) -> Timestamp {
@@ -203,7 +203,7 @@ pub(super) async fn hedge_simulate(State(admin): State<Admin>, query: Asked<simu
 }
 
 /// Answers a question where it may block.
-async fn answer<Q: Send + 'static>(
+pub(super) async fn answer<Q: Send + 'static>(
     admin: Admin,
     query: Asked<Q>,
     ask: impl FnOnce(&Admin, &Q) -> Result<Value, AskError> + Send + 'static,

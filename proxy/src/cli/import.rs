@@ -1,4 +1,4 @@
-//! `bursar import`: usage, contracts and market data from files.
+//! `bursar import`: usage, contracts, market data and revenue from files.
 //!
 //! Not here: rows and checks (`hedge::import`), prices (`price import`).
 
@@ -29,6 +29,8 @@ pub(crate) enum ImportCommand {
     Contracts(ImportArgs),
     /// Events of positions: settle, close, roll, variation_margin, correct …
     Events(ImportArgs),
+    /// Revenue events: id, amount, currency, time; kind, refers_to; what they are matched by.
+    Revenue(ImportArgs),
 }
 
 /// `bursar import … FILE`
@@ -58,6 +60,7 @@ pub(super) fn run(command: &ImportCommand) -> anyhow::Result<ExitCode> {
         ImportCommand::Market(args) => (What::Market, args),
         ImportCommand::Contracts(args) => (What::Contracts, args),
         ImportCommand::Events(args) => (What::Events, args),
+        ImportCommand::Revenue(args) => (What::Revenue, args),
     };
     import(what, args)
 }

@@ -20,6 +20,7 @@ mod ledger;
 mod market;
 mod place;
 mod price;
+mod revenue;
 mod serve;
 mod slips;
 mod source;
@@ -52,7 +53,7 @@ enum Command {
     /// Show, compare and import prices, and price past usage anew.
     #[command(subcommand)]
     Price(price::PriceCommand),
-    /// Import usage, contract positions and market data from files: all rows, or none.
+    /// Import usage, contract positions, market data and revenue from files: all rows, or none.
     #[command(subcommand)]
     Import(import::ImportCommand),
     /// Enter, list and follow contract positions.
@@ -64,6 +65,9 @@ enum Command {
     /// What hedges did to cost.
     #[command(subcommand)]
     Hedge(hedge::HedgeCommand),
+    /// Import and list revenue events.
+    #[command(subcommand)]
+    Revenue(revenue::RevenueCommand),
     /// Write records to a file or to standard output.
     #[command(subcommand)]
     Export(ExportCommand),
@@ -250,6 +254,7 @@ pub fn run() -> ExitCode {
         Command::Contract(command) => contract::run(command),
         Command::Market(command) => market::run(command),
         Command::Hedge(command) => hedge::run(command),
+        Command::Revenue(command) => revenue::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
         Command::Budget(args) => budget::list(args),
         Command::Why(args) => budget::why(args),

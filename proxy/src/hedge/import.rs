@@ -38,11 +38,13 @@ pub(crate) enum What {
     Contracts,
     /// Events of positions.
     Events,
+    /// Revenue events.
+    Revenue,
 }
 
 impl What {
     /// Everything that can be imported.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Usage,
         Self::Fixings,
         Self::Fx,
@@ -52,6 +54,7 @@ impl What {
         Self::Market,
         Self::Contracts,
         Self::Events,
+        Self::Revenue,
     ];
 
     /// Its name.
@@ -66,6 +69,7 @@ impl What {
             Self::Market => "market",
             Self::Contracts => "contracts",
             Self::Events => "events",
+            Self::Revenue => "revenue",
         }
     }
 
@@ -86,6 +90,7 @@ impl What {
             Self::Profiles => FactKind::Profile,
             Self::Contracts => FactKind::Contract,
             Self::Events => FactKind::ContractEvent,
+            Self::Revenue => FactKind::Revenue,
             Self::Market if has("pair") => FactKind::Fx,
             Self::Market if has("profile") => FactKind::Profile,
             Self::Market if has("index") && (has("value") || has("date")) => FactKind::Fixing,
@@ -131,6 +136,9 @@ pub(crate) fn import(
     }
     let checksum = blake3::hash(file.text.as_bytes()).to_hex().to_string();
     let head = ImportHead { what: file.what.name().to_owned(), file: file.name.clone(), checksum };
+    if file.what == What::Revenue {
+        return Ok(crate::roi::events::import(ledger, rows, &head, mode, clock)?.imported);
+    }
     let count = rows.len() as u64;
     let (unreadable, mut imported) = if file.what == What::Usage {
         let (records, errors) = records(rows);

@@ -141,7 +141,10 @@ impl Intake {
             FactKind::Profile => self.profile(&read(body)?),
             FactKind::Contract => self.position(&read(body)?),
             FactKind::ContractEvent => self.event(&read(body)?, known_at),
-            FactKind::ImportBatch => Ok(Admitted { name: Label::fixed("import"), added: Added::New }),
+            // Heads of imports, revenue and closed periods are no market data and no contracts.
+            FactKind::ImportBatch | FactKind::Revenue | FactKind::PeriodClose => {
+                Ok(Admitted { name: Label::fixed("other"), added: Added::New })
+            }
         }
     }
 

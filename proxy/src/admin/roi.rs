@@ -1,0 +1,52 @@
+//! Revenue and return over the admin API: ingestion of events, lists and reports.
+//!
+//! Invariants
+//! - Events are taken all or none: 200 when they are there (now, or before), 409 when one is there and
+//!   says something else, 422 when one is bad; the document is the same.
+//!
+//! Not here: envelopes and documents (`roi`), state (`ledger::revenue`, `ledger::roi`).
+
+use super::hedge::{AppClock, Asked, answer, json};
+use super::{Admin, problem};
+use crate::hedge::import::{ImportFailure, What, document};
+use crate::roi::cloudevents;
+use crate::roi::events::{self, ListOptions};
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use bursar_ledger::FactError;
+use bursar_ledger::hedge::{ImportError, ImportHead, Mode};
+
+/// `POST /api/v1/revenue-events`: CloudEvents 1.0, or rows.
+pub(super) async fn take_events(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Response {
+    let done = super::reports::blocking(move || {
+        let rows = cloudevents::rows(&headers, &body).map_err(|error| error.to_string())?;
+        let checksum = blake3::hash(&body).to_hex().to_string();
+        let head = ImportHead { what: "revenue".to_owned(), file: None, checksum };
+        let clock = AppClock(&admin);
+        Ok(events::import(&admin.app.ledger, rows, &head, Mode::Apply, &clock))
+    });
+    match done.await {
+        None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the import failed; see the log"),
+        Some(Err::<_, String>(error)) => problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error),
+        Some(Ok(Ok(found))) => {
+            let status = match (found.conflict, found.imported.errors.is_empty()) {
+                (true, _) => StatusCode::CONFLICT,
+                (false, false) => StatusCode::UNPROCESSABLE_ENTITY,
+                (false, true) => StatusCode::OK,
+            };
+            json(status, &document(What::Revenue, &found.imported))
+        }
+        Some(Ok(Err(error @ ImportFailure::Empty))) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+        Some(Ok(Err(ImportFailure::Ledger(error @ ImportError::Facts(FactError::TooMany))))) => {
+            problem(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())
+        }
+        Some(Ok(Err(error))) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+/// `GET /api/v1/revenue-events`
+pub(super) async fn list_events(State(admin): State<Admin>, query: Asked<ListOptions>) -> Response {
+    answer(admin, query, |admin, options| events::list(&admin.app.ledger, options, admin.app.now())).await
+}
