@@ -40,6 +40,7 @@ mod opening;
 mod place;
 mod query;
 mod revenue;
+pub mod roi;
 mod rollup;
 mod seen;
 mod settle;

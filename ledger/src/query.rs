@@ -93,7 +93,7 @@ impl GroupKey {
         !matches!(self, Self::Customer | Self::Session | Self::Tag(_) | Self::ModelRequested)
     }
 
-    fn is_time(&self) -> bool {
+    pub(crate) fn is_time(&self) -> bool {
         matches!(self, Self::Hour | Self::Day | Self::Month)
     }
 }
@@ -428,7 +428,7 @@ fn text_of_dimensions(key: &GroupKey, dimensions: &Dimensions<'_>) -> KeyValue {
 }
 
 /// The hour, day or month of `zone` that `at` is in. Times beyond the calendar are unallocated.
-fn bucket(key: &GroupKey, at: Timestamp, zone: &TimeZone) -> KeyValue {
+pub(crate) fn bucket(key: &GroupKey, at: Timestamp, zone: &TimeZone) -> KeyValue {
     calendar_bucket(key, at, zone).unwrap_or(KeyValue::Unallocated)
 }
 

@@ -52,7 +52,7 @@ pub fn parse_by(text: &str, option: &'static str) -> Result<Vec<GroupKey>, ByErr
 }
 
 /// What stands for a key that a record does not have.
-fn absent(key: &GroupKey) -> &'static str {
+pub(crate) fn absent(key: &GroupKey) -> &'static str {
     match key {
         GroupKey::Team | GroupKey::Workload | GroupKey::Customer | GroupKey::Session | GroupKey::Tag(_) => {
             "unallocated"
@@ -138,7 +138,7 @@ fn counts(all: impl Iterator<Item = (&'static str, u64)>) -> Value {
 }
 
 /// Totals under the record's names; what nobody reported is left out.
-fn tokens(totals: &Totals) -> Map<String, Value> {
+pub(crate) fn tokens(totals: &Totals) -> Map<String, Value> {
     let usage = &totals.usage;
     let all = [
         ("input_tokens", usage.input_total()),

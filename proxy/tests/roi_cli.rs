@@ -193,3 +193,378 @@ fn cloud_events_of_every_mode_are_taken_once_all_or_none() {
     drop(sidecar);
     assert_eq!(json(dir.path(), &["revenue", "list"])["of"], 2, "what was acknowledged survives a kill");
 }
+
+// === return
+
+/// The figures of a worked example of `cases/finance.json`, which lies beside the project or not; these
+/// tests assert the same figures as constants, so nothing is lost without it.
+fn check_vector(id: &str, figures: &[(&str, &str)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases/finance.json");
+    let Ok(file) = std::fs::read_to_string(&path) else {
+        println!("skipped: {} is not there; vector {id} was checked against its constants", path.display());
+        return;
+    };
+    let file: Value = serde_json::from_str(&file).unwrap();
+    let vector = file["vectors"].as_array().unwrap().iter().find(|vector| vector["id"] == id).unwrap();
+    for (path, figure) in figures {
+        let found = path.split('/').fold(&vector["expected"], |value, name| &value[name]);
+        let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+        assert_eq!(found, *figure, "{id} {path}");
+    }
+}
+
+const USAGE: &str =
+    "id,started_at,team,workload,session,provider,model,usage.input_tokens,cost.billed,outcome\n";
+
+/// One request of each of these workloads at these times, all in session `s`.
+fn touches(dir: &Path, touches: &[(&str, &str)]) {
+    let rows = touches
+        .iter()
+        .enumerate()
+        .map(|(number, (workload, at))| format!("t{number},{at},t,{workload},s,openai,m,1000000,1.00,ok\n"));
+    stdout(&import(dir, "usage", &(USAGE.to_owned() + &rows.collect::<String>())));
+}
+
+const REVENUE: &str = "id,kind,amount,currency,time,refers_to,session\n";
+
+fn sale(dir: &Path, amount: &str, at: &str) {
+    stdout(&import(dir, "revenue", &format!("{REVENUE}sale,,{amount},USD,{at},,s\n")));
+}
+
+const SEPTEMBER: [&str; 6] = ["--from", "2026-09-01", "--to", "2026-10-01", "--on", "2026-10-31"];
+
+fn roi(dir: &Path, more: &[&str]) -> Value {
+    let report = json(dir, &[&["roi"], &SEPTEMBER[..], more].concat());
+    assert_eq!(report["balance"]["balanced"], true, "{}", report["balance"]);
+    report
+}
+
+/// The revenue of each row, by the name of `key`.
+fn revenues(report: &Value, key: &str) -> Vec<(String, String)> {
+    let rows = report["rows"].as_array().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    rows.iter().map(|row| (text(&row[key]), text(&row["revenue"]))).collect()
+}
+
+#[track_caller]
+fn check_credit(dir: &Path, model: &[&str], expected: &[(&str, &str)]) {
+    let found = revenues(&roi(dir, &[&["--by", "workload"], model].concat()), "workload");
+    let expected: Vec<(String, String)> =
+        expected.iter().map(|(name, amount)| ((*name).to_owned(), (*amount).to_owned())).collect();
+    assert_eq!(found, expected, "{model:?}");
+}
+
+const FOUR: [(&str, &str); 4] = [
+    ("w1", "2026-09-01T12:00:00Z"),
+    ("w2", "2026-09-08T12:00:00Z"),
+    ("w3", "2026-09-15T12:00:00Z"),
+    ("w4", "2026-09-22T12:00:00Z"),
+];
+
+#[test]
+fn g1_g2_g6_first_last_and_position_through_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    touches(dir.path(), &FOUR);
+    sale(dir.path(), "1000.00", "2026-09-22T12:00:00Z");
+    let nothing = "0.00";
+    check_credit(
+        dir.path(),
+        &["--model", "first"],
+        &[("w1", "1000.00"), ("w2", nothing), ("w3", nothing), ("w4", nothing)],
+    );
+    check_credit(
+        dir.path(),
+        &["--model", "last"],
+        &[("w1", nothing), ("w2", nothing), ("w3", nothing), ("w4", "1000.00")],
+    );
+    check_credit(
+        dir.path(),
+        &["--model", "position"],
+        &[("w1", "400.00"), ("w2", "100.00"), ("w3", "100.00"), ("w4", "400.00")],
+    );
+    check_vector("G1", &[("w1", "1000.00"), ("w2", "0.00")]);
+    check_vector("G2", &[("w4", "1000.00")]);
+    check_vector("G6", &[("4/w1", "400.00"), ("4/w2", "100.00"), ("4/w4", "400.00")]);
+}
+
+#[test]
+fn g3_g5_linear_and_time_decay_through_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    touches(dir.path(), &FOUR[..3]);
+    sale(dir.path(), "1000.00", "2026-09-22T12:00:00Z");
+    check_credit(dir.path(), &[], &[("w1", "333.34"), ("w2", "333.33"), ("w3", "333.33")]);
+    check_vector("G3", &[("w1", "333.34"), ("w2", "333.33"), ("w3", "333.33")]);
+    let dir = tempfile::tempdir().unwrap();
+    let ages =
+        [("w1", "2026-09-10T12:00:00Z"), ("w2", "2026-09-17T00:00:00Z"), ("w3", "2026-09-20T12:00:00Z")];
+    touches(dir.path(), &ages);
+    sale(dir.path(), "1000.00", "2026-09-20T12:00:00Z");
+    let expected = [("w1", "178.73"), ("w2", "340.18"), ("w3", "481.09")];
+    check_credit(dir.path(), &["--model", "time_decay"], &expected);
+    check_vector("G5", &[("credit/w1", "178.73"), ("credit/w2", "340.18"), ("credit/w3", "481.09")]);
+}
+
+#[test]
+fn g7_shapley_and_every_model_side_by_side_through_the_command() {
+    // Savings of `a` and `b` alone make their values those of the example: 3 to 2 to 1.
+    let dir = tempfile::tempdir().unwrap();
+    let usage = USAGE.to_owned()
+        + "1,2026-09-01T00:00:00Z,t,a,s,openai,m,1,1.00,ok\n2,2026-09-02T00:00:00Z,t,b,s,openai,m,1,1.00,ok\n\
+           3,2026-09-03T00:00:00Z,t,c,s,openai,m,1,1.00,ok\n4,2026-09-03T00:00:00Z,t,a,a,openai,m,1,1.00,ok\n\
+           5,2026-09-03T00:00:00Z,t,b,b,openai,m,1,1.00,ok\n6,2026-09-03T00:00:00Z,t,c,idle,openai,m,1,1.00,ok\n";
+    stdout(&import(dir.path(), "usage", &usage));
+    let at = "2026-09-04T00:00:00Z";
+    let events = format!(
+        "{REVENUE}x,,1000.00,USD,{at},,s\ny,saving,666.666666666667,USD,{at},,a\nz,saving,333.333333333333,USD,{at},,b\n"
+    );
+    stdout(&import(dir.path(), "revenue", &events));
+    let expected = [("a", "500.00"), ("b", "333.33"), ("c", "166.67")];
+    check_credit(dir.path(), &["--model", "shapley"], &expected);
+    let theirs =
+        [("credit_of_1000/a", "500.00"), ("credit_of_1000/b", "333.33"), ("credit_of_1000/c", "166.67")];
+    check_vector("G7", &theirs);
+    let report = roi(dir.path(), &["--by", "workload", "--compare"]);
+    let models = report["compare"].as_array().unwrap();
+    assert_eq!(models.len(), 7);
+    for model in models {
+        let of = |name: &str| {
+            let rows = model["rows"].as_array().unwrap().iter().filter(|_| true);
+            rows.map(|row| cents(&row[name])).sum::<i64>() + cents(&model["unattributed"][name])
+        };
+        assert_eq!(of("revenue"), 100_000, "{model}");
+    }
+    assert_eq!(revenues(&models[5], "workload")[0].1, "500.00");
+    // Without `c`, half of the journeys that pass it still would end in revenue; `a` and `b` lose more.
+    let markov = revenues(&models[6], "workload");
+    assert!(cents(&markov[2].1.clone().into()) < cents(&markov[0].1.clone().into()), "{markov:?}");
+    let table = stdout(&run(dir.path(), &[&["roi", "--compare"], &SEPTEMBER[..]].concat()));
+    assert!(table.contains("model markov (unattributed 0.00)"), "{table}");
+}
+
+fn cents(text: &Value) -> i64 {
+    let text = text.as_str().unwrap();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    format!("{whole}{:0<2}", fraction.get(..2).unwrap_or(fraction)).parse().unwrap()
+}
+
+#[test]
+fn g9_the_look_back_is_inclusive_at_both_ends_through_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    touches(
+        dir.path(),
+        &[
+            ("w1", "2026-08-16T12:00:00Z"),
+            ("w2", "2026-09-01T12:00:00Z"),
+            ("w3", "2026-08-31T12:00:00Z"),
+            ("w4", "2026-09-30T12:00:00Z"),
+            ("w5", "2026-09-30T12:00:00.000001Z"),
+        ],
+    );
+    sale(dir.path(), "1000.00", "2026-09-30T12:00:00Z");
+    let expected = [("w2", "333.34"), ("w3", "333.33"), ("w4", "333.33"), ("w5", "0.00")];
+    check_credit(dir.path(), &[], &expected);
+    check_credit(dir.path(), &["--look-back", "1d"], &[("w2", "0.00"), ("w4", "1000.00"), ("w5", "0.00")]);
+    check_vector("G9", &[("credit/w2", "333.34"), ("credit/w3", "333.33"), ("credit/w4", "333.33")]);
+}
+
+#[test]
+fn g10_a_refund_of_a_later_month_reverses_the_credits_through_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    touches(dir.path(), &FOUR);
+    sale(dir.path(), "1000.00", "2026-09-22T12:00:00Z");
+    let refund = format!("{REVENUE}r,refund,-250.03,USD,2026-10-02T00:00:00Z,sale,\n");
+    stdout(&import(dir.path(), "revenue", &refund));
+    let by = ["roi", "--by", "workload", "--model", "position", "--on", "2026-10-31"];
+    let october = json(dir.path(), &[&by[..], &["--from", "2026-10-01", "--to", "2026-11-01"]].concat());
+    let amounts =
+        |report: &Value| revenues(report, "workload").into_iter().map(|(_, a)| a).collect::<Vec<_>>();
+    assert_eq!(amounts(&october), ["-100.01", "-25.01", "-25.00", "-100.01"]);
+    let both = json(dir.path(), &[&by[..], &["--from", "2026-09-01", "--to", "2026-11-01"]].concat());
+    assert_eq!(amounts(&both), ["299.99", "74.99", "75.00", "299.99"]);
+    assert_eq!(
+        (&both["trend"][0]["revenue"], &both["trend"][1]["revenue"]),
+        (&"1000.00".into(), &"-250.03".into())
+    );
+    check_vector("G10", &[("reversal/w1", "-100.01"), ("reversal/w3", "-25.00"), ("net/w2", "74.99")]);
+}
+
+#[test]
+fn g12_revenue_in_another_currency_through_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    touches(dir.path(), &FOUR);
+    let events = "id,kind,amount,currency,time,refers_to,session\n\
+                  sale,,820.00,EUR,2026-09-22T12:00:00Z,,s\nback,refund,-410,EUR,2026-09-25T00:00:00Z,sale,\n";
+    stdout(&import(dir.path(), "revenue", events));
+    let unknown = roi(dir.path(), &[]);
+    assert_eq!((&unknown["complete"], &unknown["rows"][0]["revenue"]), (&false.into(), &"0.00".into()));
+    assert!(
+        unknown["unpriced"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("in EUR without an exchange rate on 2026-09-22")
+    );
+    let rates = "pair,date,rate,source\nEUR/USD,2026-09-22,1.0874,ecb\nEUR/USD,2026-09-25,1.1010,ecb\n";
+    stdout(&import(dir.path(), "fx", rates));
+    let report = roi(dir.path(), &[]);
+    assert_eq!(report["complete"], true, "{}", report["unpriced"]);
+    assert_eq!(report["rows"][0]["revenue"], "445.84", "891.67 less 445.83");
+    assert_eq!(report["received"]["refund_fx_difference"], "-5.58");
+    let euros = &report["received"]["by_currency"][0];
+    assert_eq!((&euros["revenue"], &euros["revenue_converted"]), (&"410.00".into(), &"445.84".into()));
+    check_vector(
+        "G12",
+        &[("usd", "891.67"), ("refund_original_rate", "-445.83"), ("fx_difference", "-5.58")],
+    );
+}
+
+#[test]
+fn h1_return_per_token_with_and_without_hedge_through_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let usage = USAGE.to_owned() + "1,2026-09-10T00:00:00Z,t,w,s,openai,m,32400000000,63451.70,ok\n";
+    stdout(&import(dir.path(), "usage", &usage));
+    let events = format!(
+        "{REVENUE}v,,96500.00,USD,2026-09-20T00:00:00Z,,s\nx,saving,12000.00,USD,2026-09-20T00:00:00Z,,s\n"
+    );
+    stdout(&import(dir.path(), "revenue", &events));
+    let swap = r#"{"position_id":"s","kind":"swap_fixed_float","quantity":"1000","unit":"Mtok","fixed_price":"2","index_id":"TPI","settlement_rule":"point","fallback":"last_published","trade_date":"2026-08-11","effective_from":"2026-09-01","effective_until":"2026-10-01","designation":{}}"#;
+    stdout(&import(dir.path(), "fixings", "index,date,value,currency\nTPI,2026-09-30,6.7517,USD\n"));
+    stdout(&import(dir.path(), "contracts", swap));
+    let report = roi(dir.path(), &[]);
+    let row = &report["rows"][0];
+    for (name, figure) in [
+        ("roi", "0.6439522998"),
+        ("roi_with_savings", "0.8483816014"),
+        ("roi_unhedged_with_savings", "0.7099620656"),
+        ("net_per_million_tokens_with_savings", "1.5370370370"),
+        ("net_per_thousand_tokens_with_savings", "0.001537037037"),
+        ("cost_per_million_tokens", "1.8117283951"),
+        ("cost_per_million_tokens_unhedged", "1.9583858025"),
+        ("gross_margin", "0.3917098446"),
+        ("hedge_uplift", "4751.70"),
+    ] {
+        assert_eq!(row[name], figure, "{name} in {row:#}");
+    }
+    assert_eq!((&row["cost"]["hedged"], &report["book_total"]), (&"58700.00".into(), &"58700.00".into()));
+    check_vector(
+        "H1",
+        &[
+            ("roi_revenue_only", "0.6439522998"),
+            ("roi_effective", "0.8483816014"),
+            ("roi_spot", "0.7099620656"),
+            ("net_per_M_effective", "1.5370370370"),
+            ("net_per_1k_effective", "0.001537037037"),
+            ("cost_per_M_effective", "1.8117283951"),
+            ("hedge_uplift_usd", "4751.70"),
+        ],
+    );
+}
+
+#[test]
+fn h2_what_is_undefined_is_null_with_its_reason_through_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let usage = "id,started_at,team,workload,session,provider,model,usage.input_tokens,cost.billed\n\
+        1,2026-09-10T00:00:00Z,free,w,s1,openai,m,10,0\n2,2026-09-10T00:00:00Z,poor,w,s2,openai,m,10,50.00\n\
+        3,2026-09-10T00:00:00Z,still,w,s3,openai,m,,50.00\n4,2026-09-10T00:00:00Z,unknown,w,s4,nobody,m,10,\n";
+    stdout(&import(dir.path(), "usage", usage));
+    let before = roi(dir.path(), &[]);
+    assert_eq!((&before["rows"][1]["roi"], &before["rows"][1]["revenue"]), (&Value::Null, &Value::Null));
+    assert_eq!(before["rows"][1]["reasons"]["roi"], "no_revenue_events");
+    let at = "2026-09-20T00:00:00Z";
+    let events = format!("{REVENUE}a,,100.00,USD,{at},,s1\nb,,100.00,USD,{at},,s3\n");
+    stdout(&import(dir.path(), "revenue", &events));
+    let report = roi(dir.path(), &[]);
+    let row = |team: &str| report["rows"].as_array().unwrap().iter().find(|row| row["team"] == team).unwrap();
+    assert_eq!((&row("free")["roi"], &row("free")["reasons"]["roi"]), (&Value::Null, &"zero_cost".into()));
+    assert_eq!(row("poor")["roi"], "-1.0000000000");
+    assert_eq!(
+        (&row("still")["roi"], &row("still")["reasons"]["net_per_million_tokens"]),
+        (&"1.0000000000".into(), &"zero_tokens".into())
+    );
+    assert_eq!(row("still")["total_tokens"], Value::Null);
+    let unknown = row("unknown");
+    assert_eq!((&unknown["cost"]["billed"], &unknown["reasons"]["roi"]), (&Value::Null, &"unpriced".into()));
+    assert_eq!(unknown["cost"]["status"], "unpriced");
+    check_vector("H2", &[("roi/0", "null")]);
+}
+
+#[test]
+fn h4_failed_attempts_stay_in_the_cost_per_success_through_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut usage = USAGE.to_owned();
+    for number in 0..410 {
+        let outcome = if number < 369 { "ok" } else { "error" };
+        let cost = if number == 0 { "587.00" } else { "0" };
+        usage += &format!("{number},2026-09-10T00:00:00Z,t,w,s,openai,m,10,{cost},{outcome}\n");
+    }
+    stdout(&import(dir.path(), "usage", &usage));
+    let row = &roi(dir.path(), &[])["rows"][0];
+    assert_eq!((&row["requests"], &row["successes"]), (&410.into(), &369.into()));
+    assert_eq!(
+        (&row["cost_per_request"], &row["cost_per_success"]),
+        (&"1.4317073171".into(), &"1.5907859079".into())
+    );
+    check_vector("H4", &[("cost_per_attempt", "1.4317073171"), ("cost_per_success", "1.5907859079")]);
+}
+
+#[test]
+fn names_that_look_like_formulas_or_markup_are_harmless() {
+    let dir = tempfile::tempdir().unwrap();
+    let usage = "id,started_at,team,workload,session,provider,model,usage.input_tokens,cost.billed\n\
+        1,2026-09-10T00:00:00Z,=cmd(),<script>,s1,openai,m,10,1.00\n2,2026-09-10T00:00:00Z,@x,+w,s2,openai,m,10,1.00\n";
+    stdout(&import(dir.path(), "usage", usage));
+    sale(dir.path(), "5", "2026-09-20T00:00:00Z");
+    let args = [&["roi", "--by", "team,workload", "--format", "csv"], &SEPTEMBER[..]].concat();
+    let csv = stdout(&run(dir.path(), &args));
+    assert!(csv.contains("\n'=cmd(),<script>,") && csv.contains("\n'@x,'+w,"), "{csv}");
+    assert!(!csv.contains("\n=") && !csv.contains(",="), "{csv}");
+    let table = stdout(&run(dir.path(), &[&["roi"], &SEPTEMBER[..]].concat()));
+    assert!(
+        table.contains("revenue: attributed 0.00 + unattributed 5.00 = received 5.00 USD (checked)"),
+        "{table}"
+    );
+}
+
+#[test]
+fn questions_that_cannot_be_answered_say_why() {
+    let dir = tempfile::tempdir().unwrap();
+    touches(dir.path(), &FOUR);
+    let check = |args: &[&str], text: &str| {
+        let refused = run(dir.path(), &[&["roi"], args].concat());
+        assert!(!refused.status.success());
+        assert!(stderr(&refused).contains(text), "{}", stderr(&refused));
+    };
+    check(&["--model", "magic"], "use first, last, linear, time_decay, position, shapley, markov");
+    check(&["--look-back", "30"], "write whole days such as 30d");
+    check(&["--by", "colour"], "is no grouping");
+    check(&["--from", "2026-09-01", "--to", "2026-08-01"], "the period is empty");
+    check(&["--currency", "usd"], "is no currency code");
+}
+
+#[test]
+fn a_running_sidecar_gives_the_same_report() {
+    let dir = tempfile::tempdir().unwrap();
+    touches(dir.path(), &FOUR);
+    sale(dir.path(), "1000.00", "2026-09-22T12:00:00Z");
+    let mut here = roi(dir.path(), &["--by", "team,workload", "--movers", "--compare"]);
+    let sidecar = Sidecar::start(dir.path());
+    let args = [
+        "roi",
+        "--by",
+        "team,workload",
+        "--movers",
+        "--compare",
+        "--format",
+        "json",
+        "--admin",
+        &sidecar.admin,
+    ];
+    let there = run(dir.path(), &[&args[..], &SEPTEMBER[..]].concat());
+    let mut there: Value = serde_json::from_str(&stdout(&there)).unwrap();
+    for document in [&mut here, &mut there] {
+        document.as_object_mut().unwrap().remove("as_of").unwrap();
+    }
+    assert_eq!(here, there);
+    assert_eq!(here["movers"]["rows"][0]["net_change"], "249.00");
+    let wrong = run(dir.path(), &["roi", "--model", "magic", "--admin", &sidecar.admin]);
+    assert!(stderr(&wrong).contains("400"), "{}", stderr(&wrong));
+}

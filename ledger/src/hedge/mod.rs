@@ -13,6 +13,7 @@ mod report;
 mod usage;
 
 pub use import::{Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError, RowPlan, plan};
+pub(crate) use report::report_of;
 pub use report::{HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, SpotCost, UsageGap, report};
 
 use crate::journal::read::ReadError;

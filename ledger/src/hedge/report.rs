@@ -226,7 +226,11 @@ pub fn report(source: &dyn HedgeSource, ask: &HedgeAsk) -> Result<HedgeReport, H
     report_of(source, &state, ask)
 }
 
-fn report_of(source: &dyn HedgeSource, state: &State, ask: &HedgeAsk) -> Result<HedgeReport, HedgeError> {
+pub(crate) fn report_of(
+    source: &dyn HedgeSource,
+    state: &State,
+    ask: &HedgeAsk,
+) -> Result<HedgeReport, HedgeError> {
     let tomorrow = ask.today.tomorrow().unwrap_or(ask.today);
     let until = ask.until.min(tomorrow);
     if until <= ask.from {

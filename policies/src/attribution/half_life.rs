@@ -5,6 +5,8 @@
 //!
 //! Not here: which ages count (`resolve`).
 
+use std::sync::LazyLock;
+
 /// The weight of a touch at age zero.
 pub const WEIGHT_UNIT: u64 = 1_000_000_000;
 
@@ -39,16 +41,19 @@ pub fn decay_weight(age_micros: u64, half_life_micros: u64) -> u64 {
 /// each bit that is set.
 fn power(fraction: u128) -> u128 {
     let mut result = ONE;
-    let mut factor = ONE >> 1;
-    for bit in (0..POINT).rev() {
-        // factor = 2^(−1/2^k): the root of the one before; 62 + 62 bits fit below the root.
-        factor = (factor << POINT).isqrt();
+    for (bit, factor) in (0..POINT).rev().zip(FACTORS.iter()) {
         if fraction >> bit & 1 == 1 {
-            result = result.saturating_mul(factor) >> POINT;
+            result = result.saturating_mul(*factor) >> POINT;
         }
     }
     result
 }
+
+/// `2^(−1/2^k)` for k from 1: each is the root of the one before; 62 + 62 bits fit below the root.
+static FACTORS: LazyLock<Vec<u128>> = LazyLock::new(|| {
+    let root = |factor: &u128| Some((factor << POINT).isqrt());
+    std::iter::successors(root(&(ONE >> 1)), root).take(POINT as usize).collect()
+});
 
 #[cfg(test)]
 mod tests {

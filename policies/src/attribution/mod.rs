@@ -24,7 +24,7 @@ pub use credit::{Contact, Contacts, Given, Parts, Rule, Taken, Window, credit, i
 pub use entry::{Admission, EntryError, EventKey, Revenue, RevenueEntry, RevenueLog};
 pub use half_life::{WEIGHT_UNIT, decay_weight};
 pub use markov::{Journey, removal_effects, removal_effects_of};
-pub use model::{Attribution, Credits, DEFAULT_HALF_LIFE_MICROS, Model, attribute};
+pub use model::{Attribution, Credits, DEFAULT_HALF_LIFE_MICROS, Model, ModelName, attribute};
 pub use resolve::{Key, Level, MatchKeys, Touch, collapse, in_window, resolve};
 pub use revenue::{Booking, Kind, RevenueBook, RevenueError, RevenueEvent, ValueClass};
 pub use shapley::{PLAYERS_MAX, ShapleyError, coalition_values, shapley};

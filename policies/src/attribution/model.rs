@@ -16,6 +16,59 @@ use std::collections::BTreeMap;
 /// Seven days.
 pub const DEFAULT_HALF_LIFE_MICROS: u64 = 7 * 86_400_000_000;
 
+/// A model by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ModelName {
+    /// All to the earliest touch.
+    First,
+    /// All to the latest touch.
+    Last,
+    /// The same to each touch.
+    Linear,
+    /// Less to older touches.
+    TimeDecay,
+    /// 40, 20, 40.
+    Position,
+    /// By Shapley value.
+    Shapley,
+    /// By removal effect.
+    Markov,
+}
+
+impl ModelName {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::First,
+        Self::Last,
+        Self::Linear,
+        Self::TimeDecay,
+        Self::Position,
+        Self::Shapley,
+        Self::Markov,
+    ];
+
+    /// The name used in commands and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Last => "last",
+            Self::Linear => "linear",
+            Self::TimeDecay => "time_decay",
+            Self::Position => "position",
+            Self::Shapley => "shapley",
+            Self::Markov => "markov",
+        }
+    }
+
+    /// The model with this name; a hyphen stands for an underscore.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let name = name.replace('-', "_");
+        Self::ALL.iter().copied().find(|model| model.name() == name)
+    }
+}
+
 /// How credit is shared out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Model {

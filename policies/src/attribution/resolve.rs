@@ -76,8 +76,25 @@ pub enum Level {
     Unattributed,
 }
 
+impl Level {
+    /// The name used in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Trace => "trace",
+            Self::Session => "session",
+            Self::CustomerWorkload => "customer_workload",
+            Self::Workload => "workload",
+            Self::Tag => "tag",
+            Self::Unattributed => "unattributed",
+        }
+    }
+}
+
 impl MatchKeys {
-    fn in_order(&self) -> impl Iterator<Item = (Level, Key<'_>)> {
+    /// The keys that there are, in the order in which they are tried.
+    pub fn in_order(&self) -> impl Iterator<Item = (Level, Key<'_>)> {
         let both = self.customer.as_ref().zip(self.workload.as_ref());
         [
             self.request.map(|id| (Level::Request, Key::Request(id))),

@@ -76,6 +76,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/hedge/risk", get(hedge::hedge_risk))
         .route("/api/v1/hedge/simulate", get(hedge::hedge_simulate))
         .route("/api/v1/revenue-events", get(roi::list_events).post(roi::take_events))
+        .route("/api/v1/roi", get(roi::roi_report))
         .route("/api/v1/budgets", get(budgets::budgets))
         .route("/api/v1/why", get(budgets::why))
         .route("/api/v1/why/{id}", get(budgets::why_of))

@@ -11,6 +11,7 @@ use super::{Admin, problem};
 use crate::hedge::import::{ImportFailure, What, document};
 use crate::roi::cloudevents;
 use crate::roi::events::{self, ListOptions};
+use crate::roi::report::{self, Options};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -49,4 +50,9 @@ pub(super) async fn take_events(State(admin): State<Admin>, headers: HeaderMap, 
 /// `GET /api/v1/revenue-events`
 pub(super) async fn list_events(State(admin): State<Admin>, query: Asked<ListOptions>) -> Response {
     answer(admin, query, |admin, options| events::list(&admin.app.ledger, options, admin.app.now())).await
+}
+
+/// `GET /api/v1/roi`
+pub(super) async fn roi_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
+    answer(admin, query, |admin, options| report::document(&admin.app.ledger, options, admin.app.now())).await
 }

@@ -23,6 +23,13 @@ pub(super) fn column(title: &str, path: &str) -> Column {
     Column { title: title.to_owned(), path: path.split('.').map(str::to_owned).collect() }
 }
 
+impl Column {
+    /// A column of one name, which may have points.
+    pub(super) fn named(name: &str) -> Self {
+        Self { title: name.to_owned(), path: vec![name.to_owned()] }
+    }
+}
+
 /// The value at a path of names.
 pub(super) fn value<'a>(row: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(row, |value, key| value.get(key))

@@ -21,6 +21,7 @@ mod market;
 mod place;
 mod price;
 mod revenue;
+mod roi;
 mod serve;
 mod slips;
 mod source;
@@ -65,6 +66,8 @@ enum Command {
     /// What hedges did to cost.
     #[command(subcommand)]
     Hedge(hedge::HedgeCommand),
+    /// Show what tokens cost and earned: return, margin and net per token by team or any other key.
+    Roi(roi::RoiArgs),
     /// Import and list revenue events.
     #[command(subcommand)]
     Revenue(revenue::RevenueCommand),
@@ -254,6 +257,7 @@ pub fn run() -> ExitCode {
         Command::Contract(command) => contract::run(command),
         Command::Market(command) => market::run(command),
         Command::Hedge(command) => hedge::run(command),
+        Command::Roi(args) => roi::run(args),
         Command::Revenue(command) => revenue::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
         Command::Budget(args) => budget::list(args),

@@ -217,7 +217,7 @@ fn render(found: &HedgeReport, ask: &HedgeAsk) -> Result<Value, AskError> {
 }
 
 /// Everything that is not in the figures, in words.
-fn missing(found: &HedgeReport) -> Vec<Value> {
+pub(crate) fn missing(found: &HedgeReport) -> Vec<Value> {
     let positions = found.cost.unpriced.iter().map(
         |gap| json!({ "what": "position", "id": gap.position.as_str(), "reason": gap.reason.to_string() }),
     );

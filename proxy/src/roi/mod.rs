@@ -9,3 +9,4 @@
 
 pub(crate) mod cloudevents;
 pub(crate) mod events;
+pub(crate) mod report;

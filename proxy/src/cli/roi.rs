@@ -1,0 +1,386 @@
+//! `bursar roi`: what tokens cost and earned.
+//!
+//! Not here: the figures (`roi::report`, `ledger::roi`).
+
+use super::TableFormat;
+use super::grid::{self, Column, column, grouped, text};
+use super::place::{self, PlaceArgs};
+use crate::roi::report::{self, Options};
+use bursar_domain::{Clock, SystemClock};
+use bursar_policies::exact::Decimal;
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// `bursar roi`
+#[derive(Debug, Args)]
+pub(crate) struct RoiArgs {
+    /// First day [default: the first of the month].
+    #[arg(long)]
+    from: Option<String>,
+    /// First day outside [default: the day after --on].
+    #[arg(long)]
+    to: Option<String>,
+    /// Time zone of the days (IANA name such as Europe/Paris) [default: UTC].
+    #[arg(long)]
+    tz: Option<String>,
+    /// Group by these keys: team, workload, model, customer, session, tag:NAME, provider, day, month …
+    #[arg(long, default_value = "team")]
+    by: String,
+    /// How credit is shared out among workloads: first, last, linear, time_decay, position, shapley or markov.
+    #[arg(long, default_value = "linear")]
+    model: String,
+    /// Show every model beside the one asked for.
+    #[arg(long)]
+    compare: bool,
+    /// How old a touch may be when revenue comes [default: 30d].
+    #[arg(long, value_name = "DAYS")]
+    look_back: Option<String>,
+    /// Half-life of time_decay [default: 7d].
+    #[arg(long, value_name = "DAYS")]
+    half_life: Option<String>,
+    /// Also show the rows that moved most against as many days before.
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, default_missing_value = "10")]
+    movers: Option<usize>,
+    /// Reporting currency [default: USD].
+    #[arg(long)]
+    currency: Option<String>,
+    /// Hedge unit of the book: Mtok (million tokens) or MSIT (weighted by quality profiles) [default: Mtok].
+    #[arg(long)]
+    unit: Option<String>,
+    /// The last day that counts [default: today, and yesterday when there are contracts].
+    #[arg(long)]
+    on: Option<String>,
+    /// With the fixings and rates that were known at this time [default: now].
+    #[arg(long)]
+    as_of: Option<String>,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    format: TableFormat,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+impl RoiArgs {
+    fn options(&self) -> Options {
+        Options {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            tz: self.tz.clone(),
+            by: Some(self.by.clone()),
+            unit: self.unit.clone(),
+            currency: self.currency.clone(),
+            on: self.on.clone(),
+            as_of: self.as_of.clone(),
+            model: Some(self.model.clone()),
+            look_back: self.look_back.clone(),
+            half_life: self.half_life.clone(),
+            compare: self.compare.then_some(true),
+            movers: self.movers,
+        }
+    }
+}
+
+/// The options as a query.
+fn query(options: &Options) -> String {
+    let movers = options.movers.map(|count| count.to_string());
+    place::query(&[
+        ("from", options.from.as_deref()),
+        ("to", options.to.as_deref()),
+        ("tz", options.tz.as_deref()),
+        ("by", options.by.as_deref()),
+        ("unit", options.unit.as_deref()),
+        ("currency", options.currency.as_deref()),
+        ("on", options.on.as_deref()),
+        ("as_of", options.as_of.as_deref()),
+        ("model", options.model.as_deref()),
+        ("look_back", options.look_back.as_deref()),
+        ("half_life", options.half_life.as_deref()),
+        ("compare", options.compare.map(|_| "true")),
+        ("movers", movers.as_deref()),
+    ])
+}
+
+/// Columns of CSV, behind the group keys.
+const COLUMNS: [&str; 39] = [
+    "requests",
+    "successes",
+    "tokens.input_tokens",
+    "tokens.input_cached_read",
+    "tokens.input_cache_write",
+    "tokens.output_tokens",
+    "tokens.output_reasoning",
+    "total_tokens",
+    "unpriced_requests",
+    "cost.list",
+    "cost.contracted",
+    "cost.billed",
+    "cost.effective",
+    "cost.hedged",
+    "cost.status",
+    "hedge.displaced",
+    "hedge.contract",
+    "hedge.payoff",
+    "hedge.premium",
+    "hedge.fees",
+    "hedge.unused",
+    "hedge.fx",
+    "revenue",
+    "savings",
+    "net",
+    "roi",
+    "roi_with_savings",
+    "roi_unhedged",
+    "roi_unhedged_with_savings",
+    "net_per_million_tokens",
+    "net_per_million_tokens_with_savings",
+    "net_per_thousand_tokens",
+    "cost_per_million_tokens",
+    "cost_per_million_tokens_unhedged",
+    "revenue_per_million_tokens",
+    "gross_margin",
+    "cost_per_request",
+    "cost_per_success",
+    "hedge_uplift",
+];
+
+/// Prints the report.
+pub(super) fn run(args: &RoiArgs) -> anyhow::Result<ExitCode> {
+    let options = args.options();
+    let path = format!("/api/v1/roi{}", query(&options));
+    let document =
+        place::read(&args.place, &path, |source| report::document(source, &options, SystemClock.now()))?;
+    write(&document, args.format, &mut std::io::stdout().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a report in any form.
+pub(super) fn write(document: &Value, format: TableFormat, out: &mut dyn Write) -> anyhow::Result<()> {
+    let keys: Vec<Column> = grid::rows(document, "by")
+        .into_iter()
+        .map(|key| text(Some(key)))
+        .map(|key| key_column(&key))
+        .collect();
+    match format {
+        TableFormat::Json => writeln!(out, "{document:#}")?,
+        TableFormat::Csv => {
+            let lines = lines(document);
+            let columns: Vec<Column> =
+                keys.into_iter().chain(COLUMNS.map(|path| column(path, path))).collect();
+            grid::write(document, (&lines.iter().collect::<Vec<_>>(), &columns), format, out)?;
+        }
+        TableFormat::Table => {
+            let lines: Vec<Value> = lines(document).into_iter().map(short).collect();
+            let rows: Vec<&Value> = lines.iter().collect();
+            let mut columns = keys;
+            columns.extend(table_columns(&rows));
+            writeln!(out, "{}", grid::table(&rows, &columns))?;
+            tell(document, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// A grouping is one name, whatever points a tag has.
+fn key_column(key: &str) -> Column {
+    Column::named(key)
+}
+
+fn table_columns(rows: &[&Value]) -> Vec<Column> {
+    let any = |path: &str| {
+        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+        rows.iter().any(|row| text(grid::value(row, &path)).bytes().any(|byte| (b'1'..=b'9').contains(&byte)))
+    };
+    let mut columns = vec![
+        column("Requests", "requests"),
+        column("Tokens", "total_tokens"),
+        column("Billed", "cost.billed"),
+    ];
+    if any("hedge.displaced") || any("hedge.contract") || any("hedge.unused") {
+        columns.push(column("Effective", "cost.effective"));
+    }
+    if any("hedge_uplift") {
+        columns.push(column("Hedged", "cost.hedged"));
+    }
+    columns.push(column("Revenue", "revenue"));
+    if any("savings") {
+        columns.push(column("Savings", "savings"));
+    }
+    columns.push(column("ROI", "roi"));
+    if any("savings") {
+        columns.push(column("ROI with savings", "roi_with_savings"));
+    }
+    if any("hedge_uplift") {
+        columns.push(column("ROI unhedged", "roi_unhedged"));
+    }
+    columns.push(column("Net/Mtok", "net_per_million_tokens"));
+    columns.push(column("Cost/Mtok", "cost_per_million_tokens"));
+    columns.push(column("Margin", "gross_margin"));
+    columns
+}
+
+/// Ratios with four decimals, for people.
+fn short(mut line: Value) -> Value {
+    for name in [
+        "roi",
+        "roi_with_savings",
+        "roi_unhedged",
+        "net_per_million_tokens",
+        "cost_per_million_tokens",
+        "gross_margin",
+    ] {
+        let Some(value) = line.get_mut(name) else { continue };
+        let short = value.as_str().and_then(|text| Decimal::parse(text).ok());
+        if let Some(text) = short.and_then(|number| number.ratio().text_half_even(4).ok()) {
+            *value = text.into();
+        }
+    }
+    line
+}
+
+/// The rows, then what is nobody's, the residual and the book.
+fn lines(document: &Value) -> Vec<Value> {
+    let mut lines: Vec<Value> = grid::rows(document, "rows").into_iter().cloned().collect();
+    let first = text(grid::rows(document, "by").first().copied());
+    for name in ["unattributed", "residual", "book"] {
+        let mut line = document.get(name).cloned().unwrap_or(json!({}));
+        if let Some(line) = line.as_object_mut() {
+            line.insert(first.clone(), format!("({name})").into());
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+/// What stands below the table: both balances, coverage, and everything that is not in the figures.
+fn tell(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
+    let at = |path: &str| {
+        let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
+        text(grid::value(document, &parts))
+    };
+    let figure = |path: &str| grouped(&at(path));
+    let checked = if at("balance.balanced") == "true" { "checked" } else { "DOES NOT BALANCE" };
+    let currency = at("currency");
+    writeln!(
+        out,
+        "cost: rows {} + residual {} = book {} {currency} ({checked})",
+        figure("balance.rows"),
+        figure("balance.residual"),
+        figure("balance.book"),
+    )?;
+    for name in ["revenue", "savings"] {
+        let part = |part: &str| figure(&format!("balance.{name}.{part}"));
+        writeln!(
+            out,
+            "{name}: attributed {} + unattributed {} = received {} {currency} ({checked})",
+            part("attributed"),
+            part("unattributed"),
+            part("received"),
+        )?;
+    }
+    let share = |name: &str| match at(&format!("coverage.{name}")) {
+        none if none.is_empty() => "–".to_owned(),
+        share => share,
+    };
+    writeln!(
+        out,
+        "coverage: revenue attributed {}, cost tagged {}, tokens measured {}, requests unpriced {}",
+        share("attributed_revenue"),
+        share("tagged_cost"),
+        share("measured_tokens"),
+        share("unpriced_requests"),
+    )?;
+    let steps: Vec<String> = grid::rows(document, "bridge")
+        .iter()
+        .map(|step| format!("{} {}", text(step.get("step")), grouped(&text(step.get("amount")))))
+        .collect();
+    writeln!(out, "bridge: {}", steps.join(" → "))?;
+    tell_lists(document, out)?;
+    if at("received.events") == "0" {
+        writeln!(out, "no revenue event lies in the period: import some with `bursar revenue import FILE`")?;
+    }
+    for gap in grid::rows(document, "unpriced") {
+        let what = match text(gap.get("what")).as_str() {
+            "usage" => format!("{} requests", text(gap.get("requests"))),
+            "revenue" => format!("{} revenue events", text(gap.get("events"))),
+            what => format!("{what} {}", text(gap.get("id"))),
+        };
+        writeln!(out, "not in the figures: {what}: {}", text(gap.get("reason")))?;
+    }
+    writeln!(
+        out,
+        "model {}, look-back {}; {} to {}, as of {}",
+        at("method.model"),
+        at("method.look_back"),
+        at("period.from"),
+        at("period.to"),
+        at("as_of")
+    )?;
+    writeln!(out, "{}", at("method.note"))?;
+    Ok(())
+}
+
+/// The trend of several months, other models, and what moved.
+fn tell_lists(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
+    let by = grid::rows(document, "by");
+    let keys = || by.iter().map(|key| key_column(&text(Some(key)))).collect::<Vec<Column>>();
+    let trend: Vec<Value> =
+        grid::rows(document, "trend").into_iter().map(|line| short(line.clone())).collect();
+    if trend.len() > 1 {
+        let columns = [
+            ("Month", "month"),
+            ("Tokens", "tokens"),
+            ("Billed", "billed"),
+            ("Hedged", "hedged"),
+            ("Revenue", "revenue"),
+            ("ROI", "roi"),
+            ("Net/Mtok", "net_per_million_tokens"),
+        ];
+        let columns: Vec<Column> = columns.iter().map(|(title, path)| column(title, path)).collect();
+        writeln!(out, "trend\n{}", grid::table(&trend.iter().collect::<Vec<_>>(), &columns))?;
+    }
+    for model in grid::rows(document, "compare") {
+        let name = text(model.get("model"));
+        if let Some(problem) = model.get("error") {
+            writeln!(out, "{name}: cannot be computed: {}", text(Some(problem)))?;
+            continue;
+        }
+        let rows: Vec<Value> =
+            grid::rows(model, "rows").into_iter().map(|line| short(line.clone())).collect();
+        let mut columns = keys();
+        columns.extend(
+            [("Revenue", "revenue"), ("Savings", "savings"), ("ROI", "roi")].map(|(t, p)| column(t, p)),
+        );
+        let nobody = text(grid::value(model, &["unattributed".to_owned(), "revenue".to_owned()]));
+        writeln!(
+            out,
+            "model {name} (unattributed {})\n{}",
+            grouped(&nobody),
+            grid::table(&rows.iter().collect::<Vec<_>>(), &columns)
+        )?;
+    }
+    if let Some(movers) = document.get("movers") {
+        let rows = grid::rows(movers, "rows");
+        let mut columns = keys();
+        columns.extend(
+            [
+                ("Cost", "cost"),
+                ("Change", "cost_change"),
+                ("Revenue", "revenue"),
+                ("Change", "revenue_change"),
+                ("Net", "net_change"),
+            ]
+            .map(|(t, p)| column(t, p)),
+        );
+        let before = movers.get("before").cloned().unwrap_or_default();
+        writeln!(
+            out,
+            "moved most against {} to {}\n{}",
+            text(before.get("from")),
+            text(before.get("to")),
+            grid::table(&rows, &columns)
+        )?;
+    }
+    Ok(())
+}
