@@ -37,6 +37,7 @@ pub mod hedge;
 mod journal;
 mod open;
 mod opening;
+pub mod periods;
 mod place;
 mod query;
 mod revenue;

@@ -237,14 +237,23 @@ pub(crate) fn usage(shared: &Shared, query: &UsageQuery) -> Result<UsageReport, 
 
 /// Answers from records.
 pub(crate) fn from_records(view: &View, query: &UsageQuery) -> Result<UsageReport, QueryError> {
-    let mut rows = Rows::new(query);
     let range = RecordRange { from: query.from, to: query.to, after_sequence: 0 };
-    for stored in Records::new(view, range, Check::Checksums) {
+    of_records(Records::new(view, range, Check::Checksums), query, view.last_sequence())
+}
+
+/// Answers from the given records, which lie in the query's time.
+pub(crate) fn of_records(
+    records: Records,
+    query: &UsageQuery,
+    as_of_sequence: u64,
+) -> Result<UsageReport, QueryError> {
+    let mut rows = Rows::new(query);
+    for stored in records {
         let stored = stored?;
         let facts = Facts::Record(&stored.record);
         rows.add(&facts, |totals| totals.add_record(&stored.record, stored.counted));
     }
-    rows.finish(ReadFrom::Records, view.last_sequence())
+    rows.finish(ReadFrom::Records, as_of_sequence)
 }
 
 /// Answers from rollups; `None` when they cannot tell.

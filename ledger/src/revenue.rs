@@ -12,7 +12,10 @@ use crate::hedge::{ImportError, ImportHead, Imported, Mode, RowError, RowPlan, U
 use crate::{Ledger, hedge};
 use bursar_domain::{Clock, FactKind, Label, StoredFact};
 use bursar_policies::attribution::{Admission, EntryError, Revenue, RevenueEntry, RevenueError, RevenueLog};
+use bursar_policies::hedge::calendar::Month;
 use bursar_policies::hedge::market::Added;
+use jiff::tz::TimeZone;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What imports of revenue remember between them.
@@ -66,6 +69,17 @@ pub fn revenue_events(facts: &[Arc<StoredFact>]) -> (Vec<(u64, Revenue)>, Vec<Un
         }
     }
     (events, unusable)
+}
+
+/// The months, in a zone, that the revenue events among facts are about.
+#[must_use]
+pub fn revenue_months(facts: &[Arc<StoredFact>], zone: &TimeZone) -> BTreeSet<Month> {
+    let (events, _) = revenue_events(facts);
+    let day = |revenue: &Revenue| {
+        let at = jiff::Timestamp::from_microsecond(revenue.event.at.micros()).unwrap_or_default();
+        at.to_zoned(zone.clone()).date()
+    };
+    events.iter().map(|(_, revenue)| Month::of(day(revenue))).collect()
 }
 
 fn name_of(revenue: &Revenue) -> Label {

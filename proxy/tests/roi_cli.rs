@@ -568,3 +568,178 @@ fn a_running_sidecar_gives_the_same_report() {
     let wrong = run(dir.path(), &["roi", "--model", "magic", "--admin", &sidecar.admin]);
     assert!(stderr(&wrong).contains("400"), "{}", stderr(&wrong));
 }
+
+// === the guide
+
+fn docs(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide").join(name)
+}
+
+#[test]
+fn the_guide_goes_from_nothing_to_a_report_with_its_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["hedging", "roi"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+        for file in std::fs::read_dir(docs(folder)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), dir.path().join(folder).join(file.file_name())).unwrap();
+        }
+    }
+    let page = std::fs::read_to_string(docs("roi.md")).unwrap();
+    let block = page.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let commands: Vec<Vec<&str>> =
+        block.lines().map(|line| line.split_whitespace().skip(1).collect()).collect();
+    assert_eq!(commands.len(), 7);
+    let mut said = String::new();
+    for command in &commands {
+        said = stdout(&run(dir.path(), command));
+    }
+    let lines = page.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(said.contains(lines), "{lines} in {said}");
+    // The table of the page: each of its cells, in order, in the line of its team.
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && line.contains("0.")).collect();
+    let rows: Vec<Vec<&str>> =
+        rows.iter().map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    let mut seen = 0;
+    for row in rows.iter().filter(|row| ["alpha", "beta", "gamma", "(book)"].contains(&row[0])) {
+        let line = said.lines().find(|line| line.trim_start().starts_with(row[0])).unwrap();
+        let mut words = line.split_whitespace();
+        for cell in row {
+            assert!(words.any(|word| word == *cell), "{cell} in {line}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
+// === periods
+
+const SWAP: &str = r#"{"position_id":"aug","kind":"swap_fixed_float","quantity":"1","unit":"Mtok","fixed_price":"2","index_id":"TPI","settlement_rule":"point","fallback":"last_published","trade_date":"2026-07-11","effective_from":"2026-08-01","effective_until":"2026-09-01","designation":{}}"#;
+
+/// What is known when August is closed.
+fn until_the_close(dir: &Path) {
+    let usage = USAGE.to_owned()
+        + "1,2026-08-10T00:00:00Z,a,w1,s1,openai,m,4000000,40.00,ok\n2,2026-08-11T00:00:00Z,b,w2,s1,openai,m,2000000,20.00,ok\n\
+           3,2026-09-10T00:00:00Z,a,w1,s2,openai,m,1000000,10.00,ok\n";
+    stdout(&import(dir, "usage", &usage));
+    stdout(&import(dir, "fixings", "index,date,value,currency\nTPI,2026-08-31,5,USD\n"));
+    stdout(&import(dir, "contracts", SWAP));
+    let sales = "sale,,300.00,USD,2026-08-20T00:00:00Z,,s1\nlater,,90.00,USD,2026-09-20T00:00:00Z,,s2\n";
+    stdout(&import(dir, "revenue", &(REVENUE.to_owned() + sales)));
+}
+
+/// What becomes known after it: usage, a restated fixing, revenue of August, and a refund in September.
+fn after_the_close(dir: &Path) {
+    let usage = USAGE.to_owned() + "4,2026-08-12T00:00:00Z,c,w3,s1,openai,m,2000000,7.77,ok\n";
+    stdout(&import(dir, "usage", &usage));
+    stdout(&import(dir, "fixings", "index,date,value,currency\nTPI,2026-08-31,4.5,USD\n"));
+    let events = "r,refund,-30.00,USD,2026-09-02T00:00:00Z,sale,\nlate,,60.00,USD,2026-08-21T00:00:00Z,,s1\n";
+    stdout(&import(dir, "revenue", &(REVENUE.to_owned() + events)));
+}
+
+fn of_month(dir: &Path, month: u8, more: &[&str]) -> Value {
+    let (from, to) = (format!("2026-{month:02}-01"), format!("2026-{:02}-01", month + 1));
+    let by = ["roi", "--by", "team,workload", "--from", &from, "--to", &to];
+    json(dir, &[&by[..], more].concat())
+}
+
+#[test]
+fn a_closed_month_keeps_its_bytes_and_what_comes_late_is_a_correction() {
+    let dir = tempfile::tempdir().unwrap();
+    until_the_close(dir.path());
+    let close = |month: &str, more: &[&str]| run(dir.path(), &[&["period", "close", month], more].concat());
+    let said = stdout(&close("2026-08", &[]));
+    assert!(
+        said.starts_with("2026-08 is closed up to sequence ") && said.contains("2 rows, 0 corrections"),
+        "{said}"
+    );
+    let shown = || stdout(&run(dir.path(), &["period", "show", "2026-08", "--format", "json"]));
+    let first = shown();
+    let frozen: Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&frozen["book_total"], &frozen["reported"]["revenue"]), (&"57.00".into(), &"300.00".into()));
+    after_the_close(dir.path());
+    assert_eq!(shown(), first, "the same bytes");
+    let mut again = of_month(dir.path(), 8, &["--as", "reported"]);
+    assert_eq!(again, frozen, "and the same figures, computed from the ledger as it was");
+    let restated = |month: u8| of_month(dir.path(), month, &["--as", "restated"]);
+    let (august, september) = (restated(8), restated(9));
+    assert_eq!(
+        (&august["book_total"], &august["balance"]["revenue"]["received"]),
+        (&"65.27".into(), &"360.00".into())
+    );
+
+    // Everything imported into an empty ledger says the same as the restated view.
+    let fresh = tempfile::tempdir().unwrap();
+    until_the_close(fresh.path());
+    after_the_close(fresh.path());
+    for (month, found) in [(8, &august), (9, &september)] {
+        let scratch = of_month(fresh.path(), month, &[]);
+        assert_eq!((&scratch["rows"], &scratch["book"]), (&found["rows"], &found["book"]));
+    }
+
+    // The open month carries the corrections with their origin, and months as reported sum to restated.
+    let open = of_month(dir.path(), 9, &["--as", "reported"]);
+    let correction = &open["corrections"][0];
+    assert_eq!(
+        (&correction["origin"], &correction["book"], &correction["revenue"]),
+        (&"2026-08".into(), &"8.27".into(), &"60.00".into())
+    );
+    let late = correction["rows"].as_array().unwrap().iter().find(|row| row["team"] == "c").unwrap();
+    assert_eq!(
+        (&late["requests"], &late["billed"], &late["revenue"]),
+        (&1.into(), &"7.77".into(), &"120.00".into())
+    );
+    for (name, path) in [("book_total", "book"), ("revenue", "revenue")] {
+        let sum = cents(&frozen["reported"][name]) + cents(&open["reported"][name]);
+        let of = |report: &Value| match path {
+            "book" => cents(&report["book_total"]),
+            _ => cents(&report["balance"]["revenue"]["received"]),
+        };
+        assert_eq!(sum, of(&august) + of(&september), "{name}");
+    }
+    let table =
+        stdout(&run(dir.path(), &["roi", "--as", "reported", "--from", "2026-09-01", "--to", "2026-10-01"]));
+    assert!(table.contains("correction of 2026-08: cost 8.27, revenue 60.00, savings 0.00 USD"), "{table}");
+
+    // September is closed with them; October then has none.
+    assert!(stdout(&close("2026-09", &[])).contains("1 corrections"));
+    assert_eq!(of_month(dir.path(), 10, &["--as", "reported"])["corrections"], serde_json::json!([]));
+    again = of_month(dir.path(), 9, &["--as", "reported"]);
+    assert_eq!(again["reported"], open["reported"]);
+    assert_eq!(shown(), first);
+    let list = json(dir.path(), &["period", "list"]);
+    let rows = list["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| &row["whole"]).collect::<Vec<_>>(), [&Value::from(true), &true.into()]);
+    assert_eq!(rows[0]["bytes"], first.len());
+    assert_eq!(rows[0]["sha256"].as_str().unwrap().len(), 64);
+    let csv = stdout(&run(dir.path(), &["period", "show", "2026-08", "--format", "csv"]));
+    assert!(csv.starts_with("team,workload,requests,"), "{csv}");
+}
+
+#[test]
+fn months_that_cannot_be_closed_are_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    until_the_close(dir.path());
+    let refuse = |args: &[&str], text: &str| {
+        let refused = run(dir.path(), &[&["period", "close"], args].concat());
+        assert!(!refused.status.success());
+        assert!(stderr(&refused).contains(text), "{text} in {}", stderr(&refused));
+    };
+    refuse(&["August"], "is not a month: write it as 2026-09");
+    refuse(&["9999-01"], "is not over");
+    let missing = "{\"id\":\"5\",\"started_at\":\"2026-08-13T00:00:00Z\",\"provider\":\"nobody\",\"model\":\"m\",\"usage\":{\"input_tokens\":1}}";
+    stdout(&import(dir.path(), "usage", missing));
+    refuse(&["2026-08"], "the month is incomplete");
+    stdout(&run(dir.path(), &["period", "close", "2026-08", "--accept-gaps"]));
+    refuse(&["2026-08"], "2026-08 is closed already");
+    refuse(&["2026-10"], "2026-09 is still open: close it before 2026-10");
+    refuse(&["2026-09", "--model", "first"], "earlier months were closed in other terms");
+    assert!(stderr(&run(dir.path(), &["period", "show", "2026-09"])).contains("2026-09 is not closed"));
+    let open = run(dir.path(), &["roi", "--as", "reported"]);
+    assert!(stderr(&open).contains("one calendar month"), "{}", stderr(&open));
+    let sidecar = Sidecar::start(dir.path());
+    let (status, refused) = post(&sidecar.admin, "/api/v1/periods/2026-08/close", "", "");
+    assert_eq!((status, refused["detail"].as_str()), (400, Some("2026-08 is closed already")));
+    let done = run(dir.path(), &["period", "close", "2026-09", "--admin", &sidecar.admin]);
+    assert!(stdout(&done).starts_with("2026-09 is closed"));
+}

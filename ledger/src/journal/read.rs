@@ -181,10 +181,18 @@ pub struct Records {
     /// The first sequence of the frame.
     frame_sequence: u64,
     buffer: Vec<u8>,
+    /// The last sequence that is given.
+    last: u64,
     failed: bool,
 }
 
 impl Records {
+    /// The records with a sequence up to `sequence`.
+    #[must_use]
+    pub fn up_to(self, sequence: u64) -> Self {
+        Self { last: self.last.min(sequence), ..self }
+    }
+
     pub(crate) fn new(view: &View, range: RecordRange, check: Check) -> Self {
         let segments = view.segments().filter(|segment| range.touches(segment)).cloned();
         Self {
@@ -194,6 +202,7 @@ impl Records {
             frame: None,
             frame_sequence: 0,
             buffer: Vec::new(),
+            last: u64::MAX,
             failed: false,
         }
     }
@@ -236,6 +245,7 @@ impl Iterator for Records {
     fn next(&mut self) -> Option<Self::Item> {
         while !self.failed {
             match self.advance()? {
+                Ok((sequence, _)) if sequence > self.last => return None,
                 Ok((sequence, Decoded { record, counted })) => {
                     let wanted =
                         sequence > self.range.after_sequence && self.range.contains(record.started_at);

@@ -251,7 +251,7 @@ fn originals<'a>(
             continue;
         }
         let mut taken = taken.remove(&key).unwrap_or_default();
-        taken.sort_by(|a, b| (a.event.at, a.key()).cmp(&(b.event.at, b.key())));
+        taken.sort_by_key(|taking| (taking.event.at, taking.key()));
         let rate = events.rate(revenue.event.amount.currency(), events.day(at));
         let (class, inside) = (class_of(revenue, by_key), events.inside(at));
         found.push(Original { revenue, class, rate, inside, booked, taken });

@@ -11,6 +11,7 @@
 mod earned;
 mod touches;
 
+pub use crate::revenue::revenue_months;
 pub use earned::{Attributed, Earned, NoRate, Received, Value};
 
 use crate::hedge::{HedgeAsk, HedgeError, HedgeReport, HedgeSource, State, Unusable, state};

@@ -11,9 +11,10 @@ use super::{Admin, problem};
 use crate::hedge::import::{ImportFailure, What, document};
 use crate::roi::cloudevents;
 use crate::roi::events::{self, ListOptions};
+use crate::roi::period::{self, CloseOptions};
 use crate::roi::report::{self, Options};
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bursar_ledger::FactError;
@@ -55,4 +56,35 @@ pub(super) async fn list_events(State(admin): State<Admin>, query: Asked<ListOpt
 /// `GET /api/v1/roi`
 pub(super) async fn roi_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
     answer(admin, query, |admin, options| report::document(&admin.app.ledger, options, admin.app.now())).await
+}
+
+/// What a question without parameters is asked with.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// `GET /api/v1/periods`
+pub(super) async fn periods(State(admin): State<Admin>, query: Asked<Nothing>) -> Response {
+    answer(admin, query, |admin, _| period::list(&admin.app.ledger)).await
+}
+
+/// `GET /api/v1/periods/{month}`
+pub(super) async fn period(
+    State(admin): State<Admin>,
+    Path(month): Path<String>,
+    query: Asked<Nothing>,
+) -> Response {
+    answer(admin, query, move |admin, _| period::show(&admin.app.ledger, &month)).await
+}
+
+/// `POST /api/v1/periods/{month}/close`
+pub(super) async fn close_period(
+    State(admin): State<Admin>,
+    Path(month): Path<String>,
+    query: Asked<CloseOptions>,
+) -> Response {
+    answer(admin, query, move |admin, options| {
+        period::close(&admin.app.ledger, &month, options, &AppClock(admin))
+    })
+    .await
 }

@@ -18,6 +18,7 @@ mod hedge;
 mod import;
 mod ledger;
 mod market;
+mod period;
 mod place;
 mod price;
 mod revenue;
@@ -68,6 +69,9 @@ enum Command {
     Hedge(hedge::HedgeCommand),
     /// Show what tokens cost and earned: return, margin and net per token by team or any other key.
     Roi(roi::RoiArgs),
+    /// Close months, and show what was reported.
+    #[command(subcommand)]
+    Period(period::PeriodCommand),
     /// Import and list revenue events.
     #[command(subcommand)]
     Revenue(revenue::RevenueCommand),
@@ -258,6 +262,7 @@ pub fn run() -> ExitCode {
         Command::Market(command) => market::run(command),
         Command::Hedge(command) => hedge::run(command),
         Command::Roi(args) => roi::run(args),
+        Command::Period(command) => period::run(command),
         Command::Revenue(command) => revenue::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
         Command::Budget(args) => budget::list(args),

@@ -103,6 +103,45 @@ pub(super) fn import_file(place: &PlaceArgs, file: File, mode: Mode) -> anyhow::
     })
 }
 
+/// Asks a running sidecar to do what `path` says, or does it in the directory.
+pub(super) fn write(
+    place: &PlaceArgs,
+    path: &str,
+    here: impl FnOnce(&Ledger) -> anyhow::Result<Value>,
+) -> anyhow::Result<Value> {
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&tasks::runtime()?, async {
+        let dir = match source::choose(place.told()).await? {
+            Chosen::Running(client) => {
+                let (status, body) = client.post(path, Bytes::new()).await?;
+                if status.is_success() {
+                    return serde_json::from_slice(&body).context("the sidecar's answer is no document");
+                }
+                bail!("the sidecar answered {status}: {}", String::from_utf8_lossy(&body).trim());
+            }
+            Chosen::Dir(dir) => dir,
+            Chosen::Opened(dir, ledger) => {
+                // It was opened for reading, which keeps it from being opened for writing.
+                drop(ledger);
+                dir
+            }
+        };
+        let ledger = open_here(&dir)?;
+        let done = here(&ledger)?;
+        ledger.close()?;
+        Ok(done)
+    })
+}
+
+fn open_here(dir: &Path) -> anyhow::Result<Ledger> {
+    let book = PriceBook::builtin().context("the built-in price book is damaged: this is a defect")?;
+    let opened = Ledger::open(Options::new(dir), Arc::new(SystemClock), Arc::new(Prices::new(book)));
+    let (ledger, _) = opened.with_context(|| {
+        format!("cannot open the ledger in {} (a running sidecar is asked with --admin URL)", dir.display())
+    })?;
+    Ok(ledger)
+}
+
 async fn ask_import(client: &AdminClient, file: File, mode: Mode) -> anyhow::Result<Value> {
     let dry = (mode == Mode::DryRun).then_some("true");
     let query = query(&[("dry_run", dry), ("file", file.name.as_deref())]);
@@ -115,11 +154,7 @@ async fn ask_import(client: &AdminClient, file: File, mode: Mode) -> anyhow::Res
 }
 
 fn import_here(dir: &Path, file: &File, mode: Mode) -> anyhow::Result<Value> {
-    let book = PriceBook::builtin().context("the built-in price book is damaged: this is a defect")?;
-    let opened = Ledger::open(Options::new(dir), Arc::new(SystemClock), Arc::new(Prices::new(book)));
-    let (ledger, _) = opened.with_context(|| {
-        format!("cannot open the ledger in {} (a running sidecar is asked with --admin URL)", dir.display())
-    })?;
+    let ledger = open_here(dir)?;
     let imported = import::import(&ledger, file, mode, &SystemClock)?;
     ledger.close()?;
     Ok(import::document(file.what, &imported))

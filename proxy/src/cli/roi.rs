@@ -55,6 +55,10 @@ pub(crate) struct RoiArgs {
     /// With the fixings and rates that were known at this time [default: now].
     #[arg(long)]
     as_of: Option<String>,
+    /// Of one month: reported (as it was closed, late facts as corrections in the first open month) or
+    /// restated (with everything that is known) [default: restated].
+    #[arg(long = "as", value_name = "VIEW")]
+    view: Option<String>,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     format: TableFormat,
@@ -78,6 +82,7 @@ impl RoiArgs {
             half_life: self.half_life.clone(),
             compare: self.compare.then_some(true),
             movers: self.movers,
+            view: self.view.clone(),
         }
     }
 }
@@ -99,6 +104,7 @@ fn query(options: &Options) -> String {
         ("half_life", options.half_life.as_deref()),
         ("compare", options.compare.map(|_| "true")),
         ("movers", movers.as_deref()),
+        ("as", options.view.as_deref()),
     ])
 }
 
@@ -293,10 +299,34 @@ fn tell(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
     )?;
     let steps: Vec<String> = grid::rows(document, "bridge")
         .iter()
-        .map(|step| format!("{} {}", text(step.get("step")), grouped(&text(step.get("amount")))))
+        .map(|step| (text(step.get("step")), text(step.get("amount"))))
+        .map(|(step, amount)| match amount.as_str() {
+            "" => format!("{step} –"),
+            amount => format!("{step} {}", grouped(amount)),
+        })
         .collect();
     writeln!(out, "bridge: {}", steps.join(" → "))?;
     tell_lists(document, out)?;
+    for correction in grid::rows(document, "corrections") {
+        let part = |name: &str| grouped(&text(correction.get(name)));
+        writeln!(
+            out,
+            "correction of {}: cost {}, revenue {}, savings {} {currency}",
+            text(correction.get("origin")),
+            part("book"),
+            part("revenue"),
+            part("savings")
+        )?;
+    }
+    if document.get("reported").is_some() {
+        writeln!(
+            out,
+            "as reported: cost {}, revenue {}, savings {} {currency}, corrections included",
+            figure("reported.book_total"),
+            figure("reported.revenue"),
+            figure("reported.savings")
+        )?;
+    }
     if at("received.events") == "0" {
         writeln!(out, "no revenue event lies in the period: import some with `bursar revenue import FILE`")?;
     }

@@ -9,4 +9,5 @@
 
 pub(crate) mod cloudevents;
 pub(crate) mod events;
+pub(crate) mod period;
 pub(crate) mod report;

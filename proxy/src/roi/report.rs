@@ -69,6 +69,9 @@ pub(crate) struct Options {
     pub(crate) compare: Option<bool>,
     /// How many rows that moved most against the period before are shown.
     pub(crate) movers: Option<usize>,
+    /// `restated` (when absent): with everything known; `reported`: as of the month's close.
+    #[serde(rename = "as")]
+    pub(crate) view: Option<String>,
 }
 
 fn days(name: &str, text: Option<&str>, usual: u64) -> Result<u64, AskError> {
@@ -143,6 +146,15 @@ pub(crate) fn document(
     options: &Options,
     now: Timestamp,
 ) -> Result<Value, AskError> {
+    match options.view.as_deref() {
+        None | Some("restated") => restated(source, options, now),
+        Some("reported") => super::period::reported(source, options, now),
+        Some(other) => Err(AskError::Wrong(format!("as {other:?}: use reported or restated"))),
+    }
+}
+
+/// The report with everything that is known.
+fn restated(source: &dyn HedgeSource, options: &Options, now: Timestamp) -> Result<Value, AskError> {
     let contracts = has_contracts(&source.finance_facts()?);
     let ask = options.ask(now, contracts)?;
     let found = report(source, &ask)?;
@@ -221,7 +233,7 @@ pub(crate) fn render(found: &RoiReport, ask: &RoiAsk) -> Result<Value, AskError>
     }))
 }
 
-fn keys(by: &[GroupKey], key: &[KeyValue]) -> Map<String, Value> {
+pub(super) fn keys(by: &[GroupKey], key: &[KeyValue]) -> Map<String, Value> {
     let name = |(by, value): (&GroupKey, &KeyValue)| {
         (by.to_string(), Value::from(value.text().unwrap_or_else(|| absent(by))))
     };
@@ -633,7 +645,7 @@ fn movers(found: &RoiReport, before: &RoiReport, ask: &RoiAsk, count: usize) -> 
         }
         rows.push((net.pico().unsigned_abs(), cost.pico().unsigned_abs(), Value::Object(object)));
     }
-    rows.sort_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
+    rows.sort_by_key(|(net, cost, _)| std::cmp::Reverse((*net, *cost)));
     let rows: Vec<Value> = rows.into_iter().take(count).map(|(_, _, row)| row).collect();
     let (from, to) = (before.hedge.from.to_string(), before.hedge.until.to_string());
     Ok(json!({ "before": { "from": from, "to": to }, "rows": rows }))
