@@ -712,6 +712,11 @@ fn a_closed_month_keeps_its_bytes_and_what_comes_late_is_a_correction() {
     assert_eq!(rows.iter().map(|row| &row["whole"]).collect::<Vec<_>>(), [&Value::from(true), &true.into()]);
     assert_eq!(rows[0]["bytes"], first.len());
     assert_eq!(rows[0]["sha256"].as_str().unwrap().len(), 64);
+    for name in ["one.xlsx", "two.xlsx"] {
+        stdout(&run(dir.path(), &["period", "show", "2026-08", "--xlsx", name]));
+    }
+    let book = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    assert!(book("one.xlsx").starts_with(b"PK") && book("one.xlsx") == book("two.xlsx"));
     let csv = stdout(&run(dir.path(), &["period", "show", "2026-08", "--format", "csv"]));
     assert!(csv.starts_with("team,workload,requests,"), "{csv}");
 }

@@ -16,7 +16,7 @@ pub use earned::{Attributed, Earned, NoRate, Received, Value};
 
 use crate::hedge::{HedgeAsk, HedgeError, HedgeReport, HedgeSource, State, Unusable, state};
 use crate::journal::read::ReadError;
-use crate::query::{GroupKey, KeyValue, QueryError, UsageQuery};
+use crate::query::{GroupKey, KeyValue, QueryError, UsageQuery, UsageReport};
 use crate::revenue::revenue_events;
 use crate::rollup::{MoneyTotals, Totals};
 use bursar_domain::{Currency, Label, Money, StoredFact, Timestamp, Usage, UsageSource};
@@ -211,10 +211,11 @@ pub fn report(source: &dyn HedgeSource, ask: &RoiAsk) -> Result<RoiReport, RoiEr
     unusable.splice(0..0, state.unusable.iter().cloned());
     let hedge = crate::hedge::report_of(source, &state, &ask.hedge)?;
     let days = Days { state: &state, ask: &ask.hedge, from: ask.hedge.from, until: hedge.until };
-    let usage = source.ask_usage(&days.query(ask.hedge.by.clone())?)?;
+    let usage = days.rated(source, &ask.hedge.by)?;
     let earned = earned::earned(source, &state, &events, ask, days.instants()?)?;
-    let list = days.costs(source, &ask.hedge.by, |money| money.list.pico())?;
-    let contracted = days.costs(source, &ask.hedge.by, |money| money.contracted.pico())?;
+    let list = days.costs(&usage, |money| money.list.pico())?;
+    let contracted = days.costs(&usage, |money| money.contracted.pico())?;
+    let usage = usage.plain;
     let mut rows: BTreeMap<Vec<KeyValue>, RoiRow> = BTreeMap::new();
     let currency = ask.hedge.currency;
     for row in &usage.rows {
@@ -235,8 +236,9 @@ pub fn report(source: &dyn HedgeSource, ask: &RoiAsk) -> Result<RoiReport, RoiEr
         row.value = row.value.plus(*value)?;
     }
     let costs = Costs { list: list.whole, contracted: contracted.whole };
-    let coverage = coverage(source, &days, &usage.totals, &earned)?;
-    let tokens_by_month = tokens_by_month(source, &days)?;
+    let about = days.rated(source, &[GroupKey::Team, GroupKey::Source, GroupKey::Month])?;
+    let coverage = coverage(&days, &about, &earned)?;
+    let tokens_by_month = tokens_by_month(&about.plain);
     let totals = usage.totals;
     Ok(RoiReport { hedge, rows, totals, costs, earned, tokens_by_month, coverage, unusable })
 }
@@ -264,6 +266,13 @@ struct Days<'a> {
     until: Date,
 }
 
+/// Usage by key.
+struct Rated {
+    plain: UsageReport,
+    /// The same with the day before each key, where amounts are in other currencies.
+    by_day: Option<UsageReport>,
+}
+
 /// Amounts by key, and their sum.
 struct Apportioned {
     parts: BTreeMap<Vec<KeyValue>, Money>,
@@ -285,15 +294,24 @@ impl Days<'_> {
         Ok(UsageQuery { from: Some(from), to: Some(to), zone, by, filter: Vec::new() })
     }
 
+    /// Usage by key, and by day as well where it takes exchange rates.
+    fn rated(&self, source: &dyn HedgeSource, by: &[GroupKey]) -> Result<Rated, RoiError> {
+        let plain = source.ask_usage(&self.query(by.to_vec())?)?;
+        let foreign = plain.totals.money().iter().any(|money| money.currency != self.ask.currency);
+        let mut by_day = vec![GroupKey::Day];
+        by_day.extend(by.iter().cloned());
+        let by_day = if foreign { Some(source.ask_usage(&self.query(by_day)?)?) } else { None };
+        Ok(Rated { plain, by_day })
+    }
+
     /// One meaning of cost by key, in the reporting currency, rounded once so that the parts sum to the
     /// whole.
     fn costs(
         &self,
-        source: &dyn HedgeSource,
-        by: &[GroupKey],
+        usage: &Rated,
         pick: impl Fn(&MoneyTotals) -> Option<i128>,
     ) -> Result<Apportioned, RoiError> {
-        let exact = self.exact(source, by, pick)?;
+        let exact = self.exact(usage, pick)?;
         let (parts, whole) = apportion(&exact, self.ask.currency)?;
         let whole = (!parts.is_empty()).then_some(whole);
         Ok(Apportioned { parts, whole })
@@ -301,23 +319,14 @@ impl Days<'_> {
 
     fn exact(
         &self,
-        source: &dyn HedgeSource,
-        by: &[GroupKey],
+        usage: &Rated,
         pick: impl Fn(&MoneyTotals) -> Option<i128>,
     ) -> Result<BTreeMap<Vec<KeyValue>, Ratio>, RoiError> {
-        let currency = self.ask.currency;
-        let mut found = source.ask_usage(&self.query(by.to_vec())?)?;
-        let foreign = found.totals.money().iter().any(|money| money.currency != currency);
-        if foreign {
-            // Rates are by the day.
-            let mut by_day = vec![GroupKey::Day];
-            by_day.extend(by.iter().cloned());
-            found = source.ask_usage(&self.query(by_day)?)?;
-        }
         let mut sums: BTreeMap<Vec<KeyValue>, Ratio> = BTreeMap::new();
+        let found = usage.by_day.as_ref().unwrap_or(&usage.plain);
         for row in &found.rows {
-            let (key, day) = match (foreign, row.key.split_first()) {
-                (true, Some((day, key))) => (key.to_vec(), day.text().and_then(|day| parse_day(day).ok())),
+            let (key, day) = match (&usage.by_day, row.key.split_first()) {
+                (Some(_), Some((day, key))) => (key.to_vec(), day.text().and_then(|day| parse_day(day).ok())),
                 _ => (row.key.clone(), None),
             };
             for money in row.totals.money() {
@@ -344,26 +353,21 @@ impl Days<'_> {
     }
 }
 
-fn coverage(
-    source: &dyn HedgeSource,
-    days: &Days<'_>,
-    totals: &Totals,
-    earned: &Earned,
-) -> Result<Shares, RoiError> {
-    let billed = days.exact(source, &[GroupKey::Team], |money| money.billed.pico())?;
+/// `about` is by team, source of counts and month.
+fn coverage(days: &Days<'_>, about: &Rated, earned: &Earned) -> Result<Shares, RoiError> {
+    let billed = days.exact(about, |money| money.billed.pico())?;
     let (mut tagged, mut cost) = (Ratio::ZERO, Ratio::ZERO);
     for (key, amount) in &billed {
         cost = cost.plus(*amount)?;
-        if key.iter().all(|value| *value != KeyValue::Unallocated) {
+        if key.first().is_some_and(|team| *team != KeyValue::Unallocated) {
             tagged = tagged.plus(*amount)?;
         }
     }
-    let by_source = source.ask_usage(&days.query(vec![GroupKey::Source])?)?;
     let (mut measured, mut counted) = (0_u128, 0_u128);
-    for row in &by_source.rows {
+    for row in &about.plain.rows {
         let count = u128::from(tokens(&row.totals.usage).unwrap_or(0));
         counted = counted.saturating_add(count);
-        if row.key.first().and_then(KeyValue::text) != Some(UsageSource::Estimate.name()) {
+        if row.key.get(1).and_then(KeyValue::text) != Some(UsageSource::Estimate.name()) {
             measured = measured.saturating_add(count);
         }
     }
@@ -373,6 +377,7 @@ fn coverage(
         true => Ratio::of(part).over(Ratio::of(whole)).map(Some),
         false => Ok(None),
     };
+    let totals = &about.plain.totals;
     Ok(Shares {
         attributed: ratio(attributed, total)?,
         tagged: if cost.is_positive() { Some(tagged.over_near(cost)?) } else { None },
@@ -381,16 +386,16 @@ fn coverage(
     })
 }
 
-fn tokens_by_month(source: &dyn HedgeSource, days: &Days<'_>) -> Result<BTreeMap<Date, u64>, RoiError> {
-    let found = source.ask_usage(&days.query(vec![GroupKey::Month])?)?;
-    let mut months = BTreeMap::new();
-    for row in &found.rows {
-        let month = row.key.first().and_then(KeyValue::text);
+fn tokens_by_month(about: &UsageReport) -> BTreeMap<Date, u64> {
+    let mut months: BTreeMap<Date, u64> = BTreeMap::new();
+    for row in &about.rows {
+        let month = row.key.get(2).and_then(KeyValue::text);
         if let Some(first) = month.and_then(|month| parse_day(&format!("{month}-01")).ok()) {
-            months.insert(first, tokens(&row.totals.usage).unwrap_or(0));
+            let sum = months.entry(first).or_insert(0);
+            *sum = sum.saturating_add(tokens(&row.totals.usage).unwrap_or(0));
         }
     }
-    Ok(months)
+    months
 }
 
 #[cfg(test)]

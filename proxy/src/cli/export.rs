@@ -36,9 +36,16 @@ pub(super) fn run(args: &ExportUsageArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes beside the file and renames it into place, so that nobody reads half an export.
 fn write_file(args: &ExportUsageArgs, period: &Period, path: &Path) -> anyhow::Result<u64> {
-    let name = path.file_name().with_context(|| format!("--output {} names no file", path.display()))?;
+    whole_file(path, |out| write(args, period, out))
+}
+
+/// Writes beside the file and renames it into place, so that nobody reads half an export.
+pub(super) fn whole_file(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<u64> {
+    let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
     let mut partial = std::ffi::OsString::from(".");
     partial.push(name);
     partial.push(".partial");
@@ -46,7 +53,7 @@ fn write_file(args: &ExportUsageArgs, period: &Period, path: &Path) -> anyhow::R
     let result = (|| {
         let file = std::fs::File::create(&partial)?;
         let mut out = BufWriter::new(file);
-        write(args, period, &mut out)?;
+        write(&mut out)?;
         out.flush()?;
         out.get_ref().sync_all()?;
         let bytes = out.get_ref().metadata()?.len();

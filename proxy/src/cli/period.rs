@@ -12,6 +12,7 @@ use bursar_domain::SystemClock;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
@@ -79,6 +80,9 @@ pub(crate) struct ShowArgs {
     /// Form of the answer; JSON is the bytes of the close, the others are made from it.
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     format: TableFormat,
+    /// Write a workbook (XLSX) to this file instead; it appears only when complete.
+    #[arg(long, value_name = "FILE", conflicts_with = "format")]
+    xlsx: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -163,6 +167,12 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let report = text(document.get("text"));
     let mut out = std::io::stdout().lock();
     match args.format {
+        _ if args.xlsx.is_some() => {
+            let document = serde_json::from_str(&report).context("the closed report is no document")?;
+            if let Some(path) = &args.xlsx {
+                roi::write_workbook(&document, path)?;
+            }
+        }
         TableFormat::Json => out.write_all(report.as_bytes())?,
         format => {
             let report = serde_json::from_str(&report).context("the closed report is no document")?;

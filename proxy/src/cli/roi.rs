@@ -5,12 +5,15 @@
 use super::TableFormat;
 use super::grid::{self, Column, column, grouped, text};
 use super::place::{self, PlaceArgs};
-use crate::roi::report::{self, Options};
+use crate::roi::report::{self, COLUMNS, Options, lines};
+use crate::roi::workbook::workbook;
+use anyhow::Context;
 use bursar_domain::{Clock, SystemClock};
 use bursar_policies::exact::Decimal;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// `bursar roi`
@@ -62,6 +65,9 @@ pub(crate) struct RoiArgs {
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     format: TableFormat,
+    /// Write a workbook (XLSX) to this file instead; it appears only when complete.
+    #[arg(long, value_name = "FILE", conflicts_with = "format")]
+    xlsx: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -108,56 +114,24 @@ fn query(options: &Options) -> String {
     ])
 }
 
-/// Columns of CSV, behind the group keys.
-const COLUMNS: [&str; 39] = [
-    "requests",
-    "successes",
-    "tokens.input_tokens",
-    "tokens.input_cached_read",
-    "tokens.input_cache_write",
-    "tokens.output_tokens",
-    "tokens.output_reasoning",
-    "total_tokens",
-    "unpriced_requests",
-    "cost.list",
-    "cost.contracted",
-    "cost.billed",
-    "cost.effective",
-    "cost.hedged",
-    "cost.status",
-    "hedge.displaced",
-    "hedge.contract",
-    "hedge.payoff",
-    "hedge.premium",
-    "hedge.fees",
-    "hedge.unused",
-    "hedge.fx",
-    "revenue",
-    "savings",
-    "net",
-    "roi",
-    "roi_with_savings",
-    "roi_unhedged",
-    "roi_unhedged_with_savings",
-    "net_per_million_tokens",
-    "net_per_million_tokens_with_savings",
-    "net_per_thousand_tokens",
-    "cost_per_million_tokens",
-    "cost_per_million_tokens_unhedged",
-    "revenue_per_million_tokens",
-    "gross_margin",
-    "cost_per_request",
-    "cost_per_success",
-    "hedge_uplift",
-];
-
 /// Prints the report.
 pub(super) fn run(args: &RoiArgs) -> anyhow::Result<ExitCode> {
     let options = args.options();
     let path = format!("/api/v1/roi{}", query(&options));
     let document =
         place::read(&args.place, &path, |source| report::document(source, &options, SystemClock.now()))?;
+    if let Some(path) = &args.xlsx {
+        return write_workbook(&document, path);
+    }
     write(&document, args.format, &mut std::io::stdout().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a report as a workbook, beside the file first, so that nobody opens half of one.
+pub(super) fn write_workbook(document: &Value, path: &Path) -> anyhow::Result<ExitCode> {
+    let bytes = workbook(document).context("cannot make the workbook")?;
+    super::export::whole_file(path, |out| Ok(out.write_all(&bytes)?))?;
+    eprintln!("bursar: the workbook is in {}", path.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -243,20 +217,6 @@ fn short(mut line: Value) -> Value {
         }
     }
     line
-}
-
-/// The rows, then what is nobody's, the residual and the book.
-fn lines(document: &Value) -> Vec<Value> {
-    let mut lines: Vec<Value> = grid::rows(document, "rows").into_iter().cloned().collect();
-    let first = text(grid::rows(document, "by").first().copied());
-    for name in ["unattributed", "residual", "book"] {
-        let mut line = document.get(name).cloned().unwrap_or(json!({}));
-        if let Some(line) = line.as_object_mut() {
-            line.insert(first.clone(), format!("({name})").into());
-        }
-        lines.push(line);
-    }
-    lines
 }
 
 /// What stands below the table: both balances, coverage, and everything that is not in the figures.

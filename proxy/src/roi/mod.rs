@@ -11,3 +11,4 @@ pub(crate) mod cloudevents;
 pub(crate) mod events;
 pub(crate) mod period;
 pub(crate) mod report;
+pub(crate) mod workbook;

@@ -39,6 +39,49 @@ const DAYS_MAX: u64 = 3_660;
 /// Most rows that moved.
 const MOVERS_MAX: usize = 1_000;
 
+/// Figures of a line of CSV or of a workbook, behind the group keys.
+pub(crate) const COLUMNS: [&str; 39] = [
+    "requests",
+    "successes",
+    "tokens.input_tokens",
+    "tokens.input_cached_read",
+    "tokens.input_cache_write",
+    "tokens.output_tokens",
+    "tokens.output_reasoning",
+    "total_tokens",
+    "unpriced_requests",
+    "cost.list",
+    "cost.contracted",
+    "cost.billed",
+    "cost.effective",
+    "cost.hedged",
+    "cost.status",
+    "hedge.displaced",
+    "hedge.contract",
+    "hedge.payoff",
+    "hedge.premium",
+    "hedge.fees",
+    "hedge.unused",
+    "hedge.fx",
+    "revenue",
+    "savings",
+    "net",
+    "roi",
+    "roi_with_savings",
+    "roi_unhedged",
+    "roi_unhedged_with_savings",
+    "net_per_million_tokens",
+    "net_per_million_tokens_with_savings",
+    "net_per_thousand_tokens",
+    "cost_per_million_tokens",
+    "cost_per_million_tokens_unhedged",
+    "revenue_per_million_tokens",
+    "gross_margin",
+    "cost_per_request",
+    "cost_per_success",
+    "hedge_uplift",
+];
+
 /// The options, as they are written.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -649,4 +692,19 @@ fn movers(found: &RoiReport, before: &RoiReport, ask: &RoiAsk, count: usize) -> 
     let rows: Vec<Value> = rows.into_iter().take(count).map(|(_, _, row)| row).collect();
     let (from, to) = (before.hedge.from.to_string(), before.hedge.until.to_string());
     Ok(json!({ "before": { "from": from, "to": to }, "rows": rows }))
+}
+
+/// The lines of CSV and of a workbook: the rows, then what is nobody's, the residual and the book.
+pub(crate) fn lines(document: &Value) -> Vec<Value> {
+    let list = |name: &str| document.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut lines = list("rows");
+    let first = list("by").first().and_then(Value::as_str).unwrap_or_default().to_owned();
+    for name in ["unattributed", "residual", "book"] {
+        let mut line = document.get(name).cloned().unwrap_or(json!({}));
+        if let Some(line) = line.as_object_mut() {
+            line.insert(first.clone(), format!("({name})").into());
+        }
+        lines.push(line);
+    }
+    lines
 }
