@@ -24,6 +24,13 @@ use bursar_policies::hedge::calendar::Month;
 use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+/// Most touches that the events of a report may look at, all together.
+pub(super) const LOOKED_AT_MAX: u64 = 1_000_000_000;
+/// Most workloads whose removal is tried.
+const REMOVALS_MAX: usize = 64;
+/// Most steps of all journeys that a model learns from.
+const STEPS_MAX: usize = 4_000_000;
+
 /// Revenue and savings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
@@ -194,6 +201,13 @@ pub(super) fn earned(
     let markov = ask.compare || ask.model == ModelName::Markov;
     let idle = (markov && !originals.is_empty()).then(|| learning_range(&events, &originals));
     let touches = find(source, &keys, &search, idle)?;
+    let windows = (0_usize..).zip(&originals).filter_map(|(number, original)| {
+        touches.window(number, original.revenue.event.at, ask.look_back_micros)
+    });
+    let looked_at = windows.fold(0_u64, |sum, window| sum.saturating_add(window.len() as u64));
+    if looked_at > LOOKED_AT_MAX {
+        return Err(RoiError::TooMuchToLookAt);
+    }
     let inside = originals.iter().enumerate().filter(|(_, original)| original.inside);
     for (number, _) in inside {
         let count = found.by_level.entry(touches.level(number)).or_insert(0);
@@ -376,6 +390,7 @@ impl Shared<'_> {
     /// Weights of workloads by month.
     fn learn(&self, model: ModelName) -> Result<BTreeMap<Month, Rule>, String> {
         let mut journeys: BTreeMap<Month, Journeys> = BTreeMap::new();
+        let mut steps = 0_usize;
         let look_back = self.events.ask.look_back_micros;
         for (number, original) in self.originals.iter().enumerate() {
             let event = &original.revenue.event;
@@ -384,6 +399,12 @@ impl Shared<'_> {
             let mut path: Vec<u32> = window.kept().map(|contact| contact.player).collect();
             // Who follows itself changes no removal effect.
             path.dedup();
+            steps = steps.saturating_add(path.len());
+            if steps > STEPS_MAX {
+                return Err(format!(
+                    "the journeys of the period have more than {STEPS_MAX} steps: match events by session, or shorten the look-back"
+                ));
+            }
             let amount = in_currency(event.amount, rate, self.events.ask.hedge.currency);
             let amount = amount.map_err(|error| error.to_string())?;
             let month = journeys.entry(Month::of(self.events.day(event.at))).or_default();
@@ -400,7 +421,7 @@ impl Shared<'_> {
         let rule = |(month, journeys): (Month, Journeys)| {
             let values = match model {
                 ModelName::Shapley => journeys.shapley(count).map_err(|e| format!("{month}: {e}"))?,
-                _ => journeys.markov(count),
+                _ => journeys.markov(count).map_err(|e| format!("{month}: {e}"))?,
             };
             Ok((month, Rule::ByPlayer(values)))
         };
@@ -437,7 +458,14 @@ impl Journeys {
         Ok(())
     }
 
-    fn markov(&self, count: usize) -> Vec<u128> {
+    fn markov(&self, count: usize) -> Result<Vec<u128>, String> {
+        let players: BTreeSet<u32> = self.paths.keys().flat_map(|(path, _)| path).copied().collect();
+        if players.len() > REMOVALS_MAX {
+            let found = players.len();
+            return Err(format!(
+                "{found} workloads: removal effects are for up to {REMOVALS_MAX}; use another model"
+            ));
+        }
         let named: Vec<(Journey, u64)> = self
             .paths
             .iter()
@@ -447,7 +475,7 @@ impl Journeys {
             })
             .collect();
         let effects = removal_effects_of(named.iter().map(|(journey, times)| (journey, *times)));
-        by_number(&effects, count).into_iter().map(u128::from).collect()
+        Ok(by_number(&effects, count).into_iter().map(u128::from).collect())
     }
 
     fn shapley(&self, count: usize) -> Result<Vec<u128>, String> {

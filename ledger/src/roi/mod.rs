@@ -65,6 +65,12 @@ pub enum RoiError {
         touches::CONTACTS_MAX
     )]
     TooManyTouches,
+    /// More touches than are looked at.
+    #[error(
+        "the revenue events of the period look at more than {} touches: shorten the period or the look-back, or match events by request, trace or session",
+        earned::LOOKED_AT_MAX
+    )]
+    TooMuchToLookAt,
     /// More sessions than are kept.
     #[error(
         "too many sessions ended without revenue for removal effects: shorten the period, or use another model"

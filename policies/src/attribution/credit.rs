@@ -106,6 +106,12 @@ pub struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
+    /// How many there are, repeats in a session included.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.contacts.len()
+    }
+
     /// Whether there is none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -167,6 +167,7 @@ impl From<RoiError> for AskError {
             RoiError::Hedge(error) => error.into(),
             RoiError::Model(_)
             | RoiError::TooManyTouches
+            | RoiError::TooMuchToLookAt
             | RoiError::TooManySessions
             | RoiError::TooManyRows
             | RoiError::Calendar(_) => Self::Wrong(error.to_string()),
