@@ -43,6 +43,7 @@
 mod book;
 mod bound;
 mod builtin;
+mod classes;
 mod compile;
 mod holding;
 mod names;
@@ -52,6 +53,7 @@ mod row;
 pub use book::{ModelEntry, PriceBook};
 pub use bound::BoundAsk;
 pub use builtin::LineError;
+pub use classes::{ClassCosts, PartCost};
 pub use holding::Holding;
 pub use overlay::{OverlayError, OverlayErrors, OverlayFile, OverlayRow};
 pub use row::{
