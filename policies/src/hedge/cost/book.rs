@@ -10,13 +10,14 @@ use crate::exact::Ratio;
 use crate::hedge::calendar::Window;
 use crate::hedge::lifecycle::Portfolio;
 use crate::hedge::market::Market;
-use crate::hedge::position::Group;
+use crate::hedge::position::{Group, Position};
 use crate::hedge::profile::{Profiles, Unit};
 use bursar_domain::{Currency, Label, Timestamp};
 use jiff::civil::Date;
 use std::collections::BTreeMap;
 
-/// What earlier periods took of the balances: hedge units of deliveries, money of pools.
+/// What earlier periods took of the balances: hedge units of deliveries, money of pools in their own
+/// currency.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Consumed {
     by_position: BTreeMap<Label, Ratio>,
@@ -61,7 +62,7 @@ impl Book<'_> {
     ) -> Result<CostReport, CostError> {
         let (legs, unpriced) = self.legs(period, consumed);
         let report = waterfall(uses, &legs, unpriced, (self.currency, self.unit))?;
-        self.carry(&report, consumed)?;
+        self.carry(period, &report, consumed)?;
         Ok(report)
     }
 
@@ -96,15 +97,13 @@ impl Book<'_> {
         }
     }
 
-    fn carry(&self, report: &CostReport, consumed: &mut Consumed) -> Result<(), CostError> {
+    fn carry(&self, period: Window, report: &CostReport, consumed: &mut Consumed) -> Result<(), CostError> {
+        let positions: BTreeMap<&Label, &Position> =
+            self.portfolio.in_force().map(|(position, _)| (position.id(), position)).collect();
         for result in &report.legs {
-            let mut positions = self.portfolio.in_force();
-            let Some((position, _)) = positions.find(|(position, _)| *position.id() == result.position)
-            else {
-                continue;
-            };
+            let Some(position) = positions.get(&result.position) else { continue };
             let taken = match position.terms().kind.group() {
-                Group::Pool => Ratio::of(result.used),
+                Group::Pool => self.own_currency(position, Ratio::of(result.used), period.last()),
                 Group::Units if position.carries_over() => result.covered,
                 _ => continue,
             };
@@ -112,6 +111,16 @@ impl Book<'_> {
             *sum = sum.plus_near(taken)?;
         }
         Ok(())
+    }
+
+    /// An amount of the report in the currency of a pool, at the rate at which its balance was converted;
+    /// there was one, or it had no leg.
+    fn own_currency(&self, position: &Position, amount: Ratio, date: Date) -> Ratio {
+        let terms = position.terms();
+        let pair = (self.currency, terms.economics.price_currency);
+        let source = terms.fx.as_ref().and_then(|fx| fx.source.as_ref());
+        let own = self.market.convert(amount, pair, date.min(self.today), source, self.as_of);
+        own.unwrap_or(amount)
     }
 
     /// The report without any position: what the same usage costs at spot.

@@ -48,7 +48,7 @@ pub struct LegAsk<'a> {
     pub today: Date,
     /// What was known when.
     pub as_of: Timestamp,
-    /// What earlier periods took of the position: hedge units, or money of a pool.
+    /// What earlier periods took of the position: hedge units, or money of a pool in its own currency.
     pub consumed: Ratio,
 }
 
@@ -388,8 +388,9 @@ impl Builder<'_> {
         let date = covered.last().min(self.ask.today);
         let pair = (terms.economics.price_currency, self.ask.currency);
         let source = terms.fx.as_ref().and_then(|fx| fx.source.as_ref());
-        let whole = self.ask.market.convert(whole, pair, date, source, self.ask.as_of)?;
-        let left = whole.minus(self.ask.consumed)?.or_zero();
+        // A balance is kept in its own currency: rates move what it is worth, not what is left of it.
+        let left = whole.minus_near(self.ask.consumed)?.or_zero();
+        let left = self.ask.market.convert(left, pair, date, source, self.ask.as_of)?;
         let last = commitment.expiry.unwrap_or_else(|| terms.timing.effective.last());
         let expired = last < covered.from();
         let balance = if expired { Ratio::ZERO } else { left }.money_half_even(self.ask.currency)?;

@@ -1,7 +1,7 @@
 //! The waterfall itself: legs in order over usage, and the lines that follow.
 //!
 //! Invariants
-//! - Usage of the same facets is added up first, unless a leg asks for its time.
+//! - Usage that no leg tells apart is added up first; its time only counts for the legs that ask for it.
 //!
 //! Not here: where legs come from (`legs`).
 
@@ -19,8 +19,11 @@ use std::rc::Rc;
 
 /// Usage of one kind, and how much of it is still open.
 struct Cell {
-    facets: Facets,
+    team: Label,
+    provider: Option<Label>,
     row: Label,
+    /// Which legs look at it, by their index.
+    legs: Rc<[bool]>,
     at: Timestamp,
     id: u128,
     volume: Ratio,
@@ -44,14 +47,14 @@ pub fn waterfall(
         currency,
     };
     run.spot()?;
-    let mut ordered: Vec<&Leg> = legs.iter().collect();
-    ordered.sort_by(|a, b| (pass(a), a.rank, &a.position).cmp(&(pass(b), b.rank, &b.position)));
+    let mut ordered: Vec<(usize, &Leg)> = legs.iter().enumerate().collect();
+    ordered.sort_by(|(_, a), (_, b)| (pass(a), a.rank, &a.position).cmp(&(pass(b), b.rank, &b.position)));
     let mut seen = BTreeSet::new();
-    for leg in ordered {
+    for (index, leg) in ordered {
         if !seen.insert(&leg.position) {
             return Err(CostError::Twice(leg.position.clone()));
         }
-        run.leg(leg)?;
+        run.leg(index, leg)?;
     }
     run.report.check()?;
     Ok(run.report)
@@ -65,40 +68,88 @@ const fn pass(leg: &Leg) -> u8 {
     }
 }
 
-/// Whether a leg cares when usage happened.
-fn needs_time(leg: &Leg) -> bool {
-    let buckets = match &leg.cover {
-        Cover::Units { buckets, .. } => buckets.len() > 1,
-        _ => false,
-    };
-    buckets || leg.allocation == Allocation::Fifo
+/// How closely the legs that look at some usage look at its time.
+#[derive(Clone)]
+struct Look {
+    /// Which legs, in the order in which they were given.
+    legs: Rc<[bool]>,
+    clock: Clock,
 }
 
-/// Adds usage up by what can tell it apart: team, provider, the legs that look at it, and its time
-/// where a leg asks for that. Usage that nothing tells apart is taken in equal parts anyway.
+#[derive(Clone)]
+enum Clock {
+    /// Not at all.
+    Whole,
+    /// By these edges of their buckets, in order.
+    Edges(Rc<[Timestamp]>),
+    /// One by one.
+    Each,
+}
+
+impl Look {
+    fn of(facets: &Facets, legs: &[Leg]) -> Self {
+        let covers: Rc<[bool]> = legs.iter().map(|leg| leg.selector.covers(facets)).collect();
+        let looking = || legs.iter().zip(covers.iter()).filter(|(_, covers)| **covers).map(|(leg, _)| leg);
+        let mut edges: Vec<Timestamp> = Vec::new();
+        for leg in looking() {
+            if let Cover::Units { buckets, .. } = &leg.cover
+                && buckets.len() > 1
+            {
+                edges.extend(buckets.iter().flat_map(|bucket| [bucket.from, bucket.until]));
+            }
+        }
+        edges.sort_unstable();
+        edges.dedup();
+        let clock = if looking().any(|leg| leg.allocation == Allocation::Fifo) {
+            Clock::Each
+        } else if edges.is_empty() {
+            Clock::Whole
+        } else {
+            Clock::Edges(edges.into())
+        };
+        Self { legs: covers, clock }
+    }
+
+    /// What tells usage apart by time: nothing, the edge before it, or its time and id.
+    fn order(&self, used: &Use) -> Option<(Timestamp, u128)> {
+        match &self.clock {
+            Clock::Whole => None,
+            Clock::Edges(edges) => {
+                let before = edges.partition_point(|edge| *edge <= used.at).checked_sub(1);
+                let edge = before.and_then(|index| edges.get(index)).copied();
+                Some((edge.unwrap_or(Timestamp::from_micros(i64::MIN)), 0))
+            }
+            Clock::Each => Some((used.at, used.id)),
+        }
+    }
+}
+
+/// Adds usage up by what can tell it apart: team, provider, the legs that look at it, and its time as
+/// far as one of them asks for it. Usage that nothing tells apart is taken in equal parts anyway.
 fn cells(uses: &[Use], legs: &[Leg], currency: Currency) -> Result<Vec<Cell>, CostError> {
     type Key<'a> = (&'a Label, &'a Label, Option<&'a Label>, bool, Rc<[bool]>, Option<(Timestamp, u128)>);
-    let by_time = legs.iter().any(needs_time);
-    let mut looks: BTreeMap<&Facets, Rc<[bool]>> = BTreeMap::new();
+    let mut looks: BTreeMap<&Facets, Look> = BTreeMap::new();
     let mut sums: BTreeMap<Key<'_>, (&Use, i128, Money)> = BTreeMap::new();
     for used in uses {
         if used.volume.is_negative() {
             return Err(CostError::NegativeVolume(used.facets.team.clone()));
         }
-        let look = || legs.iter().map(|leg| leg.selector.covers(&used.facets)).collect();
-        let look = Rc::clone(looks.entry(&used.facets).or_insert_with(look));
-        let order = by_time.then_some((used.at, used.id));
+        let look = looks.entry(&used.facets).or_insert_with(|| Look::of(&used.facets, legs));
+        let order = look.order(used);
+        let legs = Rc::clone(&look.legs);
         let team = &used.facets.team;
         let row = used.row.as_ref().unwrap_or(team);
-        let key = (team, row, used.facets.provider.as_ref(), used.volume.is_positive(), look, order);
+        let key = (team, row, used.facets.provider.as_ref(), used.volume.is_positive(), legs, order);
         let (_, volume, spot) = sums.entry(key).or_insert((used, 0, Money::zero(currency)));
         *volume = volume.checked_add(used.volume.pico()).ok_or(ExactError::Overflow)?;
         *spot = spot.checked_add(used.spot)?;
     }
-    let cell = |((_, row, .., order), (used, volume, spot)): (Key<'_>, (&Use, i128, Money))| Cell {
-        facets: used.facets.clone(),
+    let cell = |((_, row, .., legs, order), (used, volume, spot)): (Key<'_>, (&Use, i128, Money))| Cell {
+        team: used.facets.team.clone(),
+        provider: used.facets.provider.clone(),
         row: row.clone(),
-        at: used.at,
+        legs,
+        at: order.map_or(used.at, |(at, _)| at),
         id: order.map_or(0, |(_, id)| id),
         volume: Ratio::from_pico(volume),
         spot: Ratio::of(spot),
@@ -130,7 +181,7 @@ impl Run {
             *sum = sum.plus(cell.spot)?;
             let row = self.report.row(cell.row.clone());
             row.volume = row.volume.plus(cell.volume)?;
-            if let Some(provider) = &cell.facets.provider {
+            if let Some(provider) = &cell.provider {
                 let coverage = Coverage { volume: cell.volume, covered: Ratio::ZERO, spot: cell.spot };
                 self.report.cover(provider.clone(), &coverage)?;
             }
@@ -166,10 +217,11 @@ impl Run {
         Ok(())
     }
 
-    fn eligible(&self, leg: &Leg) -> Result<Eligible, ExactError> {
+    /// The usage that the leg with this index looks at.
+    fn eligible(&self, leg: usize) -> Result<Eligible, ExactError> {
         let mut found = Eligible { cells: Vec::new(), volumes: BTreeMap::new() };
         for (index, cell) in self.cells.iter().enumerate() {
-            if cell.volume.is_positive() && leg.selector.covers(&cell.facets) {
+            if cell.volume.is_positive() && cell.legs.get(leg) == Some(&true) {
                 found.cells.push(index);
                 let sum = found.volumes.entry(cell.row.clone()).or_insert(Ratio::ZERO);
                 *sum = sum.plus(cell.volume)?;
@@ -178,8 +230,8 @@ impl Run {
         Ok(found)
     }
 
-    fn leg(&mut self, leg: &Leg) -> Result<(), CostError> {
-        let eligible = self.eligible(leg)?;
+    fn leg(&mut self, index: usize, leg: &Leg) -> Result<(), CostError> {
+        let eligible = self.eligible(index)?;
         let zero = Money::zero(self.currency);
         let mut result = LegResult {
             position: leg.position.clone(),
@@ -238,7 +290,7 @@ impl Run {
     /// What a team has, laid on its rows by volume; on a row of its own name when it used nothing.
     fn rows_of(&self, team: &Label, amount: Ratio) -> Result<BTreeMap<Label, Ratio>, ExactError> {
         let mut rows: BTreeMap<Label, Ratio> = BTreeMap::new();
-        for cell in self.cells.iter().filter(|cell| cell.facets.team == *team && cell.volume.is_positive()) {
+        for cell in self.cells.iter().filter(|cell| cell.team == *team && cell.volume.is_positive()) {
             let sum = rows.entry(cell.row.clone()).or_insert(Ratio::ZERO);
             *sum = sum.plus_near(cell.volume)?;
         }
@@ -403,7 +455,7 @@ impl Run {
         found
             .map(|cell| {
                 let open = open(cell)?;
-                Ok(Slot { team: &cell.facets.team, order: (cell.at, cell.id), open: open.or_zero() })
+                Ok(Slot { team: &cell.team, order: (cell.at, cell.id), open: open.or_zero() })
             })
             .collect()
     }
@@ -420,7 +472,7 @@ impl Run {
             };
             let row = self.report.row(cell.row.clone());
             row.covered = row.covered.plus_near(*amount)?;
-            if let Some(provider) = &cell.facets.provider {
+            if let Some(provider) = &cell.provider {
                 let coverage = Coverage { volume: Ratio::ZERO, covered: *amount, spot: Ratio::ZERO };
                 self.report.cover(provider.clone(), &coverage)?;
             }
