@@ -19,6 +19,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// How often the report is made from rollups.
+const ROUNDS: usize = 5;
 const TEAMS: u64 = 20;
 const MODELS: u64 = 10;
 
@@ -32,7 +34,10 @@ fn main() {
     let (ledger, _) = Ledger::open(Options::new(&dir), Arc::new(SystemClock), pricer).unwrap();
     fill(&ledger, records, positions);
     ledger.checkpoint().unwrap();
-    let coarse = timed(&format!("rollups, {records} records x {positions} positions"), &ledger);
+    let mut coarse = timed(&format!("rollups, {records} records x {positions} positions"), &ledger);
+    for _ in 1..ROUNDS {
+        coarse = timed("rollups again", &ledger);
+    }
     ledger.close().unwrap();
     let offline = OfflineLedger::open(&dir).unwrap();
     let fine = timed("records, the same", &offline);
@@ -77,15 +82,11 @@ fn fill(ledger: &Ledger, records: u64, positions: u64) {
             drafts.push(Draft { line: 1, kind: FactKind::Fixing, fields });
         }
     }
-    for number in 0..positions {
-        let fields = json!({
-            "position_id": format!("swap-{number:04}"), "kind": "swap_fixed_float", "quantity": "100", "unit": "Mtok",
-            "fixed_price": "2.1", "index_id": "TPI", "trade_date": "2026-08-11", "effective_from": "2026-09-01",
-            "effective_until": "2026-10-01",
-            "designation": {"teams": [format!("team-{}", number % TEAMS)], "models": [format!("model-{}*", number % MODELS)]}
-        });
-        drafts.push(Draft { line: 1, kind: FactKind::Contract, fields });
-    }
+    drafts.extend((0..positions).map(|number| Draft {
+        line: 1,
+        kind: FactKind::Contract,
+        fields: position(number),
+    }));
     let imported = ledger.import(&drafts, &ImportHead::default(), Mode::Apply, &SystemClock).unwrap();
     assert!(imported.errors.is_empty(), "{:?}", imported.errors);
     let start: jiff::Timestamp = "2026-09-01T00:00:00Z".parse().unwrap();
@@ -113,6 +114,38 @@ fn fill(ledger: &Ledger, records: u64, positions: u64) {
             std::thread::yield_now();
         }
     }
+}
+
+/// Of twenty positions twelve settle in cash, three are options, two deliver in a month, two are balances
+/// that began in August, and one must be used in its hour.
+fn position(number: u64) -> serde_json::Value {
+    let teams = json!({"teams": [format!("team-{}", number % TEAMS)]});
+    let models = json!([format!("model-{}*", number % MODELS)]);
+    let both = json!({"teams": [format!("team-{}", number % TEAMS)], "models": models});
+    let mut fields = match number / 7 % 20 {
+        0..12 => {
+            json!({"kind": "swap_fixed_float", "fixed_price": "2.1", "index_id": "TPI", "designation": both})
+        }
+        12..15 => {
+            json!({"kind": "cap", "strikes": {"cap": "2.1"}, "index_id": "TPI", "designation": {"models": models},
+                         "premium": {"amount": "120.50"}, "fees": [{"event": "settlement", "amount": "3"}]})
+        }
+        15..17 => json!({"kind": "commit_usage", "fixed_price": "1.4", "designation": both,
+                         "commitment": {"fulfilment_interval": "month", "shortfall": "pro_rata"}}),
+        17..19 => {
+            json!({"kind": "prepaid_credit", "unit": "USD", "effective_from": "2026-08-15", "designation": teams,
+                         "effective_until": "2027-08-15"})
+        }
+        _ => json!({"kind": "commit_usage", "fixed_price": "1.4", "designation": both,
+                    "commitment": {"fulfilment_interval": "hour"}}),
+    };
+    let usual = [("unit", "Mtok"), ("quantity", "100"), ("trade_date", "2026-08-11")];
+    let month = [("effective_from", "2026-09-01"), ("effective_until", "2026-10-01")];
+    for (key, value) in usual.into_iter().chain(month) {
+        fields[key] = fields.get(key).cloned().unwrap_or(value.into());
+    }
+    fields["position_id"] = format!("position-{number:04}").into();
+    fields
 }
 
 fn record(number: u64, at: Timestamp, identity: &Arc<Identity>, model: &Label) -> UsageRecord {

@@ -14,9 +14,10 @@ use crate::hedge::HedgeSource;
 use crate::journal::read::ReadError;
 use crate::query::{QueryError, UsageQuery, UsageReport, of_records};
 use crate::{Ledger, RecordRange, Records};
-use bursar_domain::{Clock, FactKind, Label, StoredFact, Timestamp};
+use bursar_domain::{Clock, FactKind, Label, StoredFact, Timestamp, UsageRecord};
 use bursar_policies::hedge::calendar::{CalendarError, Month};
 use bursar_policies::periods::{PeriodError, Periods};
+use bursar_policies::price::ClassCosts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -238,6 +239,10 @@ impl HedgeSource for UpTo<'_> {
 
     fn read_records(&self, range: RecordRange) -> Records {
         self.source.read_records(range).up_to(self.sequence)
+    }
+
+    fn class_costs(&self, record: &UsageRecord) -> Option<ClassCosts> {
+        self.source.class_costs(record)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::limits::Limiter;
 use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
 use bursar_ledger::{Health, Ledger};
-use bursar_policies::price::{Ask, PriceBook};
+use bursar_policies::price::{Ask, ClassCosts, PriceBook};
 use std::sync::Arc;
 
 /// What every worker and the admin API share.
@@ -114,19 +114,31 @@ impl Prices {
     }
 }
 
+impl Prices {
+    /// What the classes of a record's tokens cost by this book.
+    pub(crate) fn class_costs(&self, record: &UsageRecord) -> Option<ClassCosts> {
+        self.0.by_class(&ask(record))
+    }
+}
+
+/// What a record tells about its price.
+fn ask(record: &UsageRecord) -> Ask<'_> {
+    Ask {
+        provider: record.provider.as_str(),
+        model_served: record.model_served.as_ref().map(Label::as_str),
+        model_requested: record.model_requested.as_ref().map(Label::as_str),
+        tier: record.tier.as_ref().map(Label::as_str),
+        region: record.region.as_ref().map(Label::as_str),
+        speed: None,
+        at: record.started_at,
+        usage: &record.usage,
+        by_model: &record.by_model,
+    }
+}
+
 impl bursar_ledger::Pricer for Prices {
     fn price(&self, record: &UsageRecord) -> Cost {
-        let mut cost = self.0.price(&Ask {
-            provider: record.provider.as_str(),
-            model_served: record.model_served.as_ref().map(Label::as_str),
-            model_requested: record.model_requested.as_ref().map(Label::as_str),
-            tier: record.tier.as_ref().map(Label::as_str),
-            region: record.region.as_ref().map(Label::as_str),
-            speed: None,
-            at: record.started_at,
-            usage: &record.usage,
-            by_model: &record.by_model,
-        });
+        let mut cost = self.0.price(&ask(record));
         note_unusable(&mut cost, record.anomalies);
         cost
     }

@@ -382,6 +382,16 @@ impl Drop for Sidecar {
     }
 }
 
+/// The metrics page.
+fn metrics(admin: &str) -> String {
+    let authority = admin.trim_start_matches("http://");
+    let mut socket = std::net::TcpStream::connect(authority).unwrap();
+    write!(socket, "GET /metrics HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut reply = String::new();
+    socket.read_to_string(&mut reply).unwrap();
+    reply
+}
+
 /// The reply to a POST, head and body.
 fn post(admin: &str, path: &str, headers: &str, body: &str) -> String {
     let authority = admin.trim_start_matches("http://");
@@ -544,4 +554,224 @@ fn effectiveness_and_risk_are_told_on_the_users_own_months() {
     );
     let table = stdout(&run(dir.path(), &[&["hedge", "effectiveness"], &terms[..]].concat()));
     assert!(table.contains("dollar offset, passes from 0.80 to 1.25"), "{table}");
+}
+
+// === token classes
+
+/// Ten million tokens in and two million out of a model of the built-in book, and two million tokens
+/// of one class with a cost of their own.
+const CLASSES: &str = "id,started_at,team,provider,model,usage.input_tokens,usage.output_tokens,cost.billed\n\
+     u1,2026-09-03T00:00:00Z,alpha,openai,gpt-4o,10000000,2000000,\n\
+     u2,2026-09-04T00:00:00Z,beta,openai,own,,2000000,30.00\n";
+
+fn position(id: &str, kind: &str, change: &[(&str, Value)]) -> String {
+    let mut fields = serde_json::json!({
+        "position_id": id, "kind": kind, "quantity": "1", "unit": "Mtok", "fixed_price": "8", "price_currency": "USD",
+        "trade_date": "2026-08-11", "effective_from": "2026-09-01", "effective_until": "2026-10-01",
+        "designation": {"token_classes": ["output"]}
+    });
+    for (key, value) in change {
+        fields[*key] = value.clone();
+    }
+    format!("{fields}\n")
+}
+
+fn book(rows: &[String], usage: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    stdout(&import(dir.path(), "usage", usage));
+    stdout(&import(dir.path(), "fixings", &std::fs::read_to_string(example("fixings.csv")).unwrap()));
+    stdout(&import(dir.path(), "contracts", &rows.concat()));
+    dir
+}
+
+const IN_MTOK: [&str; 6] = ["--from", "2026-09-01", "--to", "2026-10-01", "--on", "2026-10-01"];
+
+fn by_position<'a>(report: &'a Value, id: &str) -> &'a Value {
+    report["positions"].as_array().unwrap().iter().find(|row| row["position_id"] == id).unwrap()
+}
+
+#[test]
+fn a_swap_on_output_tokens_covers_only_those() {
+    let swap = [("quantity", "5".into()), ("fixed_price", "2".into()), ("index_id", "TPI".into())];
+    let dir = book(&[position("out", "swap_fixed_float", &swap)], CLASSES);
+    let report = json(dir.path(), &[&["hedge", "report"], &IN_MTOK[..]].concat());
+    assert_eq!(report["complete"], true, "{}", report["unpriced"]);
+    let out = by_position(&report, "out");
+    // Five million hedged, two and two million used: 5 × 0.2575 = 1.29, 4/5 of it effective.
+    assert_eq!((&out["covered"], &out["over"]), (&"4".into(), &"1".into()));
+    assert_eq!((&out["payoff"], &out["effective_payoff"]), (&"1.29".into(), &"1.03".into()));
+    assert_eq!(report["coverage"]["share"], "0.2857", "4 of 14 million tokens");
+    assert_eq!(report["balance"]["balanced"], true);
+    let other =
+        [&swap[..], &[("designation", serde_json::json!({"token_classes": ["cached_read"]}))]].concat();
+    let dir = book(&[position("cached", "swap_fixed_float", &other)], CLASSES);
+    let report = json(dir.path(), &[&["hedge", "report"], &IN_MTOK[..]].concat());
+    assert_eq!(
+        (&by_position(&report, "cached")["covers_nothing"], &report["complete"]),
+        (&true.into(), &true.into())
+    );
+}
+
+#[test]
+fn output_tokens_that_are_delivered_displace_the_price_of_output_tokens() {
+    let forward = [("quantity", "3".into())];
+    let dir = book(&[position("out", "forward_physical", &forward)], CLASSES);
+    let report = json(dir.path(), &[&["hedge", "report"], &IN_MTOK[..]].concat());
+    assert_eq!(report["complete"], true, "{}", report["unpriced"]);
+    // alpha: 10 × 2.50 + 2 × 10.00; beta: 30.00 for two million. 3 of 4 million are delivered at 8.00.
+    assert_eq!(report["without_hedge"], "75.00");
+    let of = |team: &str| {
+        let rows = report["rows"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["team"] == team).unwrap();
+        [&row["cost"]["spot"], &row["hedge"]["displaced"], &row["hedge"]["contract"], &row["cost"]["hedged"]]
+            .map(|text| text.as_str().unwrap().to_owned())
+    };
+    assert_eq!(of("alpha"), ["45.00", "15.00", "12.00", "42.00"]);
+    assert_eq!(of("beta"), ["30.00", "22.50", "12.00", "19.50"]);
+    assert_eq!(report["book_total"], "61.50");
+}
+
+#[test]
+fn a_cost_that_is_not_known_by_class_stays_whole_and_is_listed() {
+    let usage = "id,started_at,team,provider,model,usage.input_tokens,usage.output_tokens,cost.billed\n\
+                 u1,2026-09-03T00:00:00Z,alpha,openai,gpt-4o,10000000,2000000,40.00\n";
+    let dir = book(&[position("out", "forward_physical", &[])], usage);
+    let report = json(dir.path(), &[&["hedge", "report"], &IN_MTOK[..]].concat());
+    assert_eq!(report["complete"], false);
+    let gaps = report["unpriced"].to_string();
+    assert!(gaps.contains("whose cost is not known by token class"), "{gaps}");
+    assert_eq!(by_position(&report, "out")["covers_nothing"], true);
+    assert_eq!(report["book_total"], "48.00", "the spot cost, and eight for what was not taken");
+    let swap = [("quantity", "5".into()), ("fixed_price", "2".into()), ("index_id", "TPI".into())];
+    let dir = book(&[position("out", "swap_fixed_float", &swap)], usage);
+    let report = json(dir.path(), &[&["hedge", "report"], &IN_MTOK[..]].concat());
+    assert_eq!(report["complete"], true, "a swap delivers nothing: it asks for volumes alone");
+    assert_eq!(by_position(&report, "out")["covered"], "2");
+}
+
+// === draw-down
+
+#[test]
+fn what_is_left_of_a_balance_is_told_by_command_api_and_metric() {
+    let dir = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(dir.path());
+    let ask = |args: &[&str]| run(dir.path(), &[args, &["--admin", sidecar.admin.as_str()]].concat());
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let day = |back: i64| now.checked_sub(jiff::Span::new().days(back)).unwrap().to_string();
+    let usage = format!(
+        "id,started_at,team,provider,model,usage.input_tokens,cost.billed\n\
+         u1,{0}T00:00:00Z,a,openai,m,1000000,10.00\nu2,{1}T00:00:00Z,b,openai,m,1000000,20.00\n",
+        day(9),
+        day(1)
+    );
+    let credit = serde_json::json!({
+        "position_id": "credit", "kind": "prepaid_credit", "quantity": "90.00", "unit": "USD", "price_currency": "USD",
+        "trade_date": day(9), "effective_from": day(9), "effective_until": day(-200), "designation": {}
+    });
+    for (what, text) in [("usage", usage), ("contracts", credit.to_string())] {
+        std::fs::write(dir.path().join("rows"), text).unwrap();
+        stdout(&ask(&["import", what, "rows"]));
+    }
+    let shown = ask(&["contract", "show", "credit", "--on", &day(0), "--format", "json"]);
+    let shown: Value = serde_json::from_str(&stdout(&shown)).unwrap();
+    let left = &shown["remaining"];
+    // 30 of 90 in ten days: three a day, and twenty days more.
+    for (name, value) in
+        [("unit", "USD"), ("committed", "90"), ("used", "30"), ("left", "60"), ("per_day", "3")]
+    {
+        assert_eq!(left[name], value, "{left}");
+    }
+    assert_eq!((&left["days"], &left["runs_out"]), (&10.into(), &day(-20).into()), "{left}");
+    let page = metrics(&sidecar.admin);
+    for line in [
+        "bursar_contract_committed{position=\"credit\",unit=\"USD\"} 90",
+        "bursar_contract_left{position=\"credit\",unit=\"USD\"} 60",
+        "bursar_contract_used_per_day{position=\"credit\",unit=\"USD\"} 3",
+        "# TYPE bursar_contract_runs_out_timestamp_seconds gauge",
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    assert!(page.trim_end().ends_with("# EOF"));
+}
+
+#[test]
+fn a_balance_that_is_gone_is_exhausted() {
+    let credit = [
+        ("quantity", "20.00".into()),
+        ("unit", "USD".into()),
+        ("fixed_price", Value::Null),
+        ("effective_until", "2027-09-01".into()),
+        ("designation", serde_json::json!({})),
+    ];
+    let dir = book(&[position("credit", "prepaid_credit", &credit)], CLASSES);
+    let shown = json(dir.path(), &["contract", "show", "credit", "--on", "2026-09-30"]);
+    assert_eq!((&shown["status"], &shown["remaining"]["left"]), (&"Exhausted".into(), &"0".into()));
+    let early = json(dir.path(), &["contract", "show", "credit", "--on", "2026-09-02"]);
+    assert_eq!((&early["status"], &early["remaining"]["left"]), (&"Active".into(), &"20".into()));
+}
+
+// === bad input
+
+#[test]
+fn a_holiday_an_ended_index_and_negative_usage_are_refused_by_line() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    let holidays = r#"{"calendar":"CN","holidays":["2026-10-01"]}"#;
+    stdout(&import(dir.path(), "calendars", holidays));
+    let indices = "{\"index\":\"CNX\",\"currency\":\"CNY\",\"calendar\":\"CN\",\"last\":\"2026-10-09\"}";
+    stdout(&import(dir.path(), "indices", indices));
+    let fixings =
+        "index,date,value,currency\nCNX,2026-10-01,14,CNY\nCNX,2026-10-12,14,CNY\nCNX,2026-10-02,14,CNH\n";
+    let refused = import(dir.path(), "fixings", fixings);
+    assert_eq!(refused.status.code(), Some(3));
+    let errors = stderr(&refused);
+    for text in [
+        "line 2: CNX v1 is not fixed on 2026-10-01: it is no business day of calendar CN",
+        "line 3: CNX v1 ended on 2026-10-09",
+        "line 4: CNX v1 is in CNY, the fixing is in CNH; CNY and CNH are two currencies",
+        "3 bad rows of 3; nothing was imported",
+    ] {
+        assert!(errors.contains(text), "{text} in {errors}");
+    }
+    let usage = "id,started_at,provider,usage.input_tokens,cost.billed\nu1,2026-09-01T00:00:00Z,openai,-5,\n\
+                 u2,2026-09-01T00:00:00Z,openai,5,-1\n";
+    let refused = import(dir.path(), "usage", usage);
+    assert_eq!(refused.status.code(), Some(3));
+    let errors = stderr(&refused);
+    assert!(
+        errors.contains("line 2: input_tokens: \"-5\" is not a whole number of zero or more"),
+        "{errors}"
+    );
+    assert!(errors.contains("line 3: cost.billed: \"-1\" is negative"), "{errors}");
+}
+
+#[test]
+fn a_balance_in_another_currency_is_drawn_in_its_own() {
+    let credit = [
+        ("quantity", "700.00".into()),
+        ("unit", "CNY".into()),
+        ("price_currency", "CNY".into()),
+        ("fixed_price", Value::Null),
+        ("trade_date", "2026-08-01".into()),
+        ("effective_from", "2026-08-01".into()),
+        ("effective_until", "2026-12-01".into()),
+        ("designation", serde_json::json!({})),
+    ];
+    let usage = "id,started_at,team,provider,model,usage.input_tokens,cost.billed\n\
+                 u1,2026-08-31T00:00:00Z,a,openai,m,1000000,50.00\nu2,2026-09-30T00:00:00Z,a,openai,m,1000000,60.00\n";
+    let dir = book(&[position("yuan", "prepaid_credit", &credit)], usage);
+    let rates = "pair,date,rate,source\nUSD/CNY,2026-08-31,7.00,pboc\nUSD/CNY,2026-09-30,7.20,pboc\n";
+    stdout(&import(dir.path(), "fx", rates));
+    let ask = ["hedge", "report", "--from", "2026-08-01", "--to", "2026-10-01", "--on", "2026-09-30"];
+    let report = json(dir.path(), &ask);
+    assert_eq!(report["complete"], true, "{}", report["unpriced"]);
+    // August takes 350 yuan at 7.00; the other 350 are 48.61 dollars at 7.20, whatever August's were worth.
+    assert_eq!(by_position(&report, "yuan")["used"], "98.61");
+    assert_eq!(report["book_total"], "110.00");
+    let shown = json(dir.path(), &["contract", "show", "yuan", "--on", "2026-08-31"]);
+    let left = &shown["remaining"];
+    assert_eq!((&left["unit"], &left["used"], &left["left"]), (&"CNY".into(), &"350".into(), &"350".into()));
+    let shown = json(dir.path(), &["contract", "show", "yuan", "--on", "2026-09-30"]);
+    assert_eq!((&shown["status"], &shown["remaining"]["left"]), (&"Exhausted".into(), &"0".into()));
 }

@@ -9,6 +9,7 @@
 //! Not here: the rules (`policies::hedge`), files and tables (`bursar`).
 
 mod import;
+mod join;
 mod report;
 mod usage;
 
@@ -18,8 +19,9 @@ pub use report::{HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, Spot
 
 use crate::journal::read::ReadError;
 use crate::{Ledger, OfflineLedger, QueryError, RecordRange, Records, UsageQuery, UsageReport};
-use bursar_domain::StoredFact;
+use bursar_domain::{StoredFact, UsageRecord};
 use bursar_policies::hedge::intake::Intake;
+use bursar_policies::price::ClassCosts;
 use std::sync::Arc;
 
 /// A ledger as reports on hedges read it.
@@ -30,6 +32,11 @@ pub trait HedgeSource {
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError>;
     /// The records in a range.
     fn read_records(&self, range: RecordRange) -> Records;
+    /// What the classes of a record's tokens cost, by the prices that are known where the ledger is read;
+    /// `None` when they do not tell.
+    fn class_costs(&self, _record: &UsageRecord) -> Option<ClassCosts> {
+        None
+    }
 }
 
 impl HedgeSource for Ledger {

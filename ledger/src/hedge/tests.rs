@@ -14,6 +14,8 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::path::Path;
 
+mod books;
+
 fn open(dir: &Path) -> Ledger {
     let pricer = Arc::new(|_: &UsageRecord| Cost::unpriced(Currency::USD));
     Ledger::open(Options::new(dir), Arc::new(SystemClock), pricer).unwrap().0

@@ -10,7 +10,7 @@
 use super::{Admin, problem};
 use crate::hedge::import::{self, File, ImportFailure, What};
 use crate::hedge::report::Options;
-use crate::hedge::{AskError, documents, effectiveness, report, risk, simulate};
+use crate::hedge::{AskError, documents, draw, effectiveness, report, risk, simulate};
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
@@ -21,6 +21,8 @@ use bursar_domain::{Clock, Timestamp};
 use bursar_ledger::hedge::{ImportError, Mode};
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Largest body of an import.
 pub(super) const IMPORT_BYTES_MAX: usize = 64 << 20;
@@ -146,7 +148,7 @@ impl Clock for AppClock<'_> {
 
 /// `GET /api/v1/contracts`
 pub(super) async fn contracts(State(admin): State<Admin>, query: Asked<Options>) -> Response {
-    answer(admin, query, |admin, options| documents::contracts(&admin.app.ledger, options, admin.app.now()))
+    answer(admin, query, |admin, options| documents::contracts(admin.app.as_ref(), options, admin.app.now()))
         .await
 }
 
@@ -157,7 +159,7 @@ pub(super) async fn contract(
     query: Asked<Options>,
 ) -> Response {
     answer(admin, query, move |admin, options| {
-        documents::contract(&admin.app.ledger, &id, options, admin.app.now())
+        documents::contract(admin.app.as_ref(), &id, options, admin.app.now())
     })
     .await
 }
@@ -176,20 +178,21 @@ pub(super) async fn market(
 
 /// `GET /api/v1/hedge/report`
 pub(super) async fn hedge_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
-    answer(admin, query, |admin, options| report::document(&admin.app.ledger, options, admin.app.now())).await
+    answer(admin, query, |admin, options| report::document(admin.app.as_ref(), options, admin.app.now()))
+        .await
 }
 
 /// `GET /api/v1/hedge/effectiveness`
 pub(super) async fn hedge_effectiveness(State(admin): State<Admin>, query: Asked<Options>) -> Response {
     answer(admin, query, |admin, options| {
-        effectiveness::document(&admin.app.ledger, options, admin.app.now())
+        effectiveness::document(admin.app.as_ref(), options, admin.app.now())
     })
     .await
 }
 
 /// `GET /api/v1/hedge/risk`
 pub(super) async fn hedge_risk(State(admin): State<Admin>, query: Asked<Options>) -> Response {
-    answer(admin, query, |admin, options| risk::document(&admin.app.ledger, options, admin.app.now())).await
+    answer(admin, query, |admin, options| risk::document(admin.app.as_ref(), options, admin.app.now())).await
 }
 
 /// `GET /api/v1/hedge/simulate`: one thread, so that traffic keeps its cores.
@@ -220,5 +223,36 @@ pub(super) async fn answer<Q: Send + 'static>(
             problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
         }
         None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the report failed; see the log"),
+    }
+}
+
+/// How long the figures of contracts on the metrics page may be old: they are made from the ledger.
+const FIGURES_KEPT: Duration = Duration::from_secs(60);
+
+/// Figures of contracts for the metrics page, made anew when they are a minute old; one scrape makes
+/// them at a time, and the others wait for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ContractFigures(Arc<tokio::sync::Mutex<Option<(tokio::time::Instant, String)>>>);
+
+impl ContractFigures {
+    pub(super) async fn page(&self, admin: &Admin) -> String {
+        let mut kept = self.0.lock().await;
+        if let Some((made, page)) = kept.as_ref()
+            && made.elapsed() < FIGURES_KEPT
+        {
+            return page.clone();
+        }
+        let app = Arc::clone(&admin.app);
+        let page = super::reports::blocking(move || draw::metrics(app.as_ref(), app.now())).await;
+        let page = match page {
+            Some(Ok(page)) => page,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot tell what is left of contracts");
+                String::new()
+            }
+            None => String::new(),
+        };
+        *kept = Some((tokio::time::Instant::now(), page.clone()));
+        page
     }
 }

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 pub(crate) struct Admin {
     pub(crate) app: Arc<App>,
     shutdown: watch::Receiver<Shutdown>,
+    contracts: hedge::ContractFigures,
 }
 
 /// Serves the admin API until the process ends.
@@ -41,7 +42,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (mut end, mut last) = (shutdown.clone(), shutdown.clone());
-    let router = router(Admin { app, shutdown });
+    let router = router(Admin { app, shutdown, contracts: hedge::ContractFigures::default() });
     // A dropped sender means the process is ending too.
     let served = axum::serve(listener, router).with_graceful_shutdown(async move {
         let _ = end.wait_for(|state| *state == Shutdown::Now).await;
@@ -119,7 +120,8 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
         return problem(StatusCode::NOT_FOUND, "metrics are off: set telemetry.prometheus to true");
     }
     let rules = [admin.app.budgets.metrics(admin.app.now()), admin.app.limits.metrics()].concat();
-    let page = admin.app.metrics.page_with(&admin.app.ledger.stats(), &rules);
+    let more = [rules, admin.contracts.page(&admin).await].concat();
+    let page = admin.app.metrics.page_with(&admin.app.ledger.stats(), &more);
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }

@@ -55,7 +55,8 @@ pub(super) async fn list_events(State(admin): State<Admin>, query: Asked<ListOpt
 
 /// `GET /api/v1/roi`
 pub(super) async fn roi_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
-    answer(admin, query, |admin, options| report::document(&admin.app.ledger, options, admin.app.now())).await
+    answer(admin, query, |admin, options| report::document(admin.app.as_ref(), options, admin.app.now()))
+        .await
 }
 
 /// What a question without parameters is asked with.

@@ -11,6 +11,7 @@ use super::source::{self, Chosen, Source, Told};
 use crate::app::Prices;
 use crate::hedge::AskError;
 use crate::hedge::import::{self, File, What};
+use crate::hedge::priced::Priced;
 use crate::tasks;
 use anyhow::{Context, bail};
 use bursar_domain::SystemClock;
@@ -24,6 +25,8 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+
+const BOOK_DAMAGED: &str = "the built-in price book is damaged: this is a defect";
 
 /// Where a command looks.
 #[derive(Debug, Args)]
@@ -82,7 +85,10 @@ pub(super) fn read(
                 client.get(path, &mut body).await?;
                 serde_json::from_slice(&body).context("the sidecar's answer is no document")
             }
-            Source::Offline(ledger) => Ok(offline(ledger.as_ref())?),
+            Source::Offline(ledger) => {
+                let book = PriceBook::builtin().context(BOOK_DAMAGED)?;
+                Ok(offline(&Priced { ledger: ledger.as_ref(), prices: Prices::new(book) })?)
+            }
         }
     })
 }
@@ -134,7 +140,7 @@ pub(super) fn write(
 }
 
 fn open_here(dir: &Path) -> anyhow::Result<Ledger> {
-    let book = PriceBook::builtin().context("the built-in price book is damaged: this is a defect")?;
+    let book = PriceBook::builtin().context(BOOK_DAMAGED)?;
     let opened = Ledger::open(Options::new(dir), Arc::new(SystemClock), Arc::new(Prices::new(book)));
     let (ledger, _) = opened.with_context(|| {
         format!("cannot open the ledger in {} (a running sidecar is asked with --admin URL)", dir.display())

@@ -3,17 +3,17 @@
 //! Invariants
 //! - What was entered is shown as it was entered, with its sequence and the time it became known.
 //!
-//! Not here: what it does to cost (`report`).
+//! Not here: what it does to cost (`report`), what is left of it (`draw`).
 
 use super::AskError;
-use super::report::{Options, money, share, units};
+use super::draw::remaining;
+use super::report::Options;
 use crate::report::rfc3339;
 use bursar_domain::{FactKind, Label, StoredFact, Timestamp};
-use bursar_ledger::hedge::{HedgeSource, State, report, state};
-use bursar_policies::exact::Ratio;
+use bursar_ledger::hedge::{HedgeSource, State, state};
 use bursar_policies::hedge::lifecycle::Drawn;
 use bursar_policies::hedge::market::Added;
-use bursar_policies::hedge::position::{Group, Position, presets};
+use bursar_policies::hedge::position::{Position, presets};
 use jiff::civil::Date;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -126,10 +126,12 @@ pub(crate) fn contract(
         object.insert("versions".to_owned(), of(FactKind::Contract).into());
         object.insert("events".to_owned(), of(FactKind::ContractEvent).into());
         let left = remaining(source, position, on, options, now);
-        object.insert(
-            "remaining".to_owned(),
-            left.unwrap_or_else(|error| json!({ "reason": error.to_string() })),
-        );
+        let left = left.unwrap_or_else(|error| json!({ "reason": error.to_string() }));
+        let drawn = left.get("left").and_then(Value::as_str) == Some("0");
+        let drawn = if drawn { Drawn::Out } else { Drawn::Open };
+        let status = state.intake.portfolio.status(position, on, drawn, now);
+        object.insert("status".to_owned(), status.name().into());
+        object.insert("remaining".to_owned(), left);
     }
     Ok(document)
 }
@@ -146,77 +148,6 @@ fn of_position(facts: &[Arc<StoredFact>], kind: FactKind, id: &str) -> Vec<Value
         })
     });
     ours.collect()
-}
-
-/// What is left of a balance or commitment, how fast it goes and when it is gone, by the usage since
-/// it began; null for what has nothing to draw.
-fn remaining(
-    source: &dyn HedgeSource,
-    position: &Position,
-    on: Date,
-    options: &Options,
-    now: Timestamp,
-) -> Result<Value, AskError> {
-    let terms = position.terms();
-    let window = terms.timing.effective;
-    let group = terms.kind.group();
-    if !matches!(group, Group::Pool | Group::Units) {
-        return Ok(Value::Null);
-    }
-    if on < window.from() {
-        return Ok(json!({ "reason": format!("it begins on {}", window.from()) }));
-    }
-    let last = on.min(window.last());
-    let mut ask = options.ask(now)?;
-    (ask.from, ask.until, ask.today) = (window.from(), last.tomorrow().unwrap_or(last), last);
-    let found = report(source, &ask)?;
-    let row = found.positions.iter().find(|row| row.position == *position.id());
-    let Some(result) = row.and_then(|row| row.result.as_ref()) else {
-        let gap = found.cost.unpriced.iter().find(|gap| gap.position == *position.id());
-        let reason = gap.map_or_else(|| "nothing of it was used".to_owned(), |gap| gap.reason.to_string());
-        return Ok(json!({ "reason": reason }));
-    };
-    let days = bursar_policies::hedge::calendar::Window::new(window.from(), ask.until);
-    let days = days.map_or(1, |days| days.days());
-    let (unit, whole, drawn) = match group {
-        Group::Pool => {
-            let whole = position.units()?;
-            (terms.economics.price_currency.code().to_owned(), whole, Ratio::of(result.used))
-        }
-        _ if position.carries_over() => {
-            let used = result.covered;
-            let left = found.months.last().and_then(|(_, month)| {
-                month.legs.iter().find(|leg| leg.position == *position.id()).map(|leg| leg.over)
-            });
-            (ask.unit.to_string(), left.unwrap_or(Ratio::ZERO).plus_near(used)?, used)
-        }
-        _ => (ask.unit.to_string(), result.quantity, result.covered),
-    };
-    let left = whole.minus_near(drawn)?.or_zero();
-    let a_day = drawn.over_near(Ratio::whole(i128::from(days)))?;
-    let run_out = if a_day.is_positive() { run_out(left, a_day, last)? } else { None };
-    Ok(json!({
-        "unit": unit,
-        "committed": units(whole)?,
-        "used": units(drawn)?,
-        "left": units(left)?,
-        "used_share": share(drawn, whole)?,
-        "per_day": units(a_day)?,
-        "days": days,
-        "runs_out": run_out.map(|date| date.to_string()),
-        "lapses_after": window.last().to_string(),
-        "unused_so_far": money(result.unused),
-    }))
-}
-
-/// The day on which what is left is gone at this rate; `None` beyond any calendar.
-fn run_out(left: Ratio, a_day: Ratio, last: Date) -> Result<Option<Date>, AskError> {
-    let days = left.over_near(a_day)?.text_half_even(0)?;
-    let days: i64 = days.parse().unwrap_or(i64::MAX);
-    if days > 36_500 {
-        return Ok(None);
-    }
-    Ok(last.checked_add(jiff::Span::new().days(days)).ok())
 }
 
 /// The presets: what each fixes, and what is to be filled in.

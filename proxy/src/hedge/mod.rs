@@ -8,8 +8,10 @@
 //! Not here: rules (`bursar-policies`), state and joins (`ledger::hedge`), tables (`cli`).
 
 pub(crate) mod documents;
+pub(crate) mod draw;
 pub(crate) mod effectiveness;
 pub(crate) mod import;
+pub(crate) mod priced;
 pub(crate) mod report;
 pub(crate) mod risk;
 pub(crate) mod rows;

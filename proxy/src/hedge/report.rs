@@ -147,12 +147,11 @@ pub(crate) fn document(
     now: Timestamp,
 ) -> Result<Value, AskError> {
     let ask = options.ask(now)?;
-    let whole = HedgeAsk { ratio: None, ..ask.clone() };
-    let found = report(source, &whole)?;
-    let mut document = render(&found, &whole)?;
-    if let (Some(ratio), Some(object)) = (ask.ratio, document.as_object_mut()) {
-        let scaled = report(source, &ask)?;
-        let book = money(scaled.cost.book.effective()?);
+    let found = report(source, &ask)?;
+    let mut document = render(&found, &ask)?;
+    if let (Some(ratio), Some(scaled), Some(object)) = (ask.ratio, &found.at_ratio, document.as_object_mut())
+    {
+        let book = money(scaled.book.effective()?);
         object.insert(
             "at_hedge_ratio".to_owned(),
             json!({ "hedge_ratio": ratio.to_string(), "book_total": book }),
@@ -228,11 +227,7 @@ pub(crate) fn missing(found: &HedgeReport) -> Vec<Value> {
     let facts = found.unusable.iter().map(
         |fact| json!({ "what": "fact", "id": fact.name, "sequence": fact.sequence, "reason": fact.reason }),
     );
-    let classes = found.by_class.iter().map(|id| {
-        let reason = "it asks for a token class, and costs are not kept by class: it covers nothing";
-        json!({ "what": "position", "id": id.as_str(), "reason": reason })
-    });
-    positions.chain(usage).chain(facts).chain(classes).collect()
+    positions.chain(usage).chain(facts).collect()
 }
 
 /// The invariant, with its figures: it was checked, or there would be no report.
