@@ -460,7 +460,8 @@ fn the_simulation_says_both_reductions_and_draws_its_chart() {
         command.args(["hedge", "simulate"]).args(args).current_dir(dir.path()).env_clear();
         command.stdin(Stdio::null()).output().unwrap()
     };
-    let args = ["--paths", "2000", "--seed", "7", "--svg", "chart.svg", "--format", "json"];
+    let args =
+        ["--paths", "2000", "--seed", "7", "--svg", "chart.svg", "--png", "chart.png", "--format", "json"];
     let once = simulate(&args);
     let document: Value = serde_json::from_str(&stdout(&once)).unwrap();
     assert_eq!(document["paths"], 2000);
@@ -469,6 +470,7 @@ fn the_simulation_says_both_reductions_and_draws_its_chart() {
     let number = |name: &str| document[name].as_str().unwrap().parse::<f64>().unwrap();
     assert!(number("variance_reduction") > number("volatility_reduction"));
     assert!(std::fs::read_to_string(dir.path().join("chart.svg")).unwrap().contains("<polyline"));
+    assert!(std::fs::read(dir.path().join("chart.png")).unwrap().starts_with(b"\x89PNG\r\n"));
     let text = stdout(&simulate(&["--paths", "2000"]));
     assert!(text.contains("volatility reduction (1 − sd hedged / sd unhedged): 0.7"), "{text}");
     assert_eq!(simulate(&["--paths", "1"]).status.code(), Some(2));

@@ -5,6 +5,7 @@
 use super::TableFormat;
 use super::grid::{self, Column, column, grouped, text};
 use super::place::{self, PlaceArgs};
+use crate::hedge::png::png_chart;
 use crate::hedge::report::{self, Options};
 use crate::hedge::{effectiveness, risk, simulate};
 use anyhow::Context;
@@ -145,6 +146,9 @@ pub(crate) struct SimulateArgs {
     /// Also draw the chart into this SVG file.
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// Also draw the chart into this PNG file.
+    #[arg(long)]
+    png: Option<PathBuf>,
     /// Form of the answer; CSV is the curve.
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     format: TableFormat,
@@ -320,9 +324,10 @@ fn show_simulation(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let found = simulate::run(&simulation, &|paths| bar.set_position(paths as u64));
     bar.finish_and_clear();
     let found = found?;
-    if let Some(path) = &args.svg {
-        std::fs::write(path, simulate::svg_chart(&simulation, &found))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    let svg = args.svg.as_ref().map(|path| (path, simulate::svg_chart(&simulation, &found).into_bytes()));
+    let png = args.png.as_ref().map(|path| anyhow::Ok((path, png_chart(&simulation, &found)?)));
+    for (path, chart) in svg.into_iter().chain(png.transpose()?) {
+        std::fs::write(path, chart).with_context(|| format!("cannot write {}", path.display()))?;
         eprintln!("bursar: the chart is in {}", path.display());
     }
     let document = simulate::document(&simulation, &found);

@@ -4,7 +4,7 @@
 //! - The same seed gives the same figures; nothing here is booked.
 //! - A chart shows what the document says: the band of 5–95 %, the median, the model's futures.
 //!
-//! Not here: the simulation (`policies::hedge::analytics`), progress bars (`cli::hedge`).
+//! Not here: the simulation (`policies::hedge::analytics`), pixels (`png`), progress bars (`cli::hedge`).
 
 use super::AskError;
 use super::effectiveness::figure;
@@ -114,34 +114,73 @@ pub(crate) fn text_chart(found: &Summary) -> String {
     chart
 }
 
-/// The chart as an SVG document.
-pub(crate) fn svg_chart(simulation: &Simulation, found: &Summary) -> String {
-    const WIDTH: f64 = 720.0;
-    const HEIGHT: f64 = 360.0;
-    const LEFT: f64 = 56.0;
-    const BASE: f64 = 312.0;
-    let months = found.curve.last().map_or(1, |point| point.month);
-    let top = top(&found.curve);
-    let x = |month: usize| LEFT + (WIDTH - LEFT - 16.0) * count(month) / count(months);
-    let y = |price: f64| BASE - (BASE - 40.0) * price / top;
-    let path = |of: fn(&Curve) -> f64| {
-        let points = found.curve.iter().map(|point| format!("{:.1},{:.1}", x(point.month), y(of(point))));
-        points.collect::<Vec<_>>().join(" ")
-    };
-    let back = found.curve.iter().rev().map(|point| format!("{:.1},{:.1}", x(point.month), y(point.low)));
-    let band = format!("{} {}", path(|point| point.high), back.collect::<Vec<_>>().join(" "));
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{LEFT}\" y=\"22\" font-size=\"14\">Token price, {} paths, seed {}: volatility reduction {:.1} % at basis {:.2}</text>\n",
+/// Size of the chart and its edges, in the SVG's units.
+pub(super) const WIDTH: f64 = 720.0;
+pub(super) const HEIGHT: f64 = 360.0;
+pub(super) const LEFT: f64 = 56.0;
+const BASE: f64 = 312.0;
+
+/// Where months and prices stand in a chart.
+pub(super) struct Frame {
+    pub(super) months: usize,
+    pub(super) top: f64,
+}
+
+impl Frame {
+    pub(super) fn of(curve: &[Curve]) -> Self {
+        Self { months: curve.last().map_or(1, |point| point.month), top: top(curve) }
+    }
+
+    pub(super) fn x(&self, month: usize) -> f64 {
+        LEFT + (WIDTH - LEFT - 16.0) * count(month) / count(self.months)
+    }
+
+    pub(super) fn y(&self, price: f64) -> f64 {
+        BASE - (BASE - 40.0) * price / self.top
+    }
+
+    /// Where the price is zero.
+    pub(super) const fn base(&self) -> f64 {
+        BASE
+    }
+}
+
+/// What stands above a chart.
+pub(super) fn title(simulation: &Simulation, found: &Summary) -> String {
+    format!(
+        "Token price, {} paths, seed {}: volatility reduction {:.1} % at basis {:.2}",
         found.paths,
         simulation.seed,
         100.0 * found.hedge.reduction.volatility,
         simulation.basis_sd,
+    )
+}
+
+/// What stands below it.
+pub(super) const fn legend() -> &'static str {
+    "months; band 5–95 %, blue median, red mean, dashed the model's futures"
+}
+
+/// The chart as an SVG document.
+pub(crate) fn svg_chart(simulation: &Simulation, found: &Summary) -> String {
+    let frame = Frame::of(&found.curve);
+    let path = |of: fn(&Curve) -> f64| {
+        let points =
+            found.curve.iter().map(|point| format!("{:.1},{:.1}", frame.x(point.month), frame.y(of(point))));
+        points.collect::<Vec<_>>().join(" ")
+    };
+    let back = found.curve.iter().rev();
+    let back = back.map(|point| format!("{:.1},{:.1}", frame.x(point.month), frame.y(point.low)));
+    let band = format!("{} {}", path(|point| point.high), back.collect::<Vec<_>>().join(" "));
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"{LEFT}\" y=\"22\" font-size=\"14\">{}</text>\n",
+        title(simulation, found)
     );
     for step in 0..=4_u32 {
-        let price = top * f64::from(step) / 4.0;
-        let at = y(price);
+        let price = frame.top * f64::from(step) / 4.0;
+        let at = frame.y(price);
         let _ = writeln!(
             svg,
             "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/><text x=\"8\" y=\"{:.1}\">{price:.2}</text>",
@@ -149,11 +188,11 @@ pub(crate) fn svg_chart(simulation: &Simulation, found: &Summary) -> String {
             at + 4.0
         );
     }
-    for month in (0..=months).step_by(6) {
+    for month in (0..=frame.months).step_by(6) {
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{month}</text>",
-            x(month),
+            frame.x(month),
             BASE + 18.0
         );
     }
@@ -168,11 +207,7 @@ pub(crate) fn svg_chart(simulation: &Simulation, found: &Summary) -> String {
             "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"{dash}/>"
         );
     }
-    let _ = writeln!(
-        svg,
-        "<text x=\"{LEFT}\" y=\"{:.1}\">months; band 5–95 %, blue median, red mean, dashed the model's futures</text>\n</svg>",
-        BASE + 38.0
-    );
+    let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"{:.1}\">{}</text>\n</svg>", BASE + 38.0, legend());
     svg
 }
 
