@@ -128,6 +128,7 @@ impl Builder<'_> {
         let leg = Leg {
             position: self.position.id().clone(),
             rank: self.position.rank(),
+            lapses: self.lapses(),
             selector: held.map_or_else(Selector::default, |held| held.selector.clone()),
             allocation: held.map_or(Allocation::ProRata, allocation),
             cover,
@@ -139,6 +140,16 @@ impl Builder<'_> {
         };
         let silent = leg.cover == Cover::Nothing && leg.premium.pico() == 0 && leg.fees.pico() == 0;
         Ok((!silent).then_some(leg))
+    }
+
+    /// The last day of what carries over; of what must be used in the period, its last day.
+    fn lapses(&self) -> Option<Date> {
+        let terms = self.position.terms();
+        let last = terms.timing.effective.last();
+        let commitment = terms.commitment.as_ref()?;
+        let carries = terms.kind.group() == Group::Pool || self.position.carries_over();
+        let last = if carries { last } else { last.min(self.ask.period.last()) };
+        Some(commitment.expiry.map_or(last, |expiry| expiry.min(last)))
     }
 
     /// The days of the period that the position covers.

@@ -9,8 +9,8 @@
 //! - The order in which usage and positions are given does not matter.
 //!
 //! How positions take part
-//! - Units at a fixed price and cash contracts take open units by rank, then id. A unit that a
-//!   contract delivers is charged at the contract's price and its spot cost is displaced.
+//! - Units at a fixed price and cash contracts take open units by rank, then what lapses first, then
+//!   id. A unit that a contract delivers is charged at the contract's price and its spot cost is displaced.
 //! - Pools of money (prepaid credit, spend commitments) fix no price per unit, so they take no units
 //!   from cash contracts; they pay for what is still charged at spot, after the units are delivered.
 //! - Binaries and undesignated positions cover nothing: all of theirs is the residual's.
@@ -30,6 +30,7 @@ use super::position::{Facets, Selector, named};
 use super::profile::Unit;
 use crate::exact::{Decimal, ExactError, Ratio};
 use bursar_domain::{Currency, Label, Money, Timestamp};
+use jiff::civil::Date;
 use std::collections::BTreeMap;
 
 /// Usage as the waterfall sees it: one record, or many of the same facets added up.
@@ -142,6 +143,8 @@ pub struct Leg {
     pub position: Label,
     /// Its place in the waterfall.
     pub rank: u16,
+    /// The last day on which what it has left can be used: of one rank, what lapses first is used first.
+    pub lapses: Option<Date>,
     /// The usage that it hedges.
     pub selector: Selector,
     /// Who gets what.
@@ -168,6 +171,7 @@ impl Leg {
         Self {
             position,
             rank: 0,
+            lapses: None,
             selector: Selector::default(),
             allocation: Allocation::ProRata,
             cover,

@@ -14,6 +14,7 @@ use crate::exact::{ExactError, Ratio, Shares, apportion, shares};
 use crate::hedge::position::Facets;
 use crate::hedge::profile::Unit;
 use bursar_domain::{Currency, Label, Money, Timestamp};
+use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -48,7 +49,7 @@ pub fn waterfall(
     };
     run.spot()?;
     let mut ordered: Vec<(usize, &Leg)> = legs.iter().enumerate().collect();
-    ordered.sort_by(|(_, a), (_, b)| (pass(a), a.rank, &a.position).cmp(&(pass(b), b.rank, &b.position)));
+    ordered.sort_by(|(_, a), (_, b)| place(a).cmp(&place(b)));
     let mut seen = BTreeSet::new();
     for (index, leg) in ordered {
         if !seen.insert(&leg.position) {
@@ -58,6 +59,11 @@ pub fn waterfall(
     }
     run.report.check()?;
     Ok(run.report)
+}
+
+/// A leg's place: by rank, then what lapses first, then id.
+fn place(leg: &Leg) -> (u8, u16, Date, &Label) {
+    (pass(leg), leg.rank, leg.lapses.unwrap_or(Date::MAX), &leg.position)
 }
 
 /// Pools come after everything that takes units.
