@@ -61,7 +61,8 @@ pub use open::{OpenError, OpenReport, Progress, ProgressFn, StoreState};
 pub use opening::{OpenSlot, Opening};
 pub use place::{NoPlace, Place};
 pub use query::{
-    Filter, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport, UsageRow,
+    Filter, GrainRow, GroupKey, Hourly, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport,
+    UsageRow,
 };
 pub use revenue::{RevenueImported, revenue_events};
 pub use rollup::{MoneySum, MoneyTotals, Totals};
@@ -385,6 +386,16 @@ impl Ledger {
         query::usage(&self.inner.shared, query)
     }
 
+    /// Usage by the query's keys and by day, or by hour where `hourly` says so of a row's values. Filters
+    /// are not looked at.
+    pub fn usage_by_grain(
+        &self,
+        query: &UsageQuery,
+        hourly: &Hourly<'_>,
+    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
+        query::by_grain(&self.inner.shared, query, hourly)
+    }
+
     /// The acknowledged records in `range`, in sequence, while writing goes on. Reads files: not for
     /// an async thread.
     #[must_use]
@@ -507,6 +518,16 @@ impl OfflineLedger {
     /// Answers a question about usage, from the journal's records.
     pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
         query::from_records(&self.view, query)
+    }
+
+    /// Usage by the query's keys and by day, or by hour where `hourly` says so of a row's values. Filters
+    /// are not looked at.
+    pub fn usage_by_grain(
+        &self,
+        query: &UsageQuery,
+        hourly: &Hourly<'_>,
+    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
+        Ok((query::by_grain_of_records(&self.view, query, hourly)?, ReadFrom::Records))
     }
 
     /// The records in `range`, in sequence.

@@ -9,6 +9,11 @@
 //!
 //! Not here: keeping rollups (`writer`, `store`), rendering (`export`, the command line).
 
+mod grain;
+
+pub use grain::{GrainRow, Hourly};
+pub(crate) use grain::{by_grain, by_grain_of_records, grains_of};
+
 use crate::journal::View;
 use crate::journal::read::{ReadError, RecordRange, Records};
 use crate::journal::segment::Check;

@@ -777,3 +777,220 @@ fn a_balance_in_another_currency_is_drawn_in_its_own() {
     let shown = json(dir.path(), &["contract", "show", "yuan", "--on", "2026-09-30"]);
     assert_eq!((&shown["status"], &shown["remaining"]["left"]), (&"Exhausted".into(), &"0".into()));
 }
+
+// === published examples
+
+/// One book in four business days of September 2026, each with a fixing of `index`.
+struct Example {
+    fixings: [&'static str; 4],
+    /// Million tokens and their spot cost.
+    usage: &'static [(u64, &'static str)],
+    kind: &'static str,
+    change: &'static str,
+    /// Figures of the position, and the residual's and the book's cost.
+    position: &'static [(&'static str, &'static str)],
+    residual: &'static str,
+    book: &'static str,
+}
+
+#[track_caller]
+fn check_example(example: &Example) {
+    let mut usage = "id,started_at,team,provider,model,usage.input_tokens,cost.billed\n".to_owned();
+    for (number, (mtok, cost)) in example.usage.iter().enumerate() {
+        usage += &format!("u{number},2026-09-0{}T12:00:00Z,a,openai,m,{mtok}000000,{cost}\n", number + 7);
+    }
+    let mut change: serde_json::Map<String, Value> = serde_json::from_str(example.change).unwrap();
+    for (name, value) in [
+        ("fixed_price", Value::Null),
+        ("effective_from", "2026-09-07".into()),
+        ("effective_until", "2026-09-11".into()),
+        ("designation", serde_json::json!({})),
+    ] {
+        change.entry(name).or_insert(value);
+    }
+    let change: Vec<(&str, Value)> =
+        change.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let dir = book(&[position("p", example.kind, &change)], &usage);
+    let mut fixings = "index,date,value,currency\n".to_owned();
+    for (day, value) in (7..).zip(example.fixings) {
+        fixings += &format!("X,2026-09-{day:02},{value},USD\n");
+    }
+    stdout(&import(dir.path(), "fixings", &fixings));
+    let report = json(dir.path(), &[&["hedge", "report"], &IN_MTOK[..]].concat());
+    assert_eq!(report["complete"], true, "{}", report["unpriced"]);
+    assert_eq!(report["balance"]["balanced"], true);
+    for (name, value) in example.position {
+        assert_eq!(by_position(&report, "p")[*name], *value, "{name} of {}", example.kind);
+    }
+    let figures = [&report["residual"]["cost"]["hedged"], &report["book_total"]];
+    assert_eq!(figures, [example.residual, example.book], "residual and book of {}", example.kind);
+}
+
+const SWAP_40: &str = r#"{"quantity":"40000","fixed_price":"2.10","index_id":"X"}"#;
+
+#[test]
+fn swaps_fix_the_price_whichever_way_it_goes() {
+    check_example(&Example {
+        fixings: ["2.18", "2.24", "2.31", "2.27"],
+        usage: &[(40_000, "90000")],
+        kind: "swap_fixed_float",
+        change: SWAP_40,
+        position: &[("payoff", "6000.00"), ("over_hedge", "0.00")],
+        residual: "0.00",
+        book: "84000.00",
+    });
+    check_example(&Example {
+        fixings: ["1.98", "1.92", "1.87", "1.85"],
+        usage: &[(40_000, "76200")],
+        kind: "swap_fixed_float",
+        change: SWAP_40,
+        position: &[("payoff", "-7800.00")],
+        residual: "0.00",
+        book: "84000.00",
+    });
+    check_example(&Example {
+        fixings: ["2.35"; 4],
+        usage: &[(42_000, "98700")],
+        kind: "swap_fixed_float",
+        change: r#"{"quantity":"50000","fixed_price":"2.10","index_id":"X"}"#,
+        position: &[
+            ("payoff", "12500.00"),
+            ("effective_payoff", "10500.00"),
+            ("over_hedge", "2000.00"),
+            ("over", "8000"),
+        ],
+        residual: "-2000.00",
+        book: "86200.00",
+    });
+    check_example(&Example {
+        fixings: ["2.35"; 4],
+        usage: &[(20_000, "48000"), (22_000, "52800")],
+        kind: "swap_fixed_float",
+        change: r#"{"quantity":"30000","fixed_price":"2.10","index_id":"X"}"#,
+        position: &[("payoff", "7500.00"), ("covered", "30000")],
+        residual: "0.00",
+        book: "93300.00",
+    });
+}
+
+#[test]
+fn options_bound_the_price_and_event_contracts_cover_nothing() {
+    let collar = r#"{"quantity":"30000","strikes":{"cap":"2.20","floor":"1.80"},"index_id":"X"}"#;
+    for (price, spot, payoff, book) in [
+        ("2.75", "82500", "16500.00", "66000.00"),
+        ("2.00", "60000", "0.00", "60000.00"),
+        ("1.50", "45000", "-9000.00", "54000.00"),
+    ] {
+        let usage = [(30_000, spot)];
+        check_example(&Example {
+            fixings: [price; 4],
+            usage: Box::leak(Box::new(usage)),
+            kind: "collar",
+            change: collar,
+            position: Box::leak(Box::new([("payoff", payoff)])),
+            residual: "0.00",
+            book,
+        });
+    }
+    check_example(&Example {
+        fixings: ["2.75", "2.75", "2.75", "2.76"],
+        usage: &[(30_000, "82500")],
+        kind: "binary",
+        change: r#"{"quantity":"20000","strikes":{"cap":"2.75"},"index_id":"X","premium":{"amount":"7000.00","pay_date":"2026-09-07"}}"#,
+        position: &[
+            ("payoff", "20000.00"),
+            ("effective_payoff", "0.00"),
+            ("covered", "0"),
+            ("premium", "7000.00"),
+        ],
+        residual: "-13000.00",
+        book: "69500.00",
+    });
+}
+
+#[test]
+fn deliveries_replace_spot_and_what_is_not_taken_is_lost() {
+    let forward = r#"{"quantity":"10000","fixed_price":"1.20"}"#;
+    check_example(&Example {
+        fixings: ["1"; 4],
+        usage: &[(8_700, "13485")],
+        kind: "forward_physical",
+        change: forward,
+        position: &[("used", "10440.00"), ("unused", "1560.00"), ("displaced", "13485.00")],
+        residual: "1560.00",
+        book: "12000.00",
+    });
+    check_example(&Example {
+        fixings: ["1"; 4],
+        usage: &[(12_500, "19375")],
+        kind: "forward_physical",
+        change: forward,
+        position: &[("used", "12000.00"), ("unused", "0.00"), ("displaced", "15500.00")],
+        residual: "0.00",
+        book: "15875.00",
+    });
+    check_example(&Example {
+        fixings: ["1"; 4],
+        usage: &[(150, "1500"), (300, "1800")],
+        kind: "voucher",
+        change: r#"{"quantity":"600","fixed_price":"8.00","commitment":{"fulfilment_interval":"term","expiry":"2026-09-10"}}"#,
+        position: &[("used", "3600.00"), ("unused", "1200.00"), ("displaced", "3300.00")],
+        residual: "1200.00",
+        book: "4800.00",
+    });
+    check_example(&Example {
+        fixings: ["1"; 4],
+        usage: &[(4_200, "10000")],
+        kind: "commit_usage",
+        change: r#"{"quantity":"5000","fixed_price":"2.10"}"#,
+        position: &[("used", "8820.00"), ("unused", "1680.00")],
+        residual: "1680.00",
+        book: "10500.00",
+    });
+    check_example(&Example {
+        fixings: ["1"; 4],
+        usage: &[(5, "25"), (2, "37.5")],
+        kind: "prepaid_credit",
+        change: r#"{"quantity":"500000","unit":"USD","effective_until":"2027-09-07","commitment":{"fulfilment_interval":"term","benefit_percent":"20"}}"#,
+        position: &[("used", "50.00"), ("unused", "0.00"), ("displaced", "62.50")],
+        residual: "0.00",
+        book: "50.00",
+    });
+}
+
+#[test]
+fn of_two_balances_the_one_that_lapses_first_is_drawn_first_and_its_rest_is_lost() {
+    let lot = |id: &str, amount: &str, until: &str| {
+        let change = [
+            ("quantity", amount.into()),
+            ("unit", "USD".into()),
+            ("fixed_price", Value::Null),
+            ("trade_date", "2026-01-01".into()),
+            ("effective_from", "2026-01-01".into()),
+            ("effective_until", until.into()),
+            ("designation", serde_json::json!({})),
+        ];
+        position(id, "prepaid_credit", &change)
+    };
+    let usage = "id,started_at,team,provider,model,usage.input_tokens,cost.billed\n\
+                 u1,2026-02-01T00:00:00Z,a,openai,m,1000,400.00\nu2,2026-03-15T00:00:00Z,a,openai,m,1000,350.00\n\
+                 u3,2026-05-01T00:00:00Z,a,openai,m,1000,900.00\n";
+    let lots = [lot("a-late", "1500.00", "2027-01-01"), lot("z-early", "1000.00", "2026-04-01")];
+    let dir = book(&lots, usage);
+    let report = json(
+        dir.path(),
+        &["hedge", "report", "--from", "2026-01-01", "--to", "2026-06-01", "--on", "2026-06-01"],
+    );
+    let of = |id: &str| {
+        let row = by_position(&report, id);
+        (row["used"].as_str().unwrap().to_owned(), row["unused"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(of("z-early"), ("750.00".to_owned(), "250.00".to_owned()));
+    assert_eq!(of("a-late"), ("900.00".to_owned(), "0.00".to_owned()));
+    assert_eq!(
+        (&report["residual"]["cost"]["hedged"], &report["book_total"]),
+        (&"250.00".into(), &"1900.00".into())
+    );
+    let left = json(dir.path(), &["contract", "show", "a-late", "--on", "2026-06-01"]);
+    assert_eq!(left["remaining"]["left"], "600");
+}

@@ -12,7 +12,7 @@
 
 use super::report::{HedgeAsk, HedgeError, ReportRow, SpotCost, UsageGap, midnight};
 use super::{HedgeSource, State};
-use crate::query::{GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, key_of_record};
+use crate::query::{GrainRow, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, key_of_record};
 use crate::rollup::{HOUR_MICROS, MoneySum, Totals};
 use crate::{RecordRange, StoredRecord};
 use bursar_domain::{Currency, Label, Money, Timestamp, TokenClass, Usage, UsageRecord};
@@ -38,8 +38,8 @@ const UNALLOCATED: &str = "unallocated";
 /// How finely positions look at usage.
 #[derive(Debug, Default)]
 struct Needs {
-    /// By hours instead of days.
-    hours: bool,
+    /// By hours instead of days: the usage of which positions count hours.
+    hours: Vec<Selector>,
     /// One by one: the position that asks for the order of requests.
     order: Option<Label>,
     /// By region.
@@ -63,8 +63,14 @@ impl Needs {
             let terms = position.terms();
             let group = terms.kind.group();
             units |= group == Group::Units;
-            needs.hours |= terms.commitment.as_ref().is_some_and(|terms| terms.fulfilment == Interval::Hour);
-            let Some(held) = &terms.designation else { continue };
+            let held = terms.designation.as_ref();
+            if terms.commitment.as_ref().is_some_and(|terms| terms.fulfilment == Interval::Hour) {
+                // Before its designation a position looks at everything.
+                let designated = held.filter(|held| held.designated_at <= start.max(first));
+                let selector = designated.map(|held| held.selector.clone()).unwrap_or_default();
+                needs.hours.push(Selector { classes: BTreeSet::new(), ..selector });
+            }
+            let Some(held) = held else { continue };
             needs.regions |= !held.selector.regions.is_empty();
             if held.allocation == AllocationRule::Fifo && needs.order.is_none() {
                 needs.order = Some(position.id().clone());
@@ -80,6 +86,10 @@ impl Needs {
 
     const fn records(&self) -> bool {
         self.order.is_some() || self.regions || self.class_costs
+    }
+
+    fn hourly(&self, facets: &Facets) -> bool {
+        self.hours.iter().any(|selector| selector.covers(facets))
     }
 
     fn by_class(&self, facets: &Facets) -> bool {
@@ -234,20 +244,19 @@ impl Join<'_> {
             self.records(range)?;
             return Ok(ReadFrom::Records);
         }
-        let grain = if self.needs.hours { GroupKey::Hour } else { GroupKey::Day };
-        let mut by = vec![grain, GroupKey::Team, GroupKey::Provider, GroupKey::Model];
+        let mut by = vec![GroupKey::Team, GroupKey::Provider, GroupKey::Model];
         by.extend(self.ask.by.iter().cloned());
         let query = UsageQuery { from, to, zone: self.ask.zone.clone(), by, filter: Vec::new() };
-        let found = self.source.ask_usage(&query)?;
-        for row in &found.rows {
-            let [time, team, provider, model, key @ ..] = row.key.as_slice() else { continue };
-            let KeyValue::Time { start, .. } = time else { continue };
+        let hourly = |key: &[KeyValue]| facets_of_key(key).is_some_and(|facets| self.needs.hourly(&facets));
+        let (rows, read_from) = self.source.ask_grains(&query, &hourly)?;
+        for GrainRow { start, key, totals } in &rows {
+            let Some(facets) = facets_of_key(key) else { continue };
             let Some((at, day)) = civil(*start, &self.ask.zone) else { continue };
-            let facets = facets(team.text(), provider.text(), model.text(), None);
             let split = if self.needs.by_class(&facets) { Split::Volumes } else { Split::Whole };
-            self.add(Piece { key: key.to_vec(), at, day, id: 0, facets, totals: &row.totals, split })?;
+            let key = key.get(FACET_KEYS..).unwrap_or_default().to_vec();
+            self.add(Piece { key, at, day, id: 0, facets, totals, split })?;
         }
-        Ok(found.read_from)
+        Ok(read_from)
     }
 
     /// Adds records up by what positions and rows look at, or takes them one by one where their order
@@ -257,13 +266,13 @@ impl Join<'_> {
         for stored in self.source.read_records(range) {
             let StoredRecord { record, counted, .. } = stored?;
             let Some((wall, day)) = civil(record.started_at, &self.ask.zone) else { continue };
-            let at = match (&self.needs.order, self.needs.hours) {
-                (Some(_), _) => wall,
-                (None, true) => hour_of(wall),
-                (None, false) => midnight(day),
-            };
             let mut grouped = Grouped::default();
             let facets = self.facets_of(&record);
+            let at = match &self.needs.order {
+                Some(_) => wall,
+                None if self.needs.hourly(&facets) => hour_of(wall),
+                None => midnight(day),
+            };
             let split = self.split_of(&facets, &record, counted, &mut grouped.money);
             let key = self.ask.by.iter().map(|key| key_of_record(key, &record, &self.ask.zone)).collect();
             let group = GroupOf { key, at, day, facets, split };
@@ -531,6 +540,14 @@ fn hour_of(wall: Timestamp) -> Timestamp {
 
 fn team_label(team: Option<&str>) -> Label {
     team.and_then(Label::lossy).unwrap_or_else(|| Label::fixed(UNALLOCATED))
+}
+
+/// Keys of a question that make facets; those of the report's rows follow.
+const FACET_KEYS: usize = 3;
+
+fn facets_of_key(key: &[KeyValue]) -> Option<Facets> {
+    let [team, provider, model, ..] = key else { return None };
+    Some(facets(team.text(), provider.text(), model.text(), None))
 }
 
 fn facets(team: Option<&str>, provider: Option<&str>, model: Option<&str>, region: Option<&Label>) -> Facets {

@@ -18,7 +18,10 @@ pub(crate) use report::report_of;
 pub use report::{HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, SpotCost, UsageGap, report};
 
 use crate::journal::read::ReadError;
-use crate::{Ledger, OfflineLedger, QueryError, RecordRange, Records, UsageQuery, UsageReport};
+use crate::{
+    GrainRow, Hourly, Ledger, OfflineLedger, QueryError, ReadFrom, RecordRange, Records, UsageQuery,
+    UsageReport,
+};
 use bursar_domain::{StoredFact, UsageRecord};
 use bursar_policies::hedge::intake::Intake;
 use bursar_policies::price::ClassCosts;
@@ -30,6 +33,12 @@ pub trait HedgeSource {
     fn finance_facts(&self) -> Result<Vec<Arc<StoredFact>>, ReadError>;
     /// Answers a question about usage.
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError>;
+    /// Usage by the query's keys and by day, or by hour where `hourly` says so.
+    fn ask_grains(
+        &self,
+        query: &UsageQuery,
+        hourly: &Hourly<'_>,
+    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError>;
     /// The records in a range.
     fn read_records(&self, range: RecordRange) -> Records;
     /// What the classes of a record's tokens cost, by the prices that are known where the ledger is read;
@@ -48,6 +57,14 @@ impl HedgeSource for Ledger {
         self.usage(query)
     }
 
+    fn ask_grains(
+        &self,
+        query: &UsageQuery,
+        hourly: &Hourly<'_>,
+    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
+        self.usage_by_grain(query, hourly)
+    }
+
     fn read_records(&self, range: RecordRange) -> Records {
         self.records(range)
     }
@@ -60,6 +77,14 @@ impl HedgeSource for OfflineLedger {
 
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
         self.usage(query)
+    }
+
+    fn ask_grains(
+        &self,
+        query: &UsageQuery,
+        hourly: &Hourly<'_>,
+    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
+        self.usage_by_grain(query, hourly)
     }
 
     fn read_records(&self, range: RecordRange) -> Records {

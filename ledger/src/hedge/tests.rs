@@ -172,6 +172,10 @@ fn the_report_from_rollups_is_the_report_from_records_and_both_balance() {
     let nothing = report(&ledger, &ask()).unwrap();
     assert!(nothing.positions[0].result.as_ref().unwrap().covers_nothing);
     assert_eq!(nothing.cost.residual.get(bursar_policies::hedge::cost::Line::Payoff), payoff);
+    let days = ["2026-10-01", "2026-11-01", "2026-10-31"].map(|day| parse_day(day).unwrap());
+    let later = HedgeAsk { from: days[0], until: days[1], today: days[2], ..ask() };
+    let later = report(&ledger, &later).unwrap();
+    assert_eq!(later.read_from, ReadFrom::Rollups, "what is over no longer makes a report read records");
     ledger.close().unwrap();
 }
 

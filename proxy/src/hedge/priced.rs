@@ -8,7 +8,9 @@
 use crate::app::{App, Prices};
 use bursar_domain::{StoredFact, UsageRecord};
 use bursar_ledger::hedge::HedgeSource;
-use bursar_ledger::{QueryError, ReadError, RecordRange, Records, UsageQuery, UsageReport};
+use bursar_ledger::{
+    GrainRow, Hourly, QueryError, ReadError, ReadFrom, RecordRange, Records, UsageQuery, UsageReport,
+};
 use bursar_policies::price::ClassCosts;
 use std::sync::Arc;
 
@@ -27,6 +29,14 @@ impl HedgeSource for Priced<'_> {
         self.ledger.ask_usage(query)
     }
 
+    fn ask_grains(
+        &self,
+        query: &UsageQuery,
+        hourly: &Hourly<'_>,
+    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
+        self.ledger.ask_grains(query, hourly)
+    }
+
     fn read_records(&self, range: RecordRange) -> Records {
         self.ledger.read_records(range)
     }
@@ -43,6 +53,14 @@ impl HedgeSource for App {
 
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
         self.ledger.ask_usage(query)
+    }
+
+    fn ask_grains(
+        &self,
+        query: &UsageQuery,
+        hourly: &Hourly<'_>,
+    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
+        self.ledger.ask_grains(query, hourly)
     }
 
     fn read_records(&self, range: RecordRange) -> Records {
