@@ -154,10 +154,14 @@ mod tests {
             select(&TEAMS[..]).prop_map(|team| UnusedTo::Owner(Label::fixed(team)))
         ];
         let charges = (-10_000_i64..10_000, 0_i64..10_000, 0_i64..10_000);
-        (cover(), 0_u16..4, names(&TEAMS), names(&PROVIDERS), allocation(), charges, to).prop_map(
-            |(cover, rank, teams, providers, allocation, (premium, fees, unused), unused_to)| {
+        let instant = |at: i64| Timestamp::from_micros(at * 1_000);
+        let window = prop::option::weighted(0.3, (0_i64..3, 1_i64..4));
+        let window =
+            window.prop_map(move |days| days.map(|(from, long)| (instant(from), instant(from + long))));
+        (cover(), (0_u16..4, window), names(&TEAMS), names(&PROVIDERS), allocation(), charges, to).prop_map(
+            |(cover, (rank, window), teams, providers, allocation, (premium, fees, unused), unused_to)| {
                 let mut leg = Leg::plain(Label::fixed("position"), cover, USD);
-                leg.rank = rank;
+                (leg.rank, leg.window) = (rank, window);
                 leg.selector = Selector {
                     teams: teams.into_iter().collect(),
                     providers: providers.into_iter().collect(),

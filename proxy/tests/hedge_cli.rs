@@ -994,3 +994,33 @@ fn of_two_balances_the_one_that_lapses_first_is_drawn_first_and_its_rest_is_lost
     let left = json(dir.path(), &["contract", "show", "a-late", "--on", "2026-06-01"]);
     assert_eq!(left["remaining"]["left"], "600");
 }
+
+#[test]
+fn usage_before_and_after_the_days_of_a_position_is_not_its_own() {
+    let usage = "id,started_at,team,provider,model,usage.input_tokens,cost.billed\n\
+                 u1,2026-09-03T00:00:00Z,a,openai,m,1000000,10.00\nu2,2026-09-15T00:00:00Z,b,openai,m,1000000,20.00\n\
+                 u3,2026-09-28T00:00:00Z,c,openai,m,1000000,40.00\n";
+    let days = [
+        ("quantity", "5".into()),
+        ("effective_from", "2026-09-14".into()),
+        ("effective_until", "2026-09-21".into()),
+        ("designation", serde_json::json!({})),
+    ];
+    let dir = book(&[position("days", "forward_physical", &days)], usage);
+    let report = json(dir.path(), &[&["hedge", "report"], &IN_MTOK[..]].concat());
+    assert_eq!(by_position(&report, "days")["covered"], "1");
+    assert_eq!(by_position(&report, "days")["displaced"], "20.00", "what b used while it ran");
+    assert_eq!(report["book_total"], "90.00", "70 − 20 + 5 × 8");
+    let credit = [
+        ("quantity", "100".into()),
+        ("unit", "USD".into()),
+        ("fixed_price", Value::Null),
+        ("effective_from", "2026-09-14".into()),
+        ("commitment", serde_json::json!({"fulfilment_interval": "term", "expiry": "2026-09-27"})),
+        ("designation", serde_json::json!({})),
+    ];
+    let dir = book(&[position("credit", "prepaid_credit", &credit)], usage);
+    let report = json(dir.path(), &[&["hedge", "report"], &IN_MTOK[..]].concat());
+    let credit = by_position(&report, "credit");
+    assert_eq!((&credit["used"], &credit["unused"]), (&"20.00".into(), &"80.00".into()));
+}

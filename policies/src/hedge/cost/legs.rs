@@ -7,6 +7,7 @@
 //! - Only settled amounts and averages to date enter; a contract that settles on a later day is
 //!   listed as unpriced until then.
 //! - A settlement that was recorded goes before one that is computed.
+//! - Usage counts on the days that the position covers, and up to its expiry.
 //! - A designation counts for the days after it: a period that began before it is the treasury's.
 //! - A missing fixing, rate, profile or term makes the position unpriced, with the reason.
 //!
@@ -130,6 +131,7 @@ impl Builder<'_> {
             rank: self.position.rank(),
             lapses: self.lapses(),
             selector: held.map_or_else(Selector::default, |held| held.selector.clone()),
+            window: covered.and_then(|covered| self.window(covered)),
             allocation: held.map_or(Allocation::ProRata, allocation),
             cover,
             premium: self.premium(month)?,
@@ -140,6 +142,15 @@ impl Builder<'_> {
         };
         let silent = leg.cover == Cover::Nothing && leg.premium.pico() == 0 && leg.fees.pico() == 0;
         Ok((!silent).then_some(leg))
+    }
+
+    /// When usage counts, where the position covers only a part of the period.
+    fn window(&self, covered: Window) -> Option<(Timestamp, Timestamp)> {
+        let expiry = self.position.terms().commitment.as_ref().and_then(|terms| terms.expiry);
+        let outside = expiry.and_then(|expiry| expiry.tomorrow().ok());
+        let until = outside.map_or(covered.until(), |outside| outside.min(covered.until()));
+        let whole = covered.from() == self.ask.period.from() && until == self.ask.period.until();
+        (!whole).then(|| (midnight(covered.from()), midnight(until)))
     }
 
     /// The last day of what carries over; of what must be used in the period, its last day.
@@ -511,6 +522,12 @@ fn allocation(held: &Designation) -> Allocation {
     }
 }
 
+/// The first instant of a day, as usage tells time: by the clock on the wall.
+fn midnight(day: Date) -> Timestamp {
+    let day_micros = HOUR_MICROS.saturating_mul(DAY_HOURS.into());
+    Timestamp::from_micros(i64::from(day_number(day)).saturating_mul(day_micros))
+}
+
 /// The stretches in which a commitment must be used: hours, days, or all at once.
 fn buckets(interval: Interval, covered: Window, quantity: Ratio) -> Result<Vec<Bucket>, ExactError> {
     let (step, count) = match interval {
@@ -522,8 +539,7 @@ fn buckets(interval: Interval, covered: Window, quantity: Ratio) -> Result<Vec<B
         }
     };
     let each = quantity.over(Ratio::whole(count.into()))?;
-    let day_micros = HOUR_MICROS.saturating_mul(DAY_HOURS.into());
-    let start = i64::from(day_number(covered.from())).saturating_mul(day_micros);
+    let start = midnight(covered.from()).micros();
     let bucket = |index: u32| {
         let from = start.saturating_add(step.saturating_mul(index.into()));
         let until = Timestamp::from_micros(from.saturating_add(step));

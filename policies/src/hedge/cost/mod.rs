@@ -147,6 +147,8 @@ pub struct Leg {
     pub lapses: Option<Date>,
     /// The usage that it hedges.
     pub selector: Selector,
+    /// When such usage counts: from, and the first instant outside; always when absent.
+    pub window: Option<(Timestamp, Timestamp)>,
     /// Who gets what.
     pub allocation: Allocation,
     /// How it takes part.
@@ -173,6 +175,7 @@ impl Leg {
             rank: 0,
             lapses: None,
             selector: Selector::default(),
+            window: None,
             allocation: Allocation::ProRata,
             cover,
             premium: zero,

@@ -378,7 +378,9 @@ impl World {
 
     fn month(&self, month: &str, consumed: &mut Consumed) -> CostReport {
         let window = Month::parse(month).unwrap().window().unwrap();
-        self.book().cost(window, &[used("a", "100", "300")], consumed).unwrap()
+        let first = window.from().to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
+        let at = Timestamp::from_micros(first.as_microsecond());
+        self.book().cost(window, &[Use { at, ..used("a", "100", "300") }], consumed).unwrap()
     }
 
     #[track_caller]

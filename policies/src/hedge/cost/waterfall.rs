@@ -86,7 +86,7 @@ struct Look {
 enum Clock {
     /// Not at all.
     Whole,
-    /// By these edges of their buckets, in order.
+    /// By these edges of their windows and buckets, in order.
     Edges(Rc<[Timestamp]>),
     /// One by one.
     Each,
@@ -103,6 +103,7 @@ impl Look {
             {
                 edges.extend(buckets.iter().flat_map(|bucket| [bucket.from, bucket.until]));
             }
+            edges.extend(leg.window.into_iter().flat_map(|(from, until)| [from, until]));
         }
         edges.sort_unstable();
         edges.dedup();
@@ -224,11 +225,12 @@ impl Run {
     }
 
     /// The usage that the leg with this index looks at.
-    fn eligible(&self, leg: usize) -> Result<Eligible, ExactError> {
+    fn eligible(&self, index: usize, leg: &Leg) -> Result<Eligible, ExactError> {
+        let inside = |cell: &Cell| leg.window.is_none_or(|(from, until)| from <= cell.at && cell.at < until);
         let mut found = Eligible { cells: Vec::new(), volumes: BTreeMap::new() };
-        for (index, cell) in self.cells.iter().enumerate() {
-            if cell.volume.is_positive() && cell.legs.get(leg) == Some(&true) {
-                found.cells.push(index);
+        for (place, cell) in self.cells.iter().enumerate() {
+            if cell.volume.is_positive() && cell.legs.get(index) == Some(&true) && inside(cell) {
+                found.cells.push(place);
                 let sum = found.volumes.entry(cell.row.clone()).or_insert(Ratio::ZERO);
                 *sum = sum.plus(cell.volume)?;
             }
@@ -237,7 +239,7 @@ impl Run {
     }
 
     fn leg(&mut self, index: usize, leg: &Leg) -> Result<(), CostError> {
-        let eligible = self.eligible(index)?;
+        let eligible = self.eligible(index, leg)?;
         let zero = Money::zero(self.currency);
         let mut result = LegResult {
             position: leg.position.clone(),
