@@ -329,10 +329,9 @@ mod tests {
         }
 
         #[test]
-        fn p07_index_weights_sum_to_one_under_their_cap(volumes in btree_map(0_u8..12, 1_u32..1_000_000, 4..12)) {
+        fn p07_index_weights_sum_to_one_under_their_cap(volumes in vec(1_u32..1_000_000, 4..12)) {
             let cap = Ratio::new(INDEX_WEIGHT_MAX_PERCENT.into(), 100).unwrap();
-            let volumes: BTreeMap<u8, Decimal> =
-                volumes.into_iter().map(|(provider, volume)| (provider, Decimal::whole(volume))).collect();
+            let volumes: BTreeMap<u8, Decimal> = (0_u8..).zip(volumes.into_iter().map(Decimal::whole)).collect();
             let weights = capped_weights(&volumes, cap).unwrap().unwrap();
             prop_assert_eq!(Ratio::sum(weights.values().copied()).unwrap(), Ratio::ONE);
             prop_assert!(weights.values().all(|weight| *weight <= cap));
