@@ -1,6 +1,6 @@
 //! Batches through the sidecar: whoever made one pays for its results, once.
 
-use bursar_domain::{Metering, TokenClass};
+use bursar_domain::{CostStatus, Metering, TokenClass};
 use bursar_ledger::StoredRecord;
 use bursar_tests::{Step, run};
 
@@ -119,4 +119,33 @@ fn the_results_of_an_anthropic_batch_belong_to_its_maker() {
         let records = system.records().await;
         assert_eq!(shown(&records), [("maker", Metering::Never, None), ("maker", Metering::Count, Some(12))]);
     });
+}
+
+/// Fetches the results of an Anthropic batch, and checks what they cost.
+fn check_cost(messages: &'static [&'static str], pico: i128) {
+    run("", move |system| async move {
+        let line = |(n, message): (usize, &&str)| {
+            format!(r#"{{"custom_id":"{n}","result":{{"type":"succeeded","message":{message}}}}}"#) + "\n"
+        };
+        let body: String = messages.iter().enumerate().map(line).collect();
+        system.provider.reply(200, &[("content-type", "application/x-jsonl")], body.as_bytes());
+        let mut client = system.client();
+        client.ask("GET", "/anthropic/v1/messages/batches/msgbatch_1/results", &[]).await;
+        assert_eq!(client.reply().await.text(), body);
+        let cost = system.record().await.cost.unwrap();
+        assert_eq!(
+            (cost.status, cost.list_pico, cost.billed_pico),
+            (CostStatus::Priced, Some(pico), Some(pico))
+        );
+    });
+}
+
+#[test]
+fn results_below_a_context_threshold_are_not_priced_above_it_for_being_many() {
+    const MESSAGES: [&str; 3] = [
+        r#"{"id":"msg_1","model":"claude-sonnet-4-5-20250929","usage":{"input_tokens":150000,"output_tokens":10}}"#,
+        r#"{"id":"msg_2","model":"claude-sonnet-4-5-20250929","usage":{"input_tokens":150000,"output_tokens":10}}"#,
+        r#"{"id":"msg_3","model":"claude-sonnet-4-5-20250929","usage":{"input_tokens":150000,"output_tokens":10}}"#,
+    ];
+    check_cost(&MESSAGES, 675_225_000_000);
 }

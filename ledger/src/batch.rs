@@ -5,11 +5,15 @@
 //! - The first one to make a batch owns it; nothing takes it from them.
 //! - A fetched record says the sum of the results that were not counted before. When none is left it
 //!   does not count and says no usage.
+//! - Its cost is the sum of what each of these results costs as a request of its own.
 //! - What was decided is marked in the frame of the record, so a replay cannot decide otherwise.
 //!
 //! Not here: reading results (`proxy::usage`), keeping the marks (`codec::marks`, `store`).
 
+mod price;
+
 use crate::codec::Mark;
+use crate::settle::Pricer;
 use bursar_domain::batch::{BatchFacts, BatchLine, BatchLines, LOCAL_ID, sum};
 use bursar_domain::{
     Identity, IdentitySource, Label, Metering, ProviderCost, Tags, Usage, UsageRecord, UsageSource,
@@ -25,8 +29,14 @@ pub(crate) trait Memory {
     fn owner(&mut self, key: &[u8]) -> Option<Arc<Identity>>;
 }
 
-/// Settles what `facts` say: changes the record to what counts, and gives the marks to keep.
-pub(crate) fn settle(record: &mut UsageRecord, facts: &BatchFacts, memory: &mut dyn Memory) -> Vec<Mark> {
+/// Settles what `facts` say: changes the record to what counts and prices it, and gives the marks to
+/// keep.
+pub(crate) fn settle(
+    record: &mut UsageRecord,
+    facts: &BatchFacts,
+    memory: &mut dyn Memory,
+    pricer: &dyn Pricer,
+) -> Vec<Mark> {
     let provider = record.provider.clone();
     match facts {
         BatchFacts::Made { batch } => {
@@ -50,13 +60,19 @@ pub(crate) fn settle(record: &mut UsageRecord, facts: &BatchFacts, memory: &mut 
             marks
         }
         BatchFacts::Fetched { name, lines } if record.metering == Metering::Count => {
-            fetched(record, name, lines, memory)
+            fetched(record, name, lines, memory, pricer)
         }
         BatchFacts::Fetched { .. } => Vec::new(),
     }
 }
 
-fn fetched(record: &mut UsageRecord, name: &Label, lines: &BatchLines, memory: &mut dyn Memory) -> Vec<Mark> {
+fn fetched(
+    record: &mut UsageRecord,
+    name: &Label,
+    lines: &BatchLines,
+    memory: &mut dyn Memory,
+    pricer: &dyn Pricer,
+) -> Vec<Mark> {
     let mut keys = HashSet::new();
     let mut is_new = Vec::with_capacity(lines.len());
     for line in lines.iter() {
@@ -80,6 +96,9 @@ fn fetched(record: &mut UsageRecord, name: &Label, lines: &BatchLines, memory: &
     }
     if let Some(owner) = memory.owner(&owner_key(&record.provider, name)) {
         record.identity = owner;
+    }
+    if record.cost.is_none() {
+        record.cost = Some(price::price(record, fresh(), pricer));
     }
     keys.into_iter().map(Mark::Counted).collect()
 }

@@ -21,8 +21,8 @@ const DIFFERS_PART: u128 = 20;
 /// Longest provider usage object that is kept with a record.
 pub const USAGE_RAW_BYTES_MAX: usize = 64 << 10;
 
-/// Knows what a record costs. Called by the writer's thread, once for each record that counts and
-/// comes without a cost.
+/// Knows what a record costs. Called by the writer's thread for each record that counts and comes
+/// without a cost; for fetched results of a batch once for each result, in a record of its own.
 pub trait Pricer: Send + Sync {
     /// The cost of `record` at the prices of its time.
     fn price(&self, record: &UsageRecord) -> Cost;

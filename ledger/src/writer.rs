@@ -665,7 +665,9 @@ impl Writer {
             return;
         }
         let Entry { mut record, batch: facts, ack } = entry;
-        let marks = facts.map(|facts| batch::settle(&mut record, &facts, self)).unwrap_or_default();
+        let pricer = Arc::clone(&self.pricer);
+        let marks = facts.map(|facts| batch::settle(&mut record, &facts, self, pricer.as_ref()));
+        let marks = marks.unwrap_or_default();
         let once = settle::counting(&record);
         let counted = match &once {
             Counting::Yes => true,
@@ -673,7 +675,7 @@ impl Writer {
             Counting::Once(key) => !self.has_meter_id(key),
         };
         settle::bound(&mut record);
-        settle::price(&mut record, counted, self.pricer.as_ref());
+        settle::price(&mut record, counted, pricer.as_ref());
         if counted && settle::compare(&mut record) {
             self.shared.counters.provider_cost_differs.fetch_add(1, Ordering::Relaxed);
         }

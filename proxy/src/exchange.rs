@@ -364,7 +364,9 @@ impl Exchange {
     pub fn settle_with_figures(&mut self) -> (Option<Settling>, Figures) {
         self.state = State::Settled;
         let (mut record, also) = self.record(Ending::Complete);
-        let cost = may_count(&record).then(|| self.app.prices.price(&record));
+        // What results of a batch cost, each by itself, the ledger finds out.
+        let is_one = !matches!(also, Some(Also::Batch(_)));
+        let cost = (is_one && may_count(&record)).then(|| self.app.prices.price(&record));
         let figures = Figures {
             input: record.usage.input_total(),
             output: record.usage.output_total(),

@@ -4,7 +4,7 @@ use super::*;
 use crate::codec::tests::{name, plain_record, test_price};
 use crate::{Ledger, Options, RecordRange, Wait};
 use bursar_domain::batch::Kept;
-use bursar_domain::{BatchNames, Currency, Money, SystemClock, TokenClass};
+use bursar_domain::{BatchNames, Cost, CostStatus, Currency, Money, SystemClock, TokenClass};
 use std::path::Path;
 
 fn usage(input: u64) -> Usage {
@@ -206,4 +206,49 @@ fn an_identity_comes_back_from_the_store_as_it_was() {
         assert_eq!(decode_identity(&encode_identity(&identity)), Some((*identity).clone()));
     }
     assert_eq!(decode_identity(&[9, 9, 9]), None);
+}
+
+/// A price with a threshold and a fee for the request.
+fn banded(record: &UsageRecord) -> Cost {
+    let input = record.usage.input_total().unwrap();
+    let rate = if input > 20 { 2 } else { 1 };
+    let pico = Some(i128::from(input) * rate + 1_000);
+    Cost { list_pico: pico, contracted_pico: pico, billed_pico: pico, ..test_price(record) }
+}
+
+#[test]
+fn each_result_is_priced_as_a_request_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) =
+        Ledger::open(Options::new(dir.path()), Arc::new(SystemClock), Arc::new(banded)).unwrap();
+    // Inputs of 10, 11 and 12; then one that is left, of 13.
+    for (record, facts) in [
+        fetch(0, "a", "file-1", &["r1", "r2", "r3"]),
+        fetch(1, "a", "file-1", &["r1", "r2", "r3", "r4"]),
+        fetch(2, "a", "file-1", &["r1", "r4"]),
+    ] {
+        drop(ledger.append_batch(Box::new(record), Box::new(facts), Wait::No).unwrap());
+    }
+    ledger.close().unwrap();
+    let ledger = crate::OfflineLedger::open(dir.path()).unwrap();
+    let billed = |stored: crate::StoredRecord| stored.record.cost.map(|cost| cost.billed_pico);
+    let costs: Vec<_> = ledger.records(RecordRange::default()).map(|r| billed(r.unwrap())).collect();
+    assert_eq!(costs, [Some(Some(3_033)), Some(Some(1_013)), None]);
+}
+
+#[test]
+fn a_result_of_an_unknown_model_leaves_the_fetch_partly_priced() {
+    let mut lines = BatchLines::default();
+    let known = name("gpt-5");
+    for (id, model) in [("r1", None), ("r2", Some(&known))] {
+        let line = BatchLine { id, model, usage: usage(10), charge: None };
+        assert_eq!(lines.push(&line), Kept::Yes);
+    }
+    let priced = |record: &UsageRecord| match record.model_served {
+        Some(_) => test_price(record),
+        None => Cost::unpriced(Currency::USD),
+    };
+    let (record, _) = fetch(0, "a", "f", &["r1"]);
+    let cost = price::price(&record, lines.iter(), &priced);
+    assert_eq!((cost.status, cost.list_pico), (CostStatus::PartlyPriced, Some(11 * 1_250_000)));
 }

@@ -3,6 +3,8 @@
 //! Invariants
 //! - The ledger is only read. A record that does not count is left out, as in every report.
 //! - Amounts of two currencies are never added: each currency has its own row.
+//! - Fetched results of a batch are left out, and that is said: their record has the sum of many
+//!   requests, which no price above a threshold and no fee per request can be applied to.
 //!
 //! Not here: what a call costs (`bursar_policies::price`), the records' shape (`ledger::export`).
 
@@ -10,6 +12,7 @@ use super::super::source::{self, Source};
 use super::{ReplayArgs, TableFormat, book, instant, write_rows};
 use crate::app::note_unusable;
 use crate::cli::usage::period_query;
+use crate::usage::Api;
 use crate::{period, report, tasks};
 use anyhow::Context;
 use bursar_domain::event::Anomalies;
@@ -37,7 +40,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         period::OPTIONS,
     )?;
     let at = args.at.as_deref().map(|text| instant(Some(text), "--at")).transpose()?;
-    let mut replay = Replay { book: &book, at, rows: BTreeMap::new() };
+    let mut replay = Replay { book: &book, at, rows: BTreeMap::new(), batches: 0 };
     let local = tokio::task::LocalSet::new();
     local.block_on(&tasks::runtime()?, async {
         match source::find(read).await? {
@@ -58,6 +61,13 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             }
         }
     })?;
+    if replay.batches > 0 {
+        let count = replay.batches;
+        writeln!(
+            std::io::stderr(),
+            "{count} records of batch results are left out: they hold sums of requests that were priced one by one"
+        )?;
+    }
     let mut out = std::io::stdout().lock();
     replay.write(args.format, &mut out)?;
     Ok(ExitCode::SUCCESS)
@@ -66,6 +76,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
 /// What a record tells about its price.
 struct Facts {
     provider: String,
+    api: String,
     model_served: Option<String>,
     model_requested: Option<String>,
     tier: Option<String>,
@@ -82,6 +93,7 @@ impl Facts {
         let text = |label: &Option<Label>| label.as_ref().map(|label| label.as_str().to_owned());
         Self {
             provider: record.provider.as_str().to_owned(),
+            api: record.api.as_str().to_owned(),
             model_served: text(&record.model_served),
             model_requested: text(&record.model_requested),
             tier: text(&record.tier),
@@ -118,6 +130,7 @@ impl Facts {
         }
         Ok(Some(Self {
             provider: text("provider").unwrap_or_default(),
+            api: text("api").unwrap_or_default(),
             model_served: text("model_served"),
             model_requested: text("model_requested"),
             tier: text("tier"),
@@ -165,6 +178,8 @@ struct Replay<'b> {
     at: Option<Timestamp>,
     /// By provider, model and currency.
     rows: BTreeMap<(String, String, Currency), Row>,
+    /// Records of batch results, which are left out.
+    batches: u64,
 }
 
 #[derive(Default)]
@@ -224,6 +239,13 @@ impl Side {
 
 impl Replay<'_> {
     fn add(&mut self, facts: &Facts) {
+        if [Api::BatchOutput, Api::MessagesBatchResults, Api::BatchResults]
+            .iter()
+            .any(|api| api.name() == facts.api)
+        {
+            self.batches = self.batches.saturating_add(1);
+            return;
+        }
         let mut after = self.book.price(&Ask {
             provider: &facts.provider,
             model_served: facts.model_served.as_deref(),
@@ -364,5 +386,29 @@ impl Write for Lines<'_, '_> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_batch_results_are_counted_apart_and_not_priced() {
+        let book = PriceBook::builtin().unwrap();
+        let mut replay = Replay { book: &book, at: None, rows: BTreeMap::new(), batches: 0 };
+        for api in ["openai-chat", "batch-output", "messages-batch-results", "batch-results"] {
+            let row = json!({
+                "started_at": "2026-08-01T00:00:00Z",
+                "provider": "openai",
+                "api": api,
+                "model_served": "gpt-4o-mini",
+                "usage_classes": { "input_fresh": 10, "output_text": 1 },
+                "cost": { "status": "unpriced" },
+            });
+            replay.add(&Facts::of_json(&row).unwrap().unwrap());
+        }
+        let records: Vec<_> = replay.rows.values().map(|row| row.after.records).collect();
+        assert_eq!((replay.batches, records), (3, vec![1]));
     }
 }

@@ -161,7 +161,8 @@ const TAIL: &str = "
 
 Results of a batch are recorded at the tier `batch` and for whoever made the batch through this sidecar; a batch \
 made elsewhere belongs to whoever fetches it first. A record of a fetch holds the sum of the results that no \
-earlier record counted; when there is none left, its `metering` is `never`.
+earlier record counted; when there is none left, its `metering` is `never`. Its cost is the sum of what each of \
+these results costs as a request of its own: context thresholds and fees per request hold for each.
 
 ## A client that leaves
 
