@@ -121,16 +121,13 @@ fn the_results_of_an_anthropic_batch_belong_to_its_maker() {
     });
 }
 
-/// Fetches the results of an Anthropic batch, and checks what they cost.
-fn check_cost(messages: &'static [&'static str], pico: i128) {
+/// Fetches results of a batch, and checks what they cost.
+fn check_cost(path: &'static str, lines: &[String], pico: i128) {
+    let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
     run("", move |system| async move {
-        let line = |(n, message): (usize, &&str)| {
-            format!(r#"{{"custom_id":"{n}","result":{{"type":"succeeded","message":{message}}}}}"#) + "\n"
-        };
-        let body: String = messages.iter().enumerate().map(line).collect();
-        system.provider.reply(200, &[("content-type", "application/x-jsonl")], body.as_bytes());
+        system.provider.reply(200, &[("content-type", "application/octet-stream")], body.as_bytes());
         let mut client = system.client();
-        client.ask("GET", "/anthropic/v1/messages/batches/msgbatch_1/results", &[]).await;
+        client.ask("GET", path, &[]).await;
         assert_eq!(client.reply().await.text(), body);
         let cost = system.record().await.cost.unwrap();
         assert_eq!(
@@ -140,12 +137,46 @@ fn check_cost(messages: &'static [&'static str], pico: i128) {
     });
 }
 
+const RESULTS: &str = "/anthropic/v1/messages/batches/msgbatch_1/results";
+
+fn message(n: usize, model: &str, usage: &str) -> String {
+    let message = format!(r#"{{"id":"msg_{n}","model":"{model}","usage":{{{usage}}}}}"#);
+    format!(r#"{{"custom_id":"{n}","result":{{"type":"succeeded","message":{message}}}}}"#)
+}
+
 #[test]
 fn results_below_a_context_threshold_are_not_priced_above_it_for_being_many() {
-    const MESSAGES: [&str; 3] = [
-        r#"{"id":"msg_1","model":"claude-sonnet-4-5-20250929","usage":{"input_tokens":150000,"output_tokens":10}}"#,
-        r#"{"id":"msg_2","model":"claude-sonnet-4-5-20250929","usage":{"input_tokens":150000,"output_tokens":10}}"#,
-        r#"{"id":"msg_3","model":"claude-sonnet-4-5-20250929","usage":{"input_tokens":150000,"output_tokens":10}}"#,
-    ];
-    check_cost(&MESSAGES, 675_225_000_000);
+    let line = |n| message(n, "claude-sonnet-4-5-20250929", r#""input_tokens":150000,"output_tokens":10"#);
+    check_cost(RESULTS, &[line(0), line(1), line(2)], 675_225_000_000);
+}
+
+#[test]
+fn results_made_in_a_dearer_region_are_priced_there_with_their_searches() {
+    let usage = r#""input_tokens":1000,"output_tokens":100,"inference_geo":"us","server_tool_use":{"web_search_requests":1}"#;
+    let line = |n| message(n, "claude-opus-4-6", usage);
+    check_cost(RESULTS, &[line(0), line(1)], 28_250_000_000);
+    // One of them elsewhere: 0.00375 instead of 0.004125.
+    let elsewhere = message(2, "claude-opus-4-6", &usage.replace(r#""us""#, r#""global""#));
+    check_cost(RESULTS, &[line(0), elsewhere], 27_875_000_000);
+}
+
+#[test]
+fn passes_of_other_models_in_a_result_are_priced_at_those() {
+    let usage = r#""input_tokens":1000,"output_tokens":100,"iterations":[{"type":"message","input_tokens":1000,"output_tokens":100},{"type":"advisor_message","model":"claude-opus-4-6","input_tokens":1000,"output_tokens":100}]"#;
+    let line = |n| message(n, "claude-sonnet-4-5-20250929", usage);
+    // Halves of 3 and 15 and of 5 and 25 dollars for a million.
+    check_cost(RESULTS, &[line(0), line(1)], 2 * (2_250_000_000 + 3_750_000_000));
+}
+
+#[test]
+fn searches_in_the_output_of_a_response_are_charged_per_line() {
+    let line = |n| {
+        let output = r#"[{"type":"web_search_call"},{"type":"message"},{"type":"web_search_call"}]"#;
+        let body = format!(
+            r#"{{"id":"resp_{n}","object":"response","model":"gpt-5-2025-08-07","output":{output},"usage":{{"input_tokens":1000,"output_tokens":100}}}}"#
+        );
+        format!(r#"{{"id":"q{n}","custom_id":"{n}","response":{{"status_code":200,"body":{body}}}}}"#)
+    };
+    // Halves of 1.25 and 10 dollars for a million, and a cent for each search.
+    check_cost(FILE, &[line(0), line(1)], 2 * (1_125_000_000 + 20_000_000_000));
 }

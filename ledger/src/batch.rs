@@ -90,6 +90,8 @@ fn fetched(
         record.usage = sum.usage;
         record.by_model = sum.by_model;
         record.model_served = sum.model;
+        // Lines that differ leave the route's region, those that do not all tell the same one.
+        record.region = sum.region.or_else(|| record.region.take());
         record.provider_cost = sum.charge.map(|amount| ProviderCost { amount });
         record.usage_raw = None;
         record.cost = None;

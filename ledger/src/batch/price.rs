@@ -19,12 +19,13 @@ pub(super) fn price<'a>(
     lines: impl Iterator<Item = BatchLine<'a>>,
     pricer: &dyn Pricer,
 ) -> Cost {
-    let mut request =
-        UsageRecord { usage_raw: None, provider_cost: None, by_model: Vec::new(), ..record.clone() };
+    let mut request = UsageRecord { usage_raw: None, provider_cost: None, ..record.clone() };
     let mut sum = CostSum::default();
     for line in lines {
         request.model_served = line.model.cloned();
+        request.region = line.region.or(record.region.as_ref()).cloned();
         request.usage = line.usage;
+        request.by_model = line.by_model;
         request.cost = None;
         settle::price(&mut request, true, pricer);
         if let Some(cost) = &request.cost {

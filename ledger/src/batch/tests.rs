@@ -4,7 +4,7 @@ use super::*;
 use crate::codec::tests::{name, plain_record, test_price};
 use crate::{Ledger, Options, RecordRange, Wait};
 use bursar_domain::batch::Kept;
-use bursar_domain::{BatchNames, Cost, CostStatus, Currency, Money, SystemClock, TokenClass};
+use bursar_domain::{BatchNames, Cost, CostStatus, Currency, ModelUsage, Money, SystemClock, TokenClass};
 use std::path::Path;
 
 fn usage(input: u64) -> Usage {
@@ -14,12 +14,16 @@ fn usage(input: u64) -> Usage {
     usage
 }
 
+fn batch_line<'a>(id: &'a str, model: Option<&'a Label>, input: u64) -> BatchLine<'a> {
+    BatchLine { id, model, region: None, usage: usage(input), by_model: Vec::new(), charge: None }
+}
+
 fn lines(ids: &[&str]) -> BatchLines {
     let mut lines = BatchLines::default();
     let model = name("gpt-5");
     for (n, id) in ids.iter().enumerate() {
         let charge = Some(Money::from_pico(Currency::USD, 1));
-        let line = BatchLine { id, model: Some(&model), usage: usage(10 + n as u64), charge };
+        let line = BatchLine { charge, ..batch_line(id, Some(&model), 10 + n as u64) };
         assert_eq!(lines.push(&line), Kept::Yes);
     }
     lines
@@ -241,7 +245,7 @@ fn a_result_of_an_unknown_model_leaves_the_fetch_partly_priced() {
     let mut lines = BatchLines::default();
     let known = name("gpt-5");
     for (id, model) in [("r1", None), ("r2", Some(&known))] {
-        let line = BatchLine { id, model, usage: usage(10), charge: None };
+        let line = batch_line(id, model, 10);
         assert_eq!(lines.push(&line), Kept::Yes);
     }
     let priced = |record: &UsageRecord| match record.model_served {
@@ -251,4 +255,31 @@ fn a_result_of_an_unknown_model_leaves_the_fetch_partly_priced() {
     let (record, _) = fetch(0, "a", "f", &["r1"]);
     let cost = price::price(&record, lines.iter(), &priced);
     assert_eq!((cost.status, cost.list_pico), (CostStatus::PartlyPriced, Some(11 * 1_250_000)));
+}
+
+#[test]
+fn a_result_is_priced_in_its_region_and_by_its_parts() {
+    let (us, other) = (name("us"), name("other"));
+    let by_model = vec![ModelUsage { model: Some(other.clone()), usage: usage(4) }];
+    let model = name("gpt-5");
+    let mut lines = BatchLines::default();
+    for line in [
+        BatchLine { region: Some(&us), ..batch_line("r1", Some(&model), 1) },
+        BatchLine { by_model, ..batch_line("r2", Some(&model), 2) },
+        batch_line("r3", Some(&model), 3),
+    ] {
+        assert_eq!(lines.push(&line), Kept::Yes);
+    }
+    let (mut record, _) = fetch(0, "a", "f", &["r1"]);
+    record.region = Some(name("route"));
+    let asked = std::sync::Mutex::new(Vec::new());
+    let pricer = |record: &UsageRecord| {
+        let region = record.region.clone().unwrap();
+        let part = record.by_model.first().and_then(|part| part.model.clone());
+        asked.lock().unwrap().push((region, part));
+        test_price(record)
+    };
+    price::price(&record, lines.iter(), &pricer);
+    let route = name("route");
+    assert_eq!(asked.into_inner().unwrap(), [(us, None), (route.clone(), Some(other)), (route, None)]);
 }

@@ -196,7 +196,7 @@ impl Shape for Messages {
             id: self.id.label(),
             model: self.model.name(),
             tier: counts.tier.name(),
-            inference_geo: counts.geo.name(),
+            inference_geo: read.geo,
             speed: counts.speed.name(),
             usage,
             is_final: !context.stream || ((self.closed || self.stopped) && !self.merged.placeholder),
@@ -379,6 +379,7 @@ struct Merged {
 pub(super) struct Read {
     pub(super) usage: Usage,
     pub(super) by_model: Vec<ModelUsage>,
+    pub(super) geo: Option<Label>,
 }
 
 /// Reads the usage object of one whole message.
@@ -472,7 +473,7 @@ impl Merged {
                 usage.set_quantity(quantity, count);
             }
         }
-        Read { usage, by_model }
+        Read { usage, by_model, geo: counts.geo.name() }
     }
 }
 

@@ -4,6 +4,8 @@
 //! - The object repeats the totals of the results and never counts.
 //! - Each line has the reply that the request would have had: OpenAI's of any API, xAI's inside a
 //!   list, Anthropic's message. A line without usage (an error, an expired request) used nothing.
+//! - Of each line whatever changes its price is kept, as of a reply that comes alone: its region, its
+//!   parts per model, its searches.
 //! - Results are charged at the tier `batch`, whatever tier a reply names.
 //! - The content of a file that is no output of a batch has no such line, and counts nothing.
 //!
@@ -13,13 +15,13 @@ use super::RAW_BYTES_MAX;
 use super::anthropic::read_message_usage;
 use super::flavour::Flavour;
 use super::json::{Node, Sink, is_present, text_of};
-use super::openai::read_usage;
+use super::openai::{read_breakdown, read_usage};
 use super::shape::{Context, Data, Gathered, Held, Kind, Progress, Shape};
 use bursar_domain::batch::{BatchLine, BatchLines, BatchNames, Kept, LOCAL_ID, sum};
-use bursar_domain::event::{Anomalies, Anomaly};
+use bursar_domain::event::{Anomalies, Anomaly, ModelUsage};
 use bursar_domain::ids::Label;
 use bursar_domain::money::Money;
-use bursar_domain::usage::Usage;
+use bursar_domain::usage::{Quantity, Usage};
 
 /// Longest id of a line; a longer one is cut to its first bytes.
 const LINE_ID_BYTES_MAX: usize = 256;
@@ -132,14 +134,23 @@ mod line_id {
     pub(super) const MESSAGE_USAGE: u8 = 7;
     pub(super) const LINE: u8 = 8;
     pub(super) const ERROR: u8 = 9;
+    pub(super) const ITEM_TYPE: u8 = 10;
+    pub(super) const BREAKDOWN: u8 = 11;
 }
 
-const REPLY: Node = Node::object(&[
+/// An item of a response's output.
+static ITEM: Node = Node::object(&[("type", Node::scalar(line_id::ITEM_TYPE))]);
+
+static REPLY_KEYS: [(&str, Node); 6] = [
     ("id", Node::scalar(line_id::ID)),
     ("model", Node::scalar(line_id::MODEL)),
     ("object", Node::scalar(line_id::OBJECT)),
     ("usage", Node::whole(line_id::USAGE)),
-]);
+    ("output", Node::array(&ITEM)),
+    ("usage_breakdown", Node::whole(line_id::BREAKDOWN)),
+];
+
+const REPLY: Node = Node::object(&REPLY_KEYS);
 
 /// One line of OpenAI's or Anthropic's results.
 static LINE: Node = Node::object(&[
@@ -185,6 +196,16 @@ struct Line {
     object: Held,
     usage: Held,
     message_usage: Held,
+    breakdown: Held,
+    searches: u64,
+}
+
+/// What a line used.
+struct Used {
+    usage: Usage,
+    by_model: Vec<ModelUsage>,
+    region: Option<Label>,
+    charge: Option<Money>,
 }
 
 /// The results of a batch.
@@ -219,10 +240,12 @@ impl Results {
     /// Takes over what the line that just ended says.
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        let Some((usage, charge)) = self.read(&line) else { return };
+        let Some(used) = self.read(&line) else { return };
+        let Used { usage, by_model, region, charge } = used;
         self.seen = true;
         let (model, id) = (line.model.name(), line.id());
-        let kept = self.lines.push(&BatchLine { id: &id, model: model.as_ref(), usage, charge });
+        let (model, region) = (model.as_ref(), region.as_ref());
+        let kept = self.lines.push(&BatchLine { id: &id, model, region, usage, by_model, charge });
         if kept == Kept::Full {
             self.anomalies.insert(Anomaly::MeteringCapped);
         }
@@ -241,9 +264,10 @@ impl Results {
     }
 
     /// What the line used; nothing when it used nothing.
-    fn read(&mut self, line: &Line) -> Option<(Usage, Option<Money>)> {
+    fn read(&mut self, line: &Line) -> Option<Used> {
         if !line.message_usage.is_empty() {
-            return Some((read_message_usage(line.message_usage.bytes(), &mut self.anomalies).usage, None));
+            let read = read_message_usage(line.message_usage.bytes(), &mut self.anomalies);
+            return Some(Used { usage: read.usage, by_model: read.by_model, region: read.geo, charge: None });
         }
         if line.usage.is_empty() {
             return None;
@@ -262,7 +286,13 @@ impl Results {
             input_header: None,
         };
         let read = read_usage(line.usage.bytes(), &context, &mut self.anomalies);
-        Some((read.usage, read.charge))
+        let mut usage = read.usage;
+        let searches = if line.searches > 0 { Some(line.searches) } else { read.searches };
+        if let Some(searches) = searches {
+            usage.set_quantity(Quantity::WebSearchRequests, searches);
+        }
+        let by_model = read_breakdown(line.breakdown.bytes(), &context, &mut self.anomalies);
+        Some(Used { usage, by_model, region: None, charge: read.charge })
     }
 }
 
@@ -294,6 +324,10 @@ impl Sink for Results {
             line_id::OBJECT => self.line.object.text(raw),
             line_id::USAGE if is_object => self.line.usage.raw(raw),
             line_id::MESSAGE_USAGE if is_object => self.line.message_usage.raw(raw),
+            line_id::ITEM_TYPE if raw == b"\"web_search_call\"" => {
+                self.line.searches = self.line.searches.saturating_add(1);
+            }
+            line_id::BREAKDOWN if is_object => self.line.breakdown.raw(raw),
             line_id::ERROR => self.error |= is_present(raw),
             _ => {}
         }
@@ -329,6 +363,7 @@ impl Shape for Results {
         Gathered {
             model: sum.model,
             tier: self.seen.then(|| Label::fixed(TIER)),
+            inference_geo: sum.region,
             usage: sum.usage,
             by_model: sum.by_model,
             raw: std::mem::take(&mut self.raw),

@@ -901,7 +901,12 @@ impl Sink for Parts<'_> {
     }
 }
 
-fn read_breakdown(raw: &[u8], context: &Context<'_>, anomalies: &mut Anomalies) -> Vec<ModelUsage> {
+/// Reads the parts of a compound model's usage; none of an empty text.
+pub(super) fn read_breakdown(
+    raw: &[u8],
+    context: &Context<'_>,
+    anomalies: &mut Anomalies,
+) -> Vec<ModelUsage> {
     if raw.is_empty() {
         return Vec::new();
     }
