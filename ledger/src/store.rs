@@ -3,7 +3,8 @@
 //!
 //! Invariants
 //! - Rows, the watermark (the last sequence they include) and a checksum over all rows change in one
-//!   atomic batch.
+//!   atomic batch. Ids that count once may come before it, in batches of their own with the checksum:
+//!   adding one again changes nothing, and memory stays bounded however many a group has.
 //! - A store that is damaged, of another ledger or not understood is never read on: opening says so,
 //!   and it is built anew from the journal. A panic inside sled is caught and is such damage.
 //! - The store is never ahead of what the journal has made durable: its caller syncs first.
@@ -29,6 +30,8 @@ const SCHEMA: u16 = 2;
 const CACHE_BYTES: u64 = 8 << 20;
 const LOCK_WAIT: Duration = Duration::from_millis(5);
 const LOCK_WAITS_MAX: u32 = 400;
+/// Most ids in one batch: sled holds a copy of a node for every row of a batch until it is over.
+const BATCH_IDS_MAX: usize = 1_024;
 const META_KEY: &[u8] = b"m";
 const ROLLUP: u8 = b'r';
 const METER_ID: u8 = b'i';
@@ -155,7 +158,7 @@ impl Store {
         (meta.watermark, meta.hash)
     }
 
-    /// Adds totals and ids, and moves the watermark, in one batch.
+    /// Adds totals and ids, and moves the watermark with the last batch.
     pub(crate) fn apply(
         &self,
         rollups: &Rollups,
@@ -166,11 +169,20 @@ impl Store {
         guard_checked(|| {
             let mut meta = self.meta();
             let mut batch = sled::Batch::default();
+            let mut ids: Vec<_> = keys.meter_ids.iter().collect();
+            // Neighbours are in the same nodes.
+            ids.sort_unstable();
+            let mut pieces = ids.chunks(BATCH_IDS_MAX).peekable();
+            while let Some(piece) = pieces.next() {
+                for id in piece {
+                    self.insert_new(&mut batch, &mut meta, prefixed(METER_ID, id), &[])?;
+                }
+                if pieces.peek().is_some() {
+                    self.commit(std::mem::take(&mut batch), &meta)?;
+                }
+            }
             for (key, totals) in rollups.iter() {
                 self.merge_row(&mut batch, &mut meta, prefixed(ROLLUP, key), totals)?;
-            }
-            for id in &keys.meter_ids {
-                self.insert_new(&mut batch, &mut meta, prefixed(METER_ID, id), &[])?;
             }
             for (name, identity) in &keys.owners {
                 let value = encode_identity(identity);
@@ -189,11 +201,16 @@ impl Store {
             }
             meta.watermark = watermark;
             meta.hash = hash;
-            batch.insert(META_KEY, encode_meta(&meta));
-            self.db.apply_batch(batch).map_err(failed)?;
-            *self.meta.lock().unwrap_or_else(PoisonError::into_inner) = meta;
-            Ok(())
+            self.commit(batch, &meta)
         })
+    }
+
+    /// Changes rows and what the store says about itself, at once.
+    fn commit(&self, mut batch: sled::Batch, meta: &Meta) -> Result<(), StoreError> {
+        batch.insert(META_KEY, encode_meta(meta));
+        self.db.apply_batch(batch).map_err(failed)?;
+        *self.meta.lock().unwrap_or_else(PoisonError::into_inner) = *meta;
+        Ok(())
     }
 
     /// Adds a row unless there is one.
@@ -471,4 +488,47 @@ fn guard_checked<T>(run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, St
             .unwrap_or_else(|| "it panicked".to_owned());
         Err(StoreError::Failed(text))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(count: usize) -> Keys {
+        let id = |n: usize| Mark::Counted(n.to_le_bytes().to_vec().into_boxed_slice());
+        let mut keys = Keys::default();
+        (0..count).for_each(|n| keys.add(id(n)));
+        keys
+    }
+
+    /// Applies many ids as if each run but the last had ended before the watermark moved.
+    fn check(counts: &[usize], rows: u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = LedgerId::from_bits(7);
+        for (n, count) in counts.iter().enumerate() {
+            let store = Store::open(dir.path(), ledger).unwrap();
+            let is_last = n + 1 == counts.len();
+            let (watermark, hash) = if is_last { (9, [1; 32]) } else { (0, GENESIS) };
+            store.apply(&Rollups::default(), &keys(*count), watermark, hash).unwrap();
+            store.flush().unwrap();
+        }
+        let store = Store::open(dir.path(), ledger).unwrap();
+        assert_eq!((store.meta().rows, store.watermark()), (rows, (9, [1; 32])), "{counts:?}");
+        for n in 0..rows {
+            assert!(store.has_meter_id(&n.to_le_bytes()).unwrap(), "{n}");
+        }
+    }
+
+    #[test]
+    fn more_ids_than_one_batch_holds_are_all_there_and_match_their_checksum() {
+        for count in [0, 1, BATCH_IDS_MAX, BATCH_IDS_MAX + 1, 3 * BATCH_IDS_MAX] {
+            check(&[count], count as u64);
+        }
+    }
+
+    #[test]
+    fn ids_that_are_applied_again_after_a_crash_change_nothing() {
+        check(&[BATCH_IDS_MAX, 2 * BATCH_IDS_MAX + 5], 2 * BATCH_IDS_MAX as u64 + 5);
+        check(&[5, 2_500, 2_500], 2_500);
+    }
 }
