@@ -100,7 +100,8 @@ fn an_exchange_that_the_store_knows_as_open_is_closed_there_by_its_record() {
 fn what_ends_within_its_group_leaves_its_record_alone() {
     let dir = tempfile::tempdir().unwrap();
     // Nothing is taken while the writer gathers.
-    let options = Options { group_delay: std::time::Duration::from_secs(3600), ..options(dir.path()) };
+    let (durability, group_delay) = (Durability::Group, std::time::Duration::from_secs(3600));
+    let options = Options { durability, group_delay, ..options(dir.path()) };
     let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), Arc::new(test_price)).unwrap();
     let (slot, _) = ledger.opening(opening(1), Wait::No);
     ledger.closing(slot);
