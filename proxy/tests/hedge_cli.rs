@@ -13,10 +13,13 @@
     reason = "test code: a failed expectation is a failed test"
 )]
 
+mod sidecar;
+
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use sidecar::Sidecar;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// The files beside the guide.
 fn example(name: &str) -> PathBuf {
@@ -352,35 +355,6 @@ fn usage_that_cannot_be_is_refused_by_line() {
 }
 
 // === a running sidecar
-
-/// A sidecar on the ledger `data` in a directory. Dropping it ends it.
-struct Sidecar {
-    child: Child,
-    admin: String,
-}
-
-impl Sidecar {
-    fn start(dir: &Path) -> Self {
-        let listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
-        command.arg("serve").args(listen).current_dir(dir).env_clear().stdin(Stdio::null());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let ready = lines.find(|line| line.contains("bursar serves")).expect("it serves");
-        let ready: Value = serde_json::from_str(&ready).unwrap();
-        let admin = format!("http://{}", ready["admin"].as_str().unwrap());
-        // Whoever writes to a pipe that nobody reads would stop.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, admin }
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// The metrics page.
 fn metrics(admin: &str) -> String {

@@ -13,10 +13,13 @@
     reason = "test code: a failed expectation is a failed test"
 )]
 
+mod sidecar;
+
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use sidecar::Sidecar;
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// `bursar` with these arguments on the ledger `data` in `dir`.
 fn run(dir: &Path, args: &[&str]) -> Output {
@@ -107,35 +110,6 @@ fn a_bad_file_of_events_names_every_bad_line_and_writes_nothing() {
 }
 
 // === a running sidecar
-
-/// A sidecar on the ledger `data` in a directory. Dropping it ends it.
-struct Sidecar {
-    child: Child,
-    admin: String,
-}
-
-impl Sidecar {
-    fn start(dir: &Path) -> Self {
-        let listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
-        command.arg("serve").args(listen).current_dir(dir).env_clear().stdin(Stdio::null());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let ready = lines.find(|line| line.contains("bursar serves")).expect("it serves");
-        let ready: Value = serde_json::from_str(&ready).unwrap();
-        let admin = format!("http://{}", ready["admin"].as_str().unwrap());
-        // Whoever writes to a pipe that nobody reads would stop.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, admin }
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Status and document of the reply to a POST.
 fn post(admin: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {

@@ -46,34 +46,7 @@ impl Value for BudgetList {
     const SHAPE: Shape = Shape::List;
 
     fn read(node: &Node, (): &()) -> Result<Self, Vec<Fault>> {
-        let items = match &node.content {
-            Content::List(items) => items.as_slice(),
-            Content::Scalar { .. } if node.is_null() => &[],
-            Content::Scalar { .. } | Content::Map(_) => {
-                let wrong = format!("this is {}", node.kind());
-                let remedy = "write a list, each item starting with `- `";
-                return Err(vec![Fault::at(node.at, Wrong::absent(&wrong, remedy))]);
-            }
-        };
-        let mut faults = Vec::new();
-        if let Some(extra) = items.get(BUDGETS_MAX) {
-            let wrong = format!("there are more than {BUDGETS_MAX} budgets");
-            faults.push(Fault::at(extra.at, Wrong::absent(&wrong, "remove some")));
-        }
-        let (mut budgets, mut lines) = (Vec::new(), HashMap::new());
-        for (index, item) in items.iter().enumerate().take(BUDGETS_MAX) {
-            let mut reader = Item { below: format!("[{index}]"), faults: Vec::new() };
-            let budget = reader.budget(item);
-            faults.append(&mut reader.faults);
-            let Some(budget) = budget else { continue };
-            if let Some(first) = lines.insert(budget.name.clone(), item.at.line) {
-                let what = format!("is also the name of the budget on line {first}");
-                let wrong = Wrong::value(budget.name.as_str(), &what, "give each budget a name of its own");
-                faults.push(Fault { at: item.at, below: format!("[{index}].name"), wrong });
-            }
-            budgets.push(budget);
-        }
-        if faults.is_empty() { Ok(Self(budgets)) } else { Err(faults) }
+        named_items(node, "budget", BUDGETS_MAX, Item::budget, |budget| &budget.name).map(Self)
     }
 
     fn show(&self) -> String {
@@ -118,6 +91,45 @@ impl Value for BudgetList {
     }
 }
 
+/// The items of a list. At most `max` are read, and no two have one name; `kind` says what one is.
+pub(super) fn named_items<T>(
+    node: &Node,
+    kind: &str,
+    max: usize,
+    read: impl Fn(&mut Item, &Node) -> Option<T>,
+    name: impl Fn(&T) -> &Label,
+) -> Result<Vec<T>, Vec<Fault>> {
+    let items = match &node.content {
+        Content::List(items) => items.as_slice(),
+        Content::Scalar { .. } if node.is_null() => &[],
+        Content::Scalar { .. } | Content::Map(_) => {
+            let wrong = format!("this is {}", node.kind());
+            let remedy = "write a list, each item starting with `- `";
+            return Err(vec![Fault::at(node.at, Wrong::absent(&wrong, remedy))]);
+        }
+    };
+    let mut faults = Vec::new();
+    if let Some(extra) = items.get(max) {
+        let wrong = format!("there are more than {max} {kind}s");
+        faults.push(Fault::at(extra.at, Wrong::absent(&wrong, "remove some")));
+    }
+    let (mut found, mut lines) = (Vec::new(), HashMap::new());
+    for (index, node) in items.iter().enumerate().take(max) {
+        let mut item = Item::new(format!("[{index}]"));
+        let value = read(&mut item, node);
+        faults.append(&mut item.faults);
+        let Some(value) = value else { continue };
+        if let Some(first) = lines.insert(name(&value).clone(), node.at.line) {
+            let what = format!("is also the name of the {kind} on line {first}");
+            let remedy = format!("give each {kind} a name of its own");
+            let wrong = Wrong::value(name(&value).as_str(), &what, &remedy);
+            faults.push(Fault { at: node.at, below: format!("[{index}].name"), wrong });
+        }
+        found.push(value);
+    }
+    if faults.is_empty() { Ok(found) } else { Err(faults) }
+}
+
 /// One item while it is read.
 pub(super) struct Item {
     below: String,
@@ -134,14 +146,8 @@ pub(super) fn scope_schema() -> Json {
 }
 
 impl Item {
-    /// The item below which keys are named.
-    pub(super) const fn new(below: String) -> Self {
+    const fn new(below: String) -> Self {
         Self { below, faults: Vec::new() }
-    }
-
-    /// What is wrong with it.
-    pub(super) fn into_faults(self) -> Vec<Fault> {
-        self.faults
     }
 
     pub(super) fn wrong(&mut self, node: &Node, key: &str, wrong: Wrong) {

@@ -4,16 +4,15 @@
 //! - A limit with any mistake is left out, and each of its mistakes is reported.
 //! - Two limits never have one name, and each limits something.
 //!
-//! Not here: what limits do (`bursar_policies::limit`), scopes (`budgets`).
+//! Not here: what limits do (`bursar_policies::limit`), scopes and lists of named items (`budgets`).
 
-use super::budgets::{Item, scope_schema};
+use super::budgets::{Item, named_items, scope_schema};
 use super::error::{Fault, Wrong};
 use super::value::{Shape, Value};
 use super::yaml::{Content, Node};
 use bursar_domain::Label;
 use bursar_policies::limit::{Cap, Limit};
 use serde_json::{Value as Json, json};
-use std::collections::HashMap;
 
 /// Most limits in a file: a request is compared with each.
 const LIMITS_MAX: usize = 256;
@@ -31,34 +30,7 @@ impl Value for LimitList {
     const SHAPE: Shape = Shape::List;
 
     fn read(node: &Node, (): &()) -> Result<Self, Vec<Fault>> {
-        let items = match &node.content {
-            Content::List(items) => items.as_slice(),
-            Content::Scalar { .. } if node.is_null() => &[],
-            Content::Scalar { .. } | Content::Map(_) => {
-                let wrong = format!("this is {}", node.kind());
-                let remedy = "write a list, each item starting with `- `";
-                return Err(vec![Fault::at(node.at, Wrong::absent(&wrong, remedy))]);
-            }
-        };
-        let mut faults = Vec::new();
-        if let Some(extra) = items.get(LIMITS_MAX) {
-            let wrong = format!("there are more than {LIMITS_MAX} limits");
-            faults.push(Fault::at(extra.at, Wrong::absent(&wrong, "remove some")));
-        }
-        let (mut limits, mut lines) = (Vec::new(), HashMap::new());
-        for (index, item) in items.iter().enumerate().take(LIMITS_MAX) {
-            let mut reader = Item::new(format!("[{index}]"));
-            let limit = limit(&mut reader, item);
-            faults.append(&mut reader.into_faults());
-            let Some(limit) = limit else { continue };
-            if let Some(first) = lines.insert(limit.name.clone(), item.at.line) {
-                let what = format!("is also the name of the limit on line {first}");
-                let wrong = Wrong::value(limit.name.as_str(), &what, "give each limit a name of its own");
-                faults.push(Fault { at: item.at, below: format!("[{index}].name"), wrong });
-            }
-            limits.push(limit);
-        }
-        if faults.is_empty() { Ok(Self(limits)) } else { Err(faults) }
+        named_items(node, "limit", LIMITS_MAX, limit, |limit| &limit.name).map(Self)
     }
 
     fn show(&self) -> String {
