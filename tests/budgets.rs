@@ -309,7 +309,7 @@ fn after_a_restart_budgets_know_what_was_spent() {
             ("neither", 0),
         ];
         assert_eq!(used, expected);
-        let budgets = system.app.config.budgets.clone();
+        let budgets = system.app.config().budgets.clone();
         drop(client);
         let dir = system.close().await;
         let again = Arc::new(Budgets::new(budgets));

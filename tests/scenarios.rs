@@ -31,6 +31,7 @@ mod metering;
 mod promises;
 mod realtime;
 mod refusals;
+mod reload;
 #[cfg(feature = "sigv4")]
 mod sigv4;
 mod silent_dialects;

@@ -17,6 +17,7 @@
 
 use crate::budget::{Facts, Scope};
 use bursar_domain::Label;
+use std::collections::HashMap;
 use std::fmt;
 
 /// Nanoseconds of a minute: parts of one unit.
@@ -88,7 +89,7 @@ pub struct Exceeded {
 /// A request that passed, until it is settled or given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
-    /// Places of its limits.
+    /// Ids of its limits, which stay theirs when the rules change.
     numbers: Vec<u32>,
     /// Tokens that were taken for it, by limit.
     tokens: Vec<u64>,
@@ -124,6 +125,7 @@ struct Bucket {
 
 #[derive(Clone, Debug)]
 struct State {
+    id: u32,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
     running: u64,
@@ -134,11 +136,21 @@ struct State {
 pub struct Limits {
     rules: Vec<Limit>,
     states: Vec<State>,
+    /// Where the state of an id is.
+    places: HashMap<u32, usize>,
+    next_id: u32,
 }
 
 impl Bucket {
     fn full(per_minute: u64, now: u64) -> Self {
         Self { per_minute, level: capacity(per_minute), filled_at: now }
+    }
+
+    /// The bucket, filled from now on at another rate. A debt stays.
+    fn at(mut self, per_minute: u64, now: u64) -> Self {
+        self.fill(now);
+        let level = self.level.min(capacity(per_minute));
+        Self { per_minute, level, filled_at: self.filled_at }
     }
 
     fn fill(&mut self, now: u64) {
@@ -186,13 +198,35 @@ impl Limits {
     /// These limits, with full buckets at `now` of the steady clock, in nanoseconds.
     #[must_use]
     pub fn new(rules: Vec<Limit>, now: u64) -> Self {
-        let state = |rule: &Limit| State {
-            requests: rule.requests_per_minute.map(|rate| Bucket::full(rate, now)),
-            tokens: rule.tokens_per_minute.map(|rate| Bucket::full(rate, now)),
-            running: 0,
-        };
-        let states = rules.iter().map(state).collect();
-        Self { rules, states }
+        let mut limits = Self::default();
+        limits.replace(rules, now);
+        limits
+    }
+
+    /// These limits instead of those before. One of the same name and scope goes on where it stood, with
+    /// what runs under it and what it owes; a new one begins full. A request that is under way under a
+    /// limit that is gone owes nothing.
+    pub fn replace(&mut self, rules: Vec<Limit>, now: u64) {
+        let mut before: HashMap<Label, (Limit, State)> = std::mem::take(&mut self.rules)
+            .into_iter()
+            .zip(std::mem::take(&mut self.states))
+            .map(|(rule, state)| (rule.name.clone(), (rule, state)))
+            .collect();
+        self.places.clear();
+        for (place, rule) in rules.iter().enumerate() {
+            let same = before.remove(&rule.name).filter(|(old, _)| old.scope == rule.scope);
+            let state = match same {
+                Some((_, state)) => state.under(rule, now),
+                None => {
+                    let id = self.next_id;
+                    self.next_id = self.next_id.wrapping_add(1);
+                    State { id, requests: None, tokens: None, running: 0 }.under(rule, now)
+                }
+            };
+            self.places.insert(state.id, place);
+            self.states.push(state);
+        }
+        self.rules = rules;
     }
 
     /// The rules in their order.
@@ -210,7 +244,7 @@ impl Limits {
         now: u64,
     ) -> Result<Ticket, Box<Exceeded>> {
         let mut ticket = Ticket::default();
-        for (number, (rule, state)) in (0_u32..).zip(self.rules.iter().zip(&mut self.states)) {
+        for (rule, state) in self.rules.iter().zip(&mut self.states) {
             if !rule.scope.matches(facts) {
                 continue;
             }
@@ -219,11 +253,11 @@ impl Limits {
             if let Some(exceeded) = exceeded(rule, state, asked) {
                 return Err(Box::new(exceeded));
             }
-            ticket.numbers.push(number);
+            ticket.numbers.push(state.id);
             ticket.tokens.push(asked);
         }
         for (number, asked) in ticket.numbers.iter().zip(&ticket.tokens) {
-            let Some(state) = state_of(&mut self.states, *number) else { continue };
+            let Some(state) = state_of(&self.places, &mut self.states, *number) else { continue };
             if let Some(bucket) = &mut state.requests {
                 bucket.take(1);
             }
@@ -240,7 +274,8 @@ impl Limits {
     pub fn settle(&mut self, ticket: &mut Ticket, used: Option<u64>, now: u64) {
         let Some(used) = used else { return };
         for (number, taken) in ticket.numbers.iter().zip(&mut ticket.tokens) {
-            let bucket = state_of(&mut self.states, *number).and_then(|state| state.tokens.as_mut());
+            let bucket =
+                state_of(&self.places, &mut self.states, *number).and_then(|state| state.tokens.as_mut());
             let Some(bucket) = bucket else { continue };
             bucket.fill(now);
             bucket.give_back_exactly(*taken, used);
@@ -251,7 +286,7 @@ impl Limits {
     /// The request has ended.
     pub fn end(&mut self, ticket: &Ticket) {
         for number in &ticket.numbers {
-            if let Some(state) = state_of(&mut self.states, *number) {
+            if let Some(state) = state_of(&self.places, &mut self.states, *number) {
                 state.running = state.running.saturating_sub(1);
             }
         }
@@ -260,7 +295,7 @@ impl Limits {
     /// The request was never made: everything that was taken for it is given back, and it has ended.
     pub fn cancel(&mut self, ticket: &Ticket, now: u64) {
         for (number, taken) in ticket.numbers.iter().zip(&ticket.tokens) {
-            let Some(state) = state_of(&mut self.states, *number) else { continue };
+            let Some(state) = state_of(&self.places, &mut self.states, *number) else { continue };
             state.fill(now);
             if let Some(bucket) = &mut state.requests {
                 bucket.give_back(1);
@@ -281,11 +316,21 @@ impl Limits {
     }
 }
 
-fn state_of(states: &mut [State], number: u32) -> Option<&mut State> {
-    states.get_mut(usize::try_from(number).ok()?)
+fn state_of<'s>(places: &HashMap<u32, usize>, states: &'s mut [State], id: u32) -> Option<&'s mut State> {
+    states.get_mut(*places.get(&id)?)
 }
 
 impl State {
+    /// This state, as it goes on under a rule.
+    fn under(mut self, rule: &Limit, now: u64) -> Self {
+        let go_on = |bucket: Option<Bucket>, rate: Option<u64>| {
+            rate.map(|rate| bucket.map_or_else(|| Bucket::full(rate, now), |bucket| bucket.at(rate, now)))
+        };
+        self.requests = go_on(self.requests.take(), rule.requests_per_minute);
+        self.tokens = go_on(self.tokens.take(), rule.tokens_per_minute);
+        self
+    }
+
     fn fill(&mut self, now: u64) {
         for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
             bucket.fill(now);

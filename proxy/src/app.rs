@@ -9,6 +9,7 @@ use crate::count::Counting;
 use crate::guard::Limits;
 use crate::layers::room::BodyRoom;
 use crate::limits::Limiter;
+use arc_swap::{ArcSwap, Guard};
 use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
 use bursar_ledger::{Health, Ledger};
@@ -18,8 +19,6 @@ use std::sync::Arc;
 /// What every worker and the admin API share.
 #[derive(Debug)]
 pub struct App {
-    /// The settings in force.
-    pub config: Config,
     /// The ledger.
     pub ledger: Ledger,
     /// What things cost.
@@ -36,6 +35,8 @@ pub struct App {
     pub counting: Counting,
     /// Room for bodies that budgets must know whole.
     pub body_room: BodyRoom,
+    /// The settings in force, whole: a reload puts others in their place.
+    config: ArcSwap<Config>,
     clock: Arc<dyn Clock>,
 }
 
@@ -61,7 +62,7 @@ impl App {
         let limits = Arc::new(Limiter::new(config.limits.clone()));
         let body_room = BodyRoom::new(config.reserve_body_bytes);
         Arc::new(Self {
-            config,
+            config: ArcSwap::from_pointee(config),
             ledger,
             prices,
             budgets,
@@ -72,6 +73,17 @@ impl App {
             body_room,
             clock,
         })
+    }
+
+    /// The settings in force. Whoever decides several things by them asks once.
+    #[must_use]
+    pub fn config(&self) -> Guard<Arc<Config>> {
+        self.config.load()
+    }
+
+    /// From now on these settings are in force. Only [`crate::reload`] knows what else changes with them.
+    pub(crate) fn set_config(&self, config: Config) {
+        self.config.store(Arc::new(config));
     }
 
     /// Why the ledger takes no records now, if it does not.
@@ -98,26 +110,31 @@ impl App {
 
 /// The price book, as the ledger asks it.
 #[derive(Debug)]
-pub struct Prices(PriceBook);
+pub struct Prices(ArcSwap<PriceBook>);
 
 impl Prices {
     /// Wraps a book.
     #[must_use]
     pub fn new(book: PriceBook) -> Self {
-        Self(book)
+        Self(ArcSwap::from_pointee(book))
     }
 
-    /// The book.
+    /// The book in force.
     #[must_use]
-    pub fn book(&self) -> &PriceBook {
-        &self.0
+    pub fn book(&self) -> Guard<Arc<PriceBook>> {
+        self.0.load()
+    }
+
+    /// From now on this book prices.
+    pub(crate) fn set_book(&self, book: PriceBook) {
+        self.0.store(Arc::new(book));
     }
 }
 
 impl Prices {
     /// What the classes of a record's tokens cost by this book.
     pub(crate) fn class_costs(&self, record: &UsageRecord) -> Option<ClassCosts> {
-        self.0.by_class(&ask(record))
+        self.book().by_class(&ask(record))
     }
 }
 
@@ -138,7 +155,7 @@ fn ask(record: &UsageRecord) -> Ask<'_> {
 
 impl bursar_ledger::Pricer for Prices {
     fn price(&self, record: &UsageRecord) -> Cost {
-        let mut cost = self.0.price(&ask(record));
+        let mut cost = self.book().price(&ask(record));
         note_unusable(&mut cost, record.anomalies);
         cost
     }

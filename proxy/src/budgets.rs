@@ -1,7 +1,7 @@
 //! Budgets at work: what was spent, kept beside the ledger; the decision about a request.
 //!
 //! Invariants
-//! - One lock holds all accounts, for a few microseconds at a time; without budgets it is never taken.
+//! - One lock holds all accounts, for a few microseconds at a time; without budgets no request takes it.
 //! - What is spent is what the ledger recorded: the ledger's writer tells of each record as it is settled,
 //!   and a start reads the records of the windows in force. A hold ends with its record.
 //! - A record that the ledger did not take is booked all the same, until a restart; one that a crash
@@ -10,8 +10,13 @@
 //!   any, where nobody knows either.
 //! - Refusals are remembered for `why`, the last few thousand.
 //!
-//! Not here: the rules (`bursar_policies::budget`), how much a request may use (`exchange::admission`).
+//! Not here: other budgets at run time (`reload`), the rules (`bursar_policies::budget`), how much a request may use (`exchange::admission`).
 
+mod reload;
+
+pub use reload::ReloadError;
+
+use arc_swap::{ArcSwap, Guard};
 use bursar_domain::money::format_pico;
 use bursar_domain::{Clock, Identity, Label, Metering, Outcome, RequestId, Timestamp, UsageRecord};
 use bursar_ledger::{
@@ -38,7 +43,8 @@ const HOUR: i64 = 3_600_000_000;
 /// All budgets with what was spent of them.
 #[derive(Debug)]
 pub struct Budgets {
-    book: Book,
+    /// Changes under the lock of the state alone, so who has the lock finds numbers and accounts together.
+    book: ArcSwap<Book>,
     state: Mutex<State>,
     began: Instant,
 }
@@ -51,6 +57,8 @@ struct State {
     /// What the ledger had at the start was read. Before, records are those that a crash left open, which
     /// will be read too.
     is_loaded: bool,
+    /// The budgets of a new configuration, while what was spent of them is read.
+    incoming: Option<reload::Incoming>,
 }
 
 /// A request that a budget refused, with its figures.
@@ -100,13 +108,17 @@ impl Budgets {
     pub fn new(budgets: Vec<Budget>) -> Self {
         let book = Book::new(budgets);
         let state = State { accounts: Accounts::new(&book), ..State::default() };
-        Self { book, state: Mutex::new(state), began: Instant::now() }
+        Self { book: ArcSwap::from_pointee(book), state: Mutex::new(state), began: Instant::now() }
     }
 
     /// Whether there is no budget.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.book.is_empty()
+        self.book().is_empty()
+    }
+
+    fn book(&self) -> Guard<Arc<Book>> {
+        self.book.load()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,26 +129,33 @@ impl Budgets {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Decides about a request, and holds what it may use where it passes. `asked` tells that; it is only
+    /// Decides about a request, and holds what it may use where it passes. `asks` tells that; it is only
     /// called when a budget wants to know, with whether one is about money.
     pub fn admit(
         &self,
         request: &Request<'_>,
         clock: &dyn Clock,
-        asked: impl FnOnce(bool) -> Asked,
+        asks: impl Fn(bool) -> Asked,
     ) -> Result<Passed, Box<Refusal>> {
         let tag = tag_of(request.identity);
         let models = [request.model, None];
         let facts = facts(request.identity, request.provider, models, request.may_be_any_model, &tag);
         let mut numbers = Vec::new();
-        self.book.matching(&facts, &mut numbers);
+        let mut book = self.book();
+        book.matching(&facts, &mut numbers);
         if numbers.is_empty() {
             return Ok(Passed::default());
         }
-        let asked = asked(self.book.any_in_money(&numbers));
+        let mut asked = asks(book.any_in_money(&numbers));
         let now = Moment { wall: clock.now(), steady: self.steady() };
         let mut state = self.lock();
-        match state.accounts.admit(&self.book, &numbers, request.id, &asked, request.at, now) {
+        let in_force = self.book();
+        if !Arc::ptr_eq(&book, &in_force) {
+            in_force.matching(&facts, &mut numbers);
+            asked = asks(in_force.any_in_money(&numbers));
+            book = in_force;
+        }
+        match state.accounts.admit(&book, &numbers, request.id, &asked, request.at, now) {
             Admission::Pass { warnings } => {
                 let held = Arc::new(asked);
                 state.accounts.keep(request.id, Arc::downgrade(&held));
@@ -164,8 +183,9 @@ impl Budgets {
     pub fn may_refuse(&self, identity: &Identity, provider: &Label) -> bool {
         let tag = tag_of(identity);
         let mut numbers = Vec::new();
-        self.book.matching(&facts(identity, provider, [None, None], true, &tag), &mut numbers);
-        self.book.any_hard(&numbers)
+        let book = self.book();
+        book.matching(&facts(identity, provider, [None, None], true, &tag), &mut numbers);
+        book.any_hard(&numbers)
     }
 
     /// The hold of a request begins to last anew.
@@ -182,28 +202,30 @@ impl Budgets {
         let mut state = self.lock();
         state.accounts.rename(from, record.id);
         state.accounts.renew(record.id, steady);
-        state.accounts.resize(&self.book, record.id, &used);
+        state.accounts.resize(&self.book(), record.id, &used);
     }
 
     /// Books a record, with its cost, that the ledger does not have and never will. A restart forgets it.
     pub fn book_lost(&self, record: &UsageRecord, counted: bool) {
-        self.book_record(record, counted, |_| true);
+        self.book_record(record, counted, None);
     }
 
-    fn book_record(&self, record: &UsageRecord, counted: bool, is_due: impl FnOnce(&State) -> bool) {
-        if self.is_empty() {
-            return;
-        }
+    /// Books a record that the ledger has under this sequence, or does not have.
+    fn book_record(&self, record: &UsageRecord, counted: bool, sequence: Option<u64>) {
         let tag = tag_of(&record.identity);
         let facts = record_facts(record, &tag);
         let used = if counted { used_by(record) } else { Asked::default() };
         let mut state = self.lock();
-        if !is_due(&state) {
+        if sequence.is_some() && !state.is_loaded {
             return;
         }
-        let State { accounts, numbers, .. } = &mut *state;
-        self.book.matching(&facts, numbers);
-        accounts.settle(&self.book, numbers, record.id, &used, record.started_at);
+        let State { accounts, numbers, incoming, .. } = &mut *state;
+        if let Some(incoming) = incoming {
+            incoming.hear(&facts, &used, record.started_at, sequence, numbers);
+        }
+        let book = self.book();
+        book.matching(&facts, numbers);
+        accounts.settle(&book, numbers, record.id, &used, record.started_at);
     }
 
     /// Gives up what is held for a request.
@@ -217,7 +239,7 @@ impl Budgets {
         let steady = self.steady();
         let mut state = self.lock();
         state.accounts.expire(steady);
-        state.accounts.standing(&self.book, number, now)
+        state.accounts.standing(&self.book(), number, now)
     }
 
     /// The refusal of this request, if it is remembered.
@@ -228,8 +250,8 @@ impl Budgets {
 }
 
 impl Observer for Budgets {
-    fn settled(&self, record: &UsageRecord, counted: bool, _sequence: u64) {
-        self.book_record(record, counted, |state| state.is_loaded);
+    fn settled(&self, record: &UsageRecord, counted: bool, sequence: u64) {
+        self.book_record(record, counted, Some(sequence));
     }
 
     fn lost(&self, record: &UsageRecord, counted: bool) {
@@ -303,15 +325,22 @@ impl Budgets {
     /// Reads what was spent in the windows in force and in those before them. Called before any request is
     /// served. Blocks.
     pub fn load(&self, ledger: &Ledger, now: Timestamp) -> Result<(), QueryError> {
+        self.read(ledger, now).map(drop)
+    }
+
+    /// The same; tells what was read, and up to which record.
+    fn read(&self, ledger: &Ledger, now: Timestamp) -> Result<Vec<reload::Read>, QueryError> {
         if self.is_empty() {
-            return Ok(());
+            self.lock().is_loaded = true;
+            return Ok(Vec::new());
         }
+        let mut read = Vec::new();
         // What a crash left open has a record from here on.
         if let Err(error) = ledger.checkpoint() {
             tracing::error!(%error, "budgets may lack requests that were interrupted");
         }
         let mut questions: HashMap<Question, Vec<u32>> = HashMap::new();
-        for (number, budget) in (0_u32..).zip(self.book.budgets()) {
+        for (number, budget) in (0_u32..).zip(self.book().budgets()) {
             for question in questions_of(budget, now) {
                 questions.entry(question).or_default().push(number);
             }
@@ -319,21 +348,24 @@ impl Budgets {
                 Window::Calendar { .. } => previous(&budget.window, now).start,
                 Window::Rolling { .. } => continue,
             };
-            self.lock().accounts.known_from(&self.book, number, Timestamp::from_micros(before));
+            self.lock().accounts.known_from(&self.book(), number, Timestamp::from_micros(before));
         }
         let earliest = questions.keys().map(|question| question.from).min();
         for (question, numbers) in questions {
-            if question.by_hour || question.to.is_some() {
-                self.charge_rows(&question, &numbers, &ledger.usage(&query(&question))?, now);
+            let through = if question.by_hour || question.to.is_some() {
+                let report = ledger.usage(&query(&question))?;
+                self.charge_rows(&question, &numbers, &report, now);
+                report.as_of_sequence
             } else {
-                self.charge_records(&question, &numbers, ledger)?;
-            }
+                self.charge_records(&question, &numbers, ledger)?
+            };
+            read.push(reload::Read { numbers, from: question.from, to: question.to, through });
         }
         if let Some(from) = earliest {
             self.charge_interrupted(ledger, Timestamp::from_micros(from))?;
         }
         self.lock().is_loaded = true;
-        Ok(())
+        Ok(read)
     }
 
     /// Books what was held for requests that a crash interrupted.
@@ -348,9 +380,9 @@ impl Budgets {
             let tag = tag_of(&record.identity);
             let mut state = self.lock();
             let State { accounts, numbers, .. } = &mut *state;
-            self.book.matching(&record_facts(&record, &tag), numbers);
+            self.book().matching(&record_facts(&record, &tag), numbers);
             for number in numbers.iter() {
-                accounts.charge_bound(&self.book, *number, &held, &used_by(&record), record.started_at);
+                accounts.charge_bound(&self.book(), *number, &held, &used_by(&record), record.started_at);
             }
         }
         Ok(())
@@ -358,6 +390,7 @@ impl Budgets {
 
     fn charge_rows(&self, question: &Question, numbers: &[u32], report: &UsageReport, now: Timestamp) {
         let mut state = self.lock();
+        let book = self.book();
         for row in &report.rows {
             let Some((scope, requested, at)) = read_row(row, question, now) else { continue };
             let has_tag = |name: &str, value: &str| {
@@ -377,10 +410,10 @@ impl Budgets {
                 has_tag: &has_tag,
             };
             for number in numbers {
-                let Some(budget) = self.book.get(*number) else { continue };
+                let Some(budget) = book.get(*number) else { continue };
                 if budget.scope.matches(&facts) {
                     let used = used_in(row, budget.measure);
-                    state.accounts.charge(&self.book, *number, &used, at);
+                    state.accounts.charge(&book, *number, &used, at);
                 }
             }
         }
@@ -391,12 +424,13 @@ impl Budgets {
         question: &Question,
         numbers: &[u32],
         ledger: &Ledger,
-    ) -> Result<(), QueryError> {
+    ) -> Result<u64, QueryError> {
+        let through = ledger.stats().last_sequence;
         let range =
             RecordRange { from: Some(Timestamp::from_micros(question.from)), ..RecordRange::default() };
         for stored in ledger.records(range) {
             let stored = stored?;
-            if !stored.counted || stored.record.metering == Metering::Never {
+            if stored.sequence > through || !stored.counted || stored.record.metering == Metering::Never {
                 continue;
             }
             let record = &stored.record;
@@ -404,12 +438,12 @@ impl Budgets {
             let facts = record_facts(record, &tag);
             let mut state = self.lock();
             for number in numbers {
-                if self.book.get(*number).is_some_and(|budget| budget.scope.matches(&facts)) {
-                    state.accounts.charge(&self.book, *number, &used_by(record), record.started_at);
+                if self.book().get(*number).is_some_and(|budget| budget.scope.matches(&facts)) {
+                    state.accounts.charge(&self.book(), *number, &used_by(record), record.started_at);
                 }
             }
         }
-        Ok(())
+        Ok(through)
     }
 }
 
@@ -654,7 +688,7 @@ impl Budgets {
     #[must_use]
     pub fn json(&self, now: Timestamp) -> Value {
         let mut all = Vec::new();
-        for (number, budget) in (0_u32..).zip(self.book.budgets()) {
+        for (number, budget) in (0_u32..).zip(self.book().budgets()) {
             let Some(standing) = self.standing(number, now) else { continue };
             let mut told = standing_json(&standing);
             if let Some(object) = told.as_object_mut() {
@@ -681,7 +715,7 @@ impl Budgets {
         }
         page.push_str("# HELP bursar_budget_used_percent Spent and reserved share of a budget's limit.\n");
         page.push_str("# TYPE bursar_budget_used_percent gauge\n");
-        for number in (0_u32..).take(self.book.budgets().len()) {
+        for number in (0_u32..).take(self.book().budgets().len()) {
             let Some(standing) = self.standing(number, now) else { continue };
             let used = standing.settled.saturating_add(standing.held);
             let percent = used.saturating_mul(100).checked_div(standing.limit.max(1)).unwrap_or(0);

@@ -191,7 +191,7 @@ impl Exchange {
         if let Some(pass) = &mut self.kept.pass {
             pass.sent();
         }
-        let waits = self.app.config.ledger.durability == Durability::Sync;
+        let waits = self.app.config().ledger.durability == Durability::Sync;
         let wait = if waits { Wait::Acknowledged } else { Wait::No };
         let (slot, receipt) = self.app.ledger.opening(self.opening(), wait);
         self.kept.slot = Some(slot);
@@ -274,7 +274,7 @@ impl Exchange {
     /// The client has left; what follows is read for its usage alone.
     pub fn begin_drain(&mut self) -> DrainLimits {
         self.drained = true;
-        self.app.config.drain
+        self.app.config().drain
     }
 
     /// The head of the reply is here: choose how to read the rest.
@@ -354,7 +354,7 @@ impl Exchange {
             }
         };
         let mut settlement = Box::new(Settlement::new(Arc::clone(&self.app), record, *work, kept));
-        let waits = self.app.config.ledger.durability == Durability::Sync;
+        let waits = self.app.config().ledger.durability == Durability::Sync;
         let receipt = waits.then(|| settlement.receipt());
         self.app.counting.settle(settlement);
         receipt.map(Settling::Counting)
@@ -514,7 +514,7 @@ fn append(
         app.ledger.closing(slot);
     }
     app.metrics.settled(&record);
-    let waits = app.config.ledger.durability == Durability::Sync;
+    let waits = app.config().ledger.durability == Durability::Sync;
     let wait = if waits { Wait::Acknowledged } else { Wait::No };
     let receipt = match append(record, wait) {
         Ok(receipt) => {

@@ -22,6 +22,7 @@ pub mod layers;
 pub mod limits;
 pub mod listen;
 pub mod period;
+pub mod reload;
 mod reply;
 pub mod report;
 mod roi;

@@ -14,6 +14,7 @@ use bursar_policies::limit::{Cap, Exceeded, Limit, Limits, Ticket};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ const REFUSALS_MAX: usize = 4_096;
 /// All limits and where they stand.
 #[derive(Debug)]
 pub struct Limiter {
-    is_empty: bool,
+    is_empty: AtomicBool,
     state: Mutex<State>,
     began: Instant,
 }
@@ -71,15 +72,23 @@ impl Limiter {
     /// These limits, with full buckets.
     #[must_use]
     pub fn new(rules: Vec<Limit>) -> Self {
-        let is_empty = rules.is_empty();
+        let is_empty = AtomicBool::new(rules.is_empty());
         let state = State { limits: Limits::new(rules, 0), ..State::default() };
         Self { is_empty, state: Mutex::new(state), began: Instant::now() }
     }
 
     /// Whether there is no limit.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.is_empty
+    pub fn is_empty(&self) -> bool {
+        self.is_empty.load(Ordering::Relaxed)
+    }
+
+    /// From now on these limits are in force. One of the same name and scope goes on where it stood.
+    pub fn replace(&self, rules: Vec<Limit>) {
+        let now = self.now();
+        let mut state = self.lock();
+        self.is_empty.store(rules.is_empty(), Ordering::Relaxed);
+        state.limits.replace(rules, now);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -134,7 +143,7 @@ impl Limiter {
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut page = String::new();
-        if self.is_empty {
+        if self.is_empty() {
             return page;
         }
         let now = self.now();

@@ -68,7 +68,7 @@ impl Workers {
         shutdown: &watch::Receiver<Shutdown>,
     ) -> io::Result<Self> {
         let mut threads = Vec::new();
-        for number in 0..app.config.server.workers {
+        for number in 0..app.config().server.workers {
             let (app, tls, shutdown) = (Arc::clone(app), tls.clone(), shutdown.clone());
             let listener = listener.try_clone()?;
             threads.push(tasks::thread(format!("worker-{number}"), move || async move {

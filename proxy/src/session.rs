@@ -153,7 +153,7 @@ impl Session {
     /// cannot write it, and the configuration says that then nothing passes. Asked at each turn: costs a
     /// load.
     pub(crate) fn must_end(&self) -> bool {
-        let is_closed = self.app.config.ledger.fail == FailMode::Closed;
+        let is_closed = self.app.config().ledger.fail == FailMode::Closed;
         self.is_spent || (is_closed && (!self.kept.has_place() || self.app.ledger.is_troubled()))
     }
 

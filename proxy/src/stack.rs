@@ -86,7 +86,7 @@ fn check(app: &App, request: Request) -> Result<Request, Failure> {
 }
 
 fn identified(app: &App, cache: &RefCell<IdentityCache>, mut call: Box<Call>) -> Result<Box<Call>, Failure> {
-    match cache.borrow_mut().identify(&call.head.headers, &app.config.identity) {
+    match cache.borrow_mut().identify(&call.head.headers, &app.config()) {
         Ok((identity, trace, anomalies)) => {
             call.identity = Some(identity);
             call.trace = trace;

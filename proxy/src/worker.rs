@@ -144,8 +144,8 @@ impl Worker {
     /// A worker that sends by `connector`.
     #[must_use]
     pub fn new(app: &Arc<App>, connector: Connector) -> Rc<Self> {
-        let upstream = &app.config.upstream;
-        let timeouts = &app.config.server.timeouts;
+        let upstream = &app.config().upstream;
+        let timeouts = &app.config().server.timeouts;
         let limits = PoolLimits {
             idle_per_origin_max: upstream.pool_max_idle_per_host,
             idle_for_max: upstream.pool_idle,
@@ -224,7 +224,7 @@ impl Worker {
     /// How long a drain may take.
     #[must_use]
     pub fn drain_time(&self) -> Duration {
-        self.app.config.server.timeouts.drain
+        self.app.config().server.timeouts.drain
     }
 
     /// Lets every connection finish its exchanges, for at most `time`; then ends the rest.
@@ -269,7 +269,8 @@ impl Worker {
     {
         let open = self.app.metrics.connections.inc();
         let guard = Registered { worker: Rc::clone(&self), number: self.register() };
-        if u64::try_from(open).is_ok_and(|open| open >= self.app.config.server.limits.connections_max as u64)
+        if u64::try_from(open)
+            .is_ok_and(|open| open >= self.app.config().server.limits.connections_max as u64)
         {
             self.app.metrics.connections_refused.inc();
             return;
@@ -355,7 +356,7 @@ fn http1_builder(limits: Limits) -> http1::Builder {
 }
 
 fn http2_builder(app: &App, streams: Streams) -> http2::Builder<Streams> {
-    let limits = &app.config.server.limits;
+    let limits = &app.config().server.limits;
     let mut builder = http2::Builder::new(streams);
     builder
         .initial_stream_window_size(H2_STREAM_WINDOW)

@@ -1035,3 +1035,45 @@ fn anomalies_are_shown_by_provider_and_kind() {
     assert_eq!(document["total"]["anomalous_requests"], 1);
     sidecar.stop();
 }
+
+#[test]
+fn a_changed_file_and_a_hangup_reload_the_configuration_and_a_mistake_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bursar.yaml");
+    let mut sidecar = Sidecar::start(dir.path(), chatty(), "identity: { team: one }");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let write = |from: &str, to: &str| {
+        // As editors and Kubernetes do: another file in its place.
+        let other = dir.path().join("other.yaml");
+        std::fs::write(&other, text.replace(from, to)).unwrap();
+        std::fs::rename(&other, &file).unwrap();
+    };
+    assert_eq!(sidecar.chat("").status(), 200);
+    write("team: one", "team: two");
+    sidecar.line("the configuration was reloaded");
+    assert_eq!(sidecar.chat("").status(), 200);
+
+    write("team: one", "teem: three");
+    let said = sidecar.line("the configuration was not reloaded");
+    assert!(said.contains("identity.teem") && said.contains("did you mean"), "{said}");
+    assert!(sidecar.get("/metrics").body.contains("bursar_config_last_reload_successful 0"));
+    assert_eq!(sidecar.chat("").status(), 200);
+
+    write("listen: 127.0.0.1:0\nadmin", "listen: 127.0.0.1:1\nadmin");
+    sidecar.line("need a restart");
+    sidecar.line("the configuration was reloaded");
+    sidecar.signal("-HUP");
+    let said = sidecar.line("the configuration was reloaded");
+    assert!(said.contains("SIGHUP"), "{said}");
+    assert!(sidecar.get("/metrics").body.contains("bursar_config_last_reload_successful 1"));
+    sidecar.stop();
+    let output = run(dir.path(), &["usage", "--by", "team", "--format", "json", "--data-dir", "data"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows: Vec<(String, u64)> = report["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["team"].as_str().unwrap().to_owned(), row["requests"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(rows, [("one".to_owned(), 1), ("two".to_owned(), 2)]);
+}

@@ -3,7 +3,8 @@
 use crate::{Client, Frames, Http2Client, Http2Provider, ManualClock, Provider};
 use bursar::app::{App, Prices};
 use bursar::budgets::Budgets;
-use bursar::config::{Config, Sources};
+use bursar::config::{Config, ConfigErrors, Sources};
+use bursar::reload::{self, Applied, Newer};
 use bursar::tasks;
 use bursar::upstream::Connector;
 use bursar::worker::Worker;
@@ -86,6 +87,7 @@ pub struct System {
     /// The worker.
     pub worker: Rc<Worker>,
     dir: tempfile::TempDir,
+    setup: Setup,
 }
 
 /// How a sidecar is set up.
@@ -116,6 +118,14 @@ impl Setup {
         }
     }
 
+    /// The settings.
+    pub fn config(&self) -> Result<Config, ConfigErrors> {
+        let text = format!("{}\n{}\n", self.routes, self.settings);
+        let variable =
+            |name: &str| self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        Config::load(Sources { text: Some(text), env: &variable, ..Sources::none() })
+    }
+
     /// Runs `test` against this sidecar, in paused time.
     pub fn run<Fut: Future<Output = ()>>(self, test: impl FnOnce(System) -> Fut) {
         let runtime =
@@ -134,11 +144,7 @@ pub fn run<Fut: Future<Output = ()>>(settings: &str, test: impl FnOnce(System) -
 impl System {
     fn start(setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let text = format!("{}\n{}\n", setup.routes, setup.settings);
-        let variable =
-            |name: &str| setup.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        let sources = Sources { text: Some(text), env: &variable, ..Sources::none() };
-        let config = Config::load(sources).unwrap_or_else(|errors| panic!("{errors}"));
+        let config = setup.config().unwrap_or_else(|errors| panic!("{errors}"));
         let prices = Arc::new(Prices::new(PriceBook::builtin().unwrap()));
         let clock = Arc::new(ManualClock::at(START_MICROS));
         let gate = Gate::default();
@@ -161,10 +167,10 @@ impl System {
         budgets.load(&ledger, clock.now()).unwrap();
         let app = App::new(config, ledger, prices, budgets, clock.clone());
         let (provider, http2_provider) = (Provider::default(), Http2Provider::default());
-        let connector = setup.connector.unwrap_or_else(|| to(&provider, &http2_provider));
+        let connector = setup.connector.clone().unwrap_or_else(|| to(&provider, &http2_provider));
         let worker = Worker::new(&app, connector);
         worker.start_sweeper();
-        Self { provider, http2_provider, clock, app, worker, gate: OpensAtEnd(gate), dir }
+        Self { provider, http2_provider, clock, app, worker, gate: OpensAtEnd(gate), dir, setup }
     }
 
     /// A new connection to the sidecar.
@@ -189,6 +195,15 @@ impl System {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         tasks::start(Rc::clone(&self.worker).connection(theirs));
         ours
+    }
+
+    /// Reloads with these settings, and routes where they are told. What went wrong is told in words.
+    pub fn reload(&self, routes: Option<&str>, settings: &str) -> Result<Applied, String> {
+        let routes = routes.map_or_else(|| self.setup.routes.clone(), str::to_owned);
+        let setup = Setup { routes, settings: settings.to_owned(), ..self.setup.clone() };
+        let config = setup.config().map_err(|errors| errors.to_string())?;
+        let newer = Newer { config, prices: PriceBook::builtin().unwrap() };
+        reload::apply(&self.app, newer).map_err(|refused| refused.to_string())
     }
 
     /// From now on the ledger writes nothing.

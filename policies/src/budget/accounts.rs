@@ -366,38 +366,72 @@ impl Accounts {
         }
     }
 
-    /// Takes over, from the accounts of an older book, those of budgets that count the same: scope, window
-    /// and measure. Returns the numbers of the others, which know nothing yet. Holds go with them.
+    /// Takes over, from the accounts of an older book, those of budgets that count the same: name, scope,
+    /// window and measure. Returns the numbers of the others, which know nothing yet. Holds go with them;
+    /// those of a budget of which only the window changed belong to the new window in which they began.
     pub fn carry_over(book: &Book, old_book: &Book, old: Self) -> (Self, Vec<u32>) {
         let mut new = Self::new(book);
         let (mut renumbered, mut unknown) = (HashMap::new(), Vec::new());
-        let same = |a: &Budget, b: &Budget| {
-            a.scope == b.scope && a.window == b.window && a.measure == b.measure && a.name == b.name
-        };
+        let alike = |a: &Budget, b: &Budget| a.name == b.name && a.scope == b.scope && a.measure == b.measure;
         for (number, budget) in (0_u32..).zip(book.budgets()) {
-            let found = old_book.budgets().iter().position(|other| same(budget, other));
-            match found.and_then(|at| Some((u32::try_from(at).ok()?, old.accounts.get(at)?))) {
-                Some((from, account)) => {
-                    renumbered.insert(from, number);
-                    if let Some(place) = new.account(number) {
-                        *place = account.clone();
-                    }
-                }
+            let found = (0_u32..).zip(old_book.budgets()).find(|(_, other)| alike(budget, other));
+            let is_same = found.is_some_and(|(_, other)| other.window == budget.window);
+            if let Some((from, _)) = found {
+                renumbered.insert(from, (number, (!is_same).then_some(&budget.window)));
+            }
+            match found.filter(|_| is_same) {
+                Some((from, _)) => new.adopt(number, &old, from),
                 None => unknown.push(number),
             }
         }
         new.expiries = old.expiries;
         new.holds = old.holds;
-        for hold in new.holds.values_mut() {
-            hold.parts.retain_mut(|(number, _, _)| match renumbered.get(number) {
-                Some(new) => {
-                    *number = *new;
+        for (id, hold) in &mut new.holds {
+            let began = i64::try_from(id.millis()).unwrap_or(i64::MAX).saturating_mul(1_000);
+            hold.parts.retain_mut(|(number, start, _)| match renumbered.get(number) {
+                Some((to, window)) => {
+                    *number = *to;
+                    if let Some(window) = window {
+                        *start = window.span(Timestamp::from_micros(began)).start;
+                    }
                     true
                 }
                 None => false,
             });
         }
+        for number in 0..new.accounts.len() {
+            new.recount_held(u32::try_from(number).unwrap_or(u32::MAX));
+        }
         (new, unknown)
+    }
+
+    /// Takes over, from other books, what they settled of the budget `from`, as that of the budget `number`.
+    /// What is held stays as it is here.
+    pub fn adopt(&mut self, number: u32, other: &Self, from: u32) {
+        let found = usize::try_from(from).ok().and_then(|from| other.accounts.get(from));
+        if let (Some(account), Some(place)) = (found, self.account(number)) {
+            *place = account.clone();
+        }
+        self.recount_held(number);
+    }
+
+    /// Makes what is held of a budget anew from the holds.
+    fn recount_held(&mut self, number: u32) {
+        let parts: Vec<(i64, i128)> = self
+            .holds
+            .values()
+            .flat_map(|hold| &hold.parts)
+            .filter(|(of, _, _)| *of == number)
+            .map(|(_, window, amount)| (*window, *amount))
+            .collect();
+        let Some(account) = self.account(number) else { return };
+        account.held = 0;
+        for sums in account.windows.values_mut() {
+            sums.held = 0;
+        }
+        for (window, amount) in parts {
+            self.add_held(number, window, amount);
+        }
     }
 
     fn account(&mut self, number: u32) -> Option<&mut Account> {

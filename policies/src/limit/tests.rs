@@ -211,3 +211,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_changed_rule_goes_on_where_the_old_one_stood_with_its_debt_and_what_runs() {
+    let mut limits = Limits::new(vec![limit("a", None, [None, Some(100), Some(2)])], 0);
+    let mut first = limits.admit(&facts("a"), Some(50), 0).unwrap();
+    limits.settle(&mut first, Some(400), 0);
+    let second = limits.admit(&facts("a"), Some(0), 0);
+    assert_eq!(second.unwrap_err().left, -300, "a debt of 300");
+    let rules = vec![
+        limit("new", Some("b"), [Some(1), None, None]),
+        limit("a", None, [Some(60), Some(1_000), Some(1)]),
+    ];
+    limits.replace(rules, 0);
+    let level = limits.level(1, 0).unwrap();
+    assert_eq!((level.requests, level.tokens, level.running), (Some(60), Some(-300), 1));
+    assert_eq!(refused(&mut limits, 0, 60 * SECOND).cap, Cap::Concurrent, "the first still runs");
+    limits.end(&first);
+    assert_eq!(limits.level(1, 0).unwrap().running, 0);
+    assert!(limits.admit(&facts("a"), Some(700), 60 * SECOND).is_ok(), "at the new rate");
+}
+
+#[test]
+fn what_runs_under_a_limit_that_is_gone_or_means_somebody_else_changes_nothing() {
+    let mut limits = Limits::new(vec![limit("a", None, [Some(2), Some(100), Some(5)])], 0);
+    let mut ticket = limits.admit(&facts("a"), Some(50), 0).unwrap();
+    limits.replace(vec![limit("a", Some("a"), [Some(2), Some(100), Some(5)])], 0);
+    limits.settle(&mut ticket, Some(1_000), 0);
+    limits.end(&ticket);
+    limits.cancel(&ticket, 0);
+    let level = limits.level(0, 0).unwrap();
+    assert_eq!((level.requests, level.tokens, level.running), (Some(2), Some(100), 0));
+    limits.replace(Vec::new(), 0);
+    assert!(limits.admit(&facts("a"), None, 0).unwrap().is_empty());
+}

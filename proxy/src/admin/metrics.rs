@@ -32,6 +32,9 @@ pub struct Metrics {
     pub budget_warned: Counter,
     /// Times that a shadow budget would have refused.
     pub budget_shadowed: Counter,
+    reloads: Family<ReloadLabels, Counter>,
+    /// Whether the settings in force are those of the last reload: 1 if they are.
+    reload_worked: Gauge,
     requests: Family<RequestLabels, Counter>,
     /// One counter per member of its enum, by number: found without a look-up.
     tokens: [Counter; 2],
@@ -61,6 +64,11 @@ impl EncodeLabelValue for Provider {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,6 +106,8 @@ impl Metrics {
             budget_warned: Counter::default(),
             budget_shadowed: Counter::default(),
             counts_shed: Counter::default(),
+            reloads: Family::default(),
+            reload_worked: Gauge::default(),
             requests: Family::default(),
             tokens: [Counter::default(), Counter::default()],
             sources: UsageSource::ALL.iter().map(|_| Counter::default()).collect(),
@@ -148,6 +158,13 @@ impl Metrics {
             "Usage records that the ledger could not take: traffic passed unmetered",
             self.records_lost.clone(),
         );
+        r.register("config_reloads", "Reloads of the configuration by result", self.reloads.clone());
+        self.reload_worked.inc();
+        r.register(
+            "config_last_reload_successful",
+            "Whether the last configuration that was read is in force (1) or was refused (0)",
+            self.reload_worked.clone(),
+        );
         r.register("meter_panics", "Defects in the meter that were caught", self.meter_panics.clone());
         r.register("connections", "Open client connections", self.connections.clone());
         r.register(
@@ -193,6 +210,13 @@ impl Metrics {
         if let Some(ttft) = record.ttft_us {
             self.ttft.observe(seconds(ttft));
         }
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn reloaded(&self, worked: bool) {
+        let result = if worked { "applied" } else { "refused" };
+        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.reload_worked.set(i64::from(worked));
     }
 
     /// Counts a request that Bursar itself refused; `reason` is one of a fixed set.

@@ -106,7 +106,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     if *admin.shutdown.borrow() != Shutdown::No {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "draining: the process is about to end");
     }
-    let closed = admin.app.config.ledger.fail == crate::config::FailMode::Closed;
+    let closed = admin.app.config().ledger.fail == crate::config::FailMode::Closed;
     match admin.app.ledger_trouble() {
         Some(reason) if closed => {
             problem(StatusCode::SERVICE_UNAVAILABLE, &format!("the ledger cannot record: {reason}"))
@@ -116,7 +116,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics_page(State(admin): State<Admin>) -> Response {
-    if !admin.app.config.telemetry.prometheus {
+    if !admin.app.config().telemetry.prometheus {
         return problem(StatusCode::NOT_FOUND, "metrics are off: set telemetry.prometheus to true");
     }
     let rules = [admin.app.budgets.metrics(admin.app.now()), admin.app.limits.metrics()].concat();
@@ -128,7 +128,7 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
 
 /// Asks for the bearer token where one is configured.
 async fn authorise(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    let config = &admin.app.config.admin;
+    let config = &admin.app.config().admin;
     let Some(token) = &config.token else { return next.run(request).await };
     if config.metrics_public && request.uri().path() == "/metrics" {
         return next.run(request).await;

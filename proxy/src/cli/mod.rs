@@ -121,7 +121,7 @@ pub(crate) struct WhyArgs {
 }
 
 /// `bursar serve`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Configuration file (YAML) [env: BURSAR_CONFIG]; without one, built-in routes to the public
     /// providers are served.

@@ -11,6 +11,7 @@ use crate::app::{App, Prices};
 use crate::budgets::Budgets;
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, Whereabouts};
 use crate::listen::{self, Shutdown, Workers};
+use crate::reload::{self, Newer};
 use crate::upstream::TlsSetup;
 use crate::{tasks, telemetry};
 use anyhow::Context;
@@ -26,12 +27,7 @@ use tokio::sync::watch;
 
 /// Runs the sidecar until it is told to stop.
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let overrides = Overrides {
-        listen: args.listen.clone(),
-        admin_listen: args.admin_listen.clone(),
-        data_dir: args.data_dir.clone(),
-    };
-    let config = load_config(args.config.as_deref(), overrides).map_err(Fault::from)?;
+    let config = configured(args)?;
     telemetry::start(config.telemetry.log_level.as_str(), config.telemetry.log_format);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -63,9 +59,23 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         }
     })?;
     tracing::info!(proxy = %listening, admin = %admin_listening, pid = std::process::id(), "bursar serves");
+    let (for_reload, args) = ((Arc::clone(&app), state.clone()), args.clone());
+    let reload = tasks::thread("reload".to_owned(), move || async move {
+        let read = || {
+            let config = configured(&args)?;
+            let prices = load_prices(&config)?;
+            Ok(Newer { config, prices })
+        };
+        if let Err(error) = reload::watch(for_reload.0, read, for_reload.1).await {
+            tracing::error!(%error, "changes of the configuration are not noticed");
+        }
+    })?;
     tasks::runtime()?.block_on(wait_for_signals(&shutdown, workers))?;
 
     shutdown.send_replace(Shutdown::Now);
+    if reload.join().is_err() {
+        tracing::error!("the reload of the configuration ended in a panic");
+    }
     if admin.join().is_err() {
         tracing::error!("the admin API ended in a panic");
     }
@@ -76,6 +86,16 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .context("the ledger could not be closed cleanly; it will be checked at the next start")?;
     tracing::info!("bursar has ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration, as the command line, the environment and the file say now.
+fn configured(args: &ServeArgs) -> anyhow::Result<Config> {
+    let overrides = Overrides {
+        listen: args.listen.clone(),
+        admin_listen: args.admin_listen.clone(),
+        data_dir: args.data_dir.clone(),
+    };
+    Ok(load_config(args.config.as_deref(), overrides).map_err(Fault::from)?)
 }
 
 /// Drains at the first signal, hurries at the second, and returns when the workers have ended.

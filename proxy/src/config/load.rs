@@ -114,6 +114,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         drain: loader.drain_limits(),
         telemetry: loader.telemetry(),
         routes: loader.routes(listen),
+        watched: Vec::new(),
         file: loader.file.take(),
         listen,
         warnings: Vec::new(),
@@ -123,7 +124,12 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
     loader.misspelt_variables();
     match ConfigErrors::of(loader.errors) {
         Some(errors) => Err(errors),
-        None => Ok(Config { warnings: loader.warnings, effective: in_order(loader.effective), ..config }),
+        None => Ok(Config {
+            warnings: loader.warnings,
+            watched: config.file.iter().cloned().chain(loader.watched).collect(),
+            effective: in_order(loader.effective),
+            ..config
+        }),
     }
 }
 
@@ -194,6 +200,8 @@ struct Loader<'a> {
     secret_variables: Vec<String>,
     errors: Vec<ConfigError>,
     warnings: Vec<String>,
+    /// Files that it was read from, beside the configuration itself.
+    watched: Vec<PathBuf>,
     effective: Vec<Effective>,
 }
 
@@ -216,6 +224,7 @@ impl<'a> Loader<'a> {
             secret_variables: Vec::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
+            watched: Vec::new(),
             effective: Vec::new(),
         };
         loader.read_file(text);

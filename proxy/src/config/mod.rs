@@ -247,6 +247,8 @@ pub struct Config {
     pub drain: DrainLimits,
     /// Logs and metrics.
     pub telemetry: Telemetry,
+    /// All files that it was read from, secrets among them: who watches them notices changes.
+    pub watched: Vec<PathBuf>,
     /// What is allowed but deserves a look. To be logged at start and printed by `check`.
     pub warnings: Vec<String>,
     /// Every setting's value and where it came from.
@@ -439,6 +441,27 @@ impl Config {
     #[must_use]
     pub fn effective(&self) -> &[Effective] {
         &self.effective
+    }
+
+    /// These settings, as far as they can take effect while the program runs by `running`: whatever only a
+    /// restart changes stays as it is there.
+    #[must_use]
+    pub fn without_restart(self, running: &Self) -> Self {
+        let kept = |one: &Effective| running.effective.iter().find(|kept| kept.path == one.path).cloned();
+        let stays = |one: &Effective| if load::is_for_restart(one.path) { kept(one) } else { None };
+        let effective = self.effective.iter().map(|one| stays(one).unwrap_or_else(|| one.clone())).collect();
+        Self {
+            listen: running.listen,
+            admin: Admin { listen: running.admin.listen, ..self.admin },
+            ledger: Ledger { fail: self.ledger.fail, ..running.ledger.clone() },
+            currency: running.currency,
+            server: running.server.clone(),
+            upstream: running.upstream.clone(),
+            counting: running.counting,
+            reserve_body_bytes: running.reserve_body_bytes,
+            effective,
+            ..self
+        }
     }
 
     /// Settings whose values differ from those in `newer` and that only a restart changes.

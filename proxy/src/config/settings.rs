@@ -382,7 +382,8 @@ settings! {
         .doc("Most bytes of a request's body that are held in memory where a hard budget may refuse it; all such \
               bodies together take at most eight times that. A longer one counts as one of which nobody knows \
               what it may use.")
-        .because("The model and the output bound may stand at a body's end, behind its pictures.");
+        .because("The model and the output bound may stand at a body's end, behind its pictures.")
+        .at_restart();
     LIMITS: LimitList = Setting::new("limits", (), LimitList::default)
         .doc("How much may pass at a time. Keys of each: `name`; `scope` (as that of budgets); at least one of \
               `requests_per_minute`, `tokens_per_minute` (input and output; what a request used beyond what it \
@@ -398,41 +399,53 @@ settings! {
         .at_restart();
     SERVER_TIMEOUTS_FIRST_BYTE: Duration = Setting::new("server.timeouts.first_byte", DEADLINE, || Duration::from_secs(5))
         .doc("Longest wait for the first byte on a new connection.")
-        .because("A connection that says nothing must not hold a slot.");
+        .because("A connection that says nothing must not hold a slot.")
+        .at_restart();
     SERVER_TIMEOUTS_HEAD: Duration = Setting::new("server.timeouts.head", DEADLINE, || Duration::from_secs(5))
         .doc("Longest time for a request's head to arrive whole.")
-        .because("Ends clients that trickle headers; honest heads fit into one packet or two.");
+        .because("Ends clients that trickle headers; honest heads fit into one packet or two.")
+        .at_restart();
     SERVER_TIMEOUTS_BODY_IDLE: Duration = Setting::new("server.timeouts.body_idle", DEADLINE, || Duration::from_secs(30))
         .doc("Longest pause within a request's body.")
-        .because("Ends clients that trickle bodies, spares slow uploads.");
+        .because("Ends clients that trickle bodies, spares slow uploads.")
+        .at_restart();
     SERVER_TIMEOUTS_KEEP_ALIVE: Duration = Setting::new("server.timeouts.keep_alive", DEADLINE, || Duration::from_secs(60))
         .doc("How long a connection may wait for its next request.")
-        .because("SDKs reuse connections within seconds.");
+        .because("SDKs reuse connections within seconds.")
+        .at_restart();
     SERVER_TIMEOUTS_WRITE_IDLE: Duration = Setting::new("server.timeouts.write_idle", PATIENCE, || Duration::from_secs(600))
         .doc("How long a client may take nothing of a reply that is waiting for it. The reply is then cut and \
               its request recorded as aborted.")
-        .because("A reader that pauses for longer has left; until then a slow one only slows its upstream.");
+        .because("A reader that pauses for longer has left; until then a slow one only slows its upstream.")
+        .at_restart();
     SERVER_TIMEOUTS_DRAIN: Duration = Setting::new("server.timeouts.drain", DEADLINE, || Duration::from_secs(30))
         .doc("How long open requests may take to end after the signal to stop.")
-        .because("Kubernetes sends its second signal after 30 seconds.");
+        .because("Kubernetes sends its second signal after 30 seconds.")
+        .at_restart();
     SERVER_LIMITS_HEAD_BYTES: Size = Setting::new("server.limits.head_bytes", sizes(KIB, MIB), || Size(16 * KIB))
         .doc("Largest head of a request.")
-        .because("Long tokens and baggage fit; floods do not.");
+        .because("Long tokens and baggage fit; floods do not.")
+        .at_restart();
     SERVER_LIMITS_HEADERS: u32 = Setting::new("server.limits.headers", counts(10, 1_000), || 100)
         .doc("Most header lines of a request.")
-        .because("SDKs send about twenty.");
+        .because("SDKs send about twenty.")
+        .at_restart();
     SERVER_LIMITS_TARGET_BYTES: Size = Setting::new("server.limits.target_bytes", sizes(256, 64 * KIB), || Size(8 * KIB))
         .doc("Longest path and query of a request.")
-        .because("The length that servers are expected to accept (RFC 9110, section 4.1).");
+        .because("The length that servers are expected to accept (RFC 9110, section 4.1).")
+        .at_restart();
     SERVER_LIMITS_BODY_BYTES: Size = Setting::new("server.limits.body_bytes", sizes(KIB, 1 << 30), || Size(32 * MIB))
         .doc("Largest body of a request, decoded.")
-        .because("The largest that the big providers accept inline.");
+        .because("The largest that the big providers accept inline.")
+        .at_restart();
     SERVER_LIMITS_H2_STREAMS: u32 = Setting::new("server.limits.h2_streams", counts(1, 10_000), || 100)
         .doc("Most requests at a time on one HTTP/2 connection.")
-        .because("The least that RFC 9113 recommends.");
+        .because("The least that RFC 9113 recommends.")
+        .at_restart();
     SERVER_LIMITS_CONNECTIONS_MAX: u32 = Setting::new("server.limits.connections_max", counts(1, 1_000_000), || 10_000)
         .doc("Most connections at a time.")
-        .because("Bounds memory; one pod's application is far below it.");
+        .because("Bounds memory; one pod's application is far below it.")
+        .at_restart();
 
     UPSTREAM_CONNECT: Duration = Setting::new("upstream.connect", PATIENCE, || Duration::from_secs(5))
         .doc("Longest wait for a connection, TLS included.")
@@ -445,12 +458,15 @@ settings! {
         .because("Models that think are silent for minutes.");
     UPSTREAM_POOL_IDLE: Duration = Setting::new("upstream.pool_idle", from_millis(1_000, HOUR), || Duration::from_secs(50))
         .doc("How long an unused connection is kept.")
-        .because("Common load balancers close theirs after 60 seconds; whoever is first avoids a failed request.");
+        .because("Common load balancers close theirs after 60 seconds; whoever is first avoids a failed request.")
+        .at_restart();
     UPSTREAM_POOL_MAX_IDLE_PER_HOST: u32 = Setting::new("upstream.pool_max_idle_per_host", counts(0, 100_000), || 128)
         .doc("Most unused connections that are kept per host.")
-        .because("Covers a burst without holding sockets for ever.");
+        .because("Covers a burst without holding sockets for ever.")
+        .at_restart();
     UPSTREAM_CA_FILE: Option<PathBuf> = Setting::new("upstream.ca_file", PathKind::Ordinary, || None)
-        .doc("PEM file with certificate authorities to trust beside the system's.");
+        .doc("PEM file with certificate authorities to trust beside the system's.")
+        .at_restart();
 
     COUNTING_MODE: CountMode = Setting::new("counting.mode", (), || CountMode::Auto)
         .doc("What happens when a reply tells no usage: a stream without it, a cut, a server of your own. \

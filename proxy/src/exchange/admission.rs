@@ -89,7 +89,7 @@ impl Exchange {
             facts: &facts,
         };
         let asked = |in_money| match bytes {
-            _ if !is_metered => next_to_nothing(app.config.currency),
+            _ if !is_metered => next_to_nothing(app.config().currency),
             None => Asked::default(),
             Some(bytes) => about.asked(app, bytes, in_money),
         };

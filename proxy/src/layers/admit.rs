@@ -12,7 +12,7 @@ use crate::failure::{Failure, FailureKind};
 /// A request that passes then has a place in the ledger's queue until its record is there: any number
 /// of requests that are admitted at once, on any worker, find room at their ends.
 pub fn admit(app: &App, mut call: Box<Call>) -> Result<Box<Call>, Failure> {
-    if app.config.ledger.fail == FailMode::Open {
+    if app.config().ledger.fail == FailMode::Open {
         return Ok(call);
     }
     match app.ledger.reserve() {

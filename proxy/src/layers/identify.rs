@@ -10,7 +10,7 @@
 //! Not here: refusing (`respond`), the defaults themselves (`config`).
 
 use crate::config::suggest::nearest;
-use crate::config::{BadTag, Identify, RequiredTag};
+use crate::config::{BadTag, Config, Identify, RequiredTag};
 use bursar_domain::{Anomalies, Anomaly, Identity, IdentitySource, Label, Tags, TraceId};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -33,6 +33,8 @@ pub struct Identified {
 /// Identities seen before, by the headers that made them: most clients send the same ones each time.
 #[derive(Debug, Default)]
 pub struct IdentityCache {
+    /// The settings by which they were made.
+    by: Option<Arc<Config>>,
     key: Vec<u8>,
     known: HashMap<Box<[u8]>, (Arc<Identity>, Anomalies), RandomState>,
     /// Names of unknown headers that have been logged.
@@ -52,8 +54,13 @@ impl IdentityCache {
     pub fn identify(
         &mut self,
         headers: &HeaderMap,
-        config: &Identify,
+        config: &Arc<Config>,
     ) -> Result<(Arc<Identity>, Option<TraceId>, Anomalies), IdentityError> {
+        if self.by.as_ref().is_none_or(|by| !Arc::ptr_eq(by, config)) {
+            self.known.clear();
+            self.by = Some(Arc::clone(config));
+        }
+        let config = &config.identity;
         let usable = config.trust_headers && self.make_key(headers, config.aliases);
         if usable && let Some((identity, anomalies)) = self.known.get(self.key.as_slice()) {
             let trace = headers.get(&TRACEPARENT).and_then(trace_id);

@@ -64,7 +64,7 @@ pub async fn meter(
     let body = call.body.take().filter(|body| !body.is_end_stream());
     // In HTTP/1 the connection has its own deadline for bodies.
     let is_shared = call.head.version == http::Version::HTTP_2 && body.is_some();
-    let patience = is_shared.then(|| Box::new(Patience::new(app.config.server.timeouts.body_idle)));
+    let patience = is_shared.then(|| Box::new(Patience::new(app.config().server.timeouts.body_idle)));
     let mut window = match body {
         Some(body) if reads || signs => {
             let more = || exchange.needs_whole_body(&call.head.method).then(|| app.body_room.begin());
@@ -158,7 +158,7 @@ fn body_bytes(window: &Window, headers: &HeaderMap) -> BodyBytes {
 /// the configuration says so.
 pub(super) async fn opened(app: &App, exchange: &mut Exchange, receipt: Receipt) -> Result<(), FailureKind> {
     match receipt.await {
-        Err(reason) if app.config.ledger.fail == FailMode::Closed => {
+        Err(reason) if app.config().ledger.fail == FailMode::Closed => {
             exchange.withdraw();
             Err(FailureKind::LedgerClosed { reason: reason.to_string() })
         }

@@ -8,7 +8,7 @@
 
 use crate::app::App;
 use crate::call::Call;
-use crate::config::{Auth, Dialect, Matched, NoRoute, Route};
+use crate::config::{Auth, Config, Dialect, Matched, NoRoute, Route};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
 use crate::http::Request;
@@ -39,7 +39,19 @@ struct Resolved {
 /// every metered call looks like.
 #[derive(Debug, Default)]
 pub struct RouteCache {
+    /// The settings that resolved them.
+    by: Option<Arc<Config>>,
     known: HashMap<Box<str>, Resolved, RandomState>,
+}
+
+impl RouteCache {
+    /// Forgets what other settings resolved.
+    fn obey(&mut self, config: &Arc<Config>) {
+        if self.by.as_ref().is_none_or(|by| !Arc::ptr_eq(by, config)) {
+            self.known.clear();
+            self.by = Some(Arc::clone(config));
+        }
+    }
 }
 
 /// Most paths that one worker remembers, and the longest.
@@ -56,12 +68,14 @@ pub fn route(
     let started_at = app.now();
     let (head, body) = request.into_parts();
     let path = head.uri.path();
+    let config = app.config();
+    cache.obey(&config);
     let usable = head.method == Method::POST && head.uri.query().is_none() && path.len() <= CACHE_PATH_MAX;
     let known = if usable { cache.known.get(path) } else { None };
     let resolved = match known {
         Some(resolved) => resolved.clone(),
         None => {
-            let resolved = resolve(app, id, &head)?;
+            let resolved = resolve(&config, id, &head)?;
             if usable {
                 if cache.known.len() >= CACHE_MAX {
                     cache.known.clear();
@@ -91,9 +105,9 @@ pub fn route(
     }))
 }
 
-fn resolve(app: &App, id: RequestId, head: &http::request::Parts) -> Result<Resolved, Failure> {
+fn resolve(config: &Config, id: RequestId, head: &http::request::Parts) -> Result<Resolved, Failure> {
     let path = head.uri.path();
-    let matched = match app.config.routes.resolve(path) {
+    let matched = match config.routes.resolve(path) {
         Ok(matched) => matched,
         Err(reason) => {
             let kind = match reason {

@@ -22,6 +22,7 @@ impl Loader<'_> {
     /// Reports a file that cannot be read; its contents are somebody else's business.
     pub(super) fn readable(&mut self, path: &Chosen<Option<PathBuf>>, key: &str) {
         let Some(file) = &path.value else { return };
+        self.watched.push(file.clone());
         if let Err(trouble) = check_readable(file, OTHER_FILE_BYTES_MAX) {
             let wrong = Wrong::value(&file.display().to_string(), &trouble.to_string(), trouble.remedy());
             self.wrong(&path.origin, key, wrong);
@@ -29,6 +30,7 @@ impl Loader<'_> {
     }
 
     pub(super) fn secret_file(&mut self, origin: &Origin, key: &str, path: &Path) -> Option<Secret> {
+        self.watched.push(path.to_path_buf());
         let shown = path.display().to_string();
         let secret = match read_text(path, SECRET_BYTES_MAX) {
             Ok(text) => check_secret(&text),

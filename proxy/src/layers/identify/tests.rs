@@ -1,6 +1,7 @@
 //! Identity from configuration, headers, aliases and baggage.
 
 use super::*;
+use crate::config::Sources;
 
 fn label(text: &str) -> Label {
     Label::new(text).unwrap()
@@ -193,10 +194,11 @@ fn an_unknown_header_of_ours_is_marked_and_what_was_meant_is_said() {
 #[test]
 fn only_so_many_unknown_names_are_remembered() {
     let mut cache = IdentityCache::default();
+    let config = Arc::new(Config::load(Sources::none()).unwrap());
     for n in 0..1000 {
         let name = HeaderName::try_from(format!("x-bursar-{n}-{}", "x".repeat(100))).unwrap();
         let map: HeaderMap = [(name, HeaderValue::from_static("v"))].into_iter().collect();
-        let (_, _, anomalies) = cache.identify(&map, &config()).unwrap();
+        let (_, _, anomalies) = cache.identify(&map, &config).unwrap();
         assert!(anomalies.contains(Anomaly::TagDropped));
     }
     assert_eq!(cache.told.len(), TOLD_MAX);
