@@ -31,6 +31,8 @@ numbered!(
         PeriodClose = 9 "period_close",
         /// The head of an import.
         ImportBatch = 12 "import_batch",
+        /// What the ledger says of itself: a segment of which hourly totals are left, a salvage.
+        Checkpoint = 13 "checkpoint",
         /// Something that happened to a position.
         ContractEvent = 40 "contract_event",
         /// What is known about an index.

@@ -28,7 +28,7 @@ pub struct Copied {
     pub path: PathBuf,
     /// Its last sequence.
     pub last_sequence: u64,
-    /// Segments copied.
+    /// Segments, and rolls that stand for some, copied.
     pub segments: u64,
     /// Bytes copied.
     pub bytes: u64,
@@ -84,6 +84,19 @@ fn copy(dir: &Path, target: &Path) -> Result<Copied, CopyError> {
     if target.exists() {
         return Err(CopyError::TargetExists { path: target.to_owned() });
     }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match copy_once(dir, target) {
+            // A segment was rolled up since the journal was looked at.
+            Err(CopyError::Copy { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && tries < LOOKS_MAX => {}
+            done => return done,
+        }
+    }
+}
+
+fn copy_once(dir: &Path, target: &Path) -> Result<Copied, CopyError> {
     let found = look(&dir.join("journal"), dir)?;
     let no_ledger = || OpenError::from(DirectoryError::NoLedger { path: dir.to_owned() });
     let view = view_of(found).ok_or_else(no_ledger)?;
@@ -97,15 +110,14 @@ fn copy(dir: &Path, target: &Path) -> Result<Copied, CopyError> {
         .and_then(|()| disk::create_private_dir(&journal))
         .map_err(|source| wrong(dir, &partial, source))?;
     let (mut segments, mut bytes) = (0_u64, 0_u64);
-    let all: Vec<_> = view.segments().cloned().collect();
-    let last = all.last().map(|segment| segment.number);
-    for segment in all {
-        let to = journal.join(segment.path.file_name().unwrap_or_default());
-        // Of the last one only the frames; it has no footer yet, or not for the copy.
-        let limit = if Some(segment.number) == last { segment.data_end } else { u64::MAX };
-        bytes = bytes.saturating_add(
-            copy_file(&segment.path, &to, limit).map_err(|source| wrong(&segment.path, &to, source))?,
-        );
+    // Of the last one only the frames; it has no footer yet, or not for the copy.
+    let limit = |number| if number == view.current.number { view.current.data_end } else { u64::MAX };
+    let rolls = view.rolled.iter().map(|roll| (&roll.path, u64::MAX));
+    let files = rolls.chain(view.segments().map(|segment| (&segment.path, limit(segment.number))));
+    for (path, limit) in files {
+        let to = journal.join(path.file_name().unwrap_or_default());
+        let copied = copy_file(path, &to, limit).map_err(|source| wrong(path, &to, source))?;
+        bytes = bytes.saturating_add(copied);
         segments = segments.saturating_add(1);
     }
     let placed = sync_dir(&journal).and_then(|()| std::fs::rename(&partial, target)).and_then(|()| {

@@ -8,8 +8,8 @@
 //! Not here: what facts say (`hedge`), their bytes (`codec::facts`).
 
 use crate::ack::{self, Ack, Appended, NotRecorded};
-use crate::journal::read::{Frames, ReadError, read_facts};
-use crate::journal::segment::Check;
+use crate::journal::read::{ReadError, all_facts};
+use crate::writer::Shared;
 use crate::{Ledger, OfflineLedger, RejectReason};
 use bursar_domain::{Clock, Fact, FactKind, Label, RequestId, StoredFact};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,28 +138,7 @@ impl Ledger {
     /// Records facts as one frame and waits until they are as durable as the ledger promises. Returns
     /// the last sequence. Blocks: not for an async thread.
     pub(crate) fn append_facts(&self, facts: Vec<Fact>) -> Result<u64, FactError> {
-        let shared = &self.inner.shared;
-        let bytes = facts.iter().fold(0_usize, |sum, fact| sum.saturating_add(fact.body.len()));
-        if facts.len() > FACTS_PER_IMPORT_MAX || bytes > BYTES_PER_IMPORT_MAX {
-            return Err(FactError::TooMany);
-        }
-        if facts.is_empty() {
-            return Ok(shared.view().last_sequence());
-        }
-        let (ack, receipt) = ack::pair();
-        // Under the lock: either the writer's last look finds them, or they are refused here.
-        let mut waiting = lock(&shared.facts.waiting);
-        if let Some(refusal) = shared.refusal() {
-            return Err(FactError::Rejected(refusal.into()));
-        }
-        waiting.push(Request { facts, ack });
-        shared.facts.wanted.store(true, Ordering::Release);
-        drop(waiting);
-        shared.wake();
-        match receipt.wait()? {
-            Appended::Recorded { sequence } => Ok(sequence),
-            Appended::AlreadyThere | Appended::Queued => Ok(shared.view().last_sequence()),
-        }
+        append_facts(&self.inner.shared, facts)
     }
 
     /// Nobody else imports while the guard lives.
@@ -168,9 +147,35 @@ impl Ledger {
     }
 }
 
+/// Records facts as one frame and waits until they are as durable as the ledger promises. Returns the last
+/// sequence. Blocks.
+pub(crate) fn append_facts(shared: &Shared, facts: Vec<Fact>) -> Result<u64, FactError> {
+    let bytes = facts.iter().fold(0_usize, |sum, fact| sum.saturating_add(fact.body.len()));
+    if facts.len() > FACTS_PER_IMPORT_MAX || bytes > BYTES_PER_IMPORT_MAX {
+        return Err(FactError::TooMany);
+    }
+    if facts.is_empty() {
+        return Ok(shared.view().last_sequence());
+    }
+    let (ack, receipt) = ack::pair();
+    // Under the lock: either the writer's last look finds them, or they are refused here.
+    let mut waiting = lock(&shared.facts.waiting);
+    if let Some(refusal) = shared.refusal() {
+        return Err(FactError::Rejected(refusal.into()));
+    }
+    waiting.push(Request { facts, ack });
+    shared.facts.wanted.store(true, Ordering::Release);
+    drop(waiting);
+    shared.wake();
+    match receipt.wait()? {
+        Appended::Recorded { sequence } => Ok(sequence),
+        Appended::AlreadyThere | Appended::Queued => Ok(shared.view().last_sequence()),
+    }
+}
+
 impl OfflineLedger {
     /// Every finance fact, in sequence, read from the journal.
     pub fn facts(&self) -> Result<Vec<StoredFact>, ReadError> {
-        read_facts(Frames::new(self.view.segments().cloned(), Check::Checksums))
+        all_facts(&self.view)
     }
 }

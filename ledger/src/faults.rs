@@ -86,6 +86,10 @@ impl Disk for FaultyDisk {
         self.real.rename(from, to)
     }
 
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.real.remove(path)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.state.check(false)?;
         self.real.sync_dir(dir)
@@ -323,7 +327,7 @@ fn by_team(ledger: &Ledger) -> UsageReport {
     ledger.usage(&query).unwrap()
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -40,6 +40,7 @@ mod opening;
 pub mod periods;
 mod place;
 mod query;
+pub mod retention;
 mod revenue;
 pub mod roi;
 mod rollup;
@@ -56,7 +57,7 @@ pub use facts::{FACTS_PER_IMPORT_MAX, FactError, NewFact};
 pub use guard::DirectoryError;
 pub use journal::Damage;
 pub use journal::find::TornTail;
-pub use journal::read::{InterruptedRequest, ReadError, RecordRange, Records, StoredRecord};
+pub use journal::read::{InterruptedRequest, Pruned, ReadError, RecordRange, Records, StoredRecord};
 pub use open::{OpenError, OpenReport, Progress, ProgressFn, StoreState};
 pub use opening::{OpenSlot, Opening};
 pub use place::{NoPlace, Place};
@@ -64,6 +65,7 @@ pub use query::{
     Filter, GrainRow, GroupKey, Hourly, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport,
     UsageRow,
 };
+pub use retention::{DETAIL_DAYS_MIN, Kept, PruneAsk, PruneError, PruneReport, Retention};
 pub use revenue::{RevenueImported, revenue_events};
 pub use rollup::{MoneySum, MoneyTotals, Totals};
 pub use settle::{Observer, Pricer, USAGE_RAW_BYTES_MAX};
@@ -75,6 +77,7 @@ use disk::{Disk, RealDisk};
 use guard::DirectoryLock;
 use journal::View;
 use journal::segment::Check;
+use retention::{Keeper, Pruner};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -102,6 +105,8 @@ pub struct Options {
     pub on_progress: Option<ProgressFn>,
     /// Told of every record as it is settled, or lost.
     pub observer: Option<Arc<dyn Observer>>,
+    /// How long single records are kept. `None`: for ever.
+    pub retention: Option<Retention>,
 }
 
 impl Options {
@@ -117,6 +122,7 @@ impl Options {
             segment_bytes: 64 << 20,
             on_progress: None,
             observer: None,
+            retention: None,
         }
     }
 
@@ -227,8 +233,12 @@ pub struct Stats {
     pub last_commit_us: u64,
     /// Bytes of the journal, without zeros ahead.
     pub journal_bytes: u64,
-    /// Segments of the journal.
+    /// Segments of the journal that have their records.
     pub segments: u64,
+    /// Segments of which only hourly totals are left.
+    pub rolled_segments: u64,
+    /// Their records.
+    pub rolled_records: u64,
     /// The last error, if any since the ledger was opened.
     pub last_error: Option<String>,
     /// Whether the ledger does what it promises.
@@ -245,6 +255,8 @@ pub struct Ledger {
 struct Inner {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<Result<(), NotRecorded>>>>,
+    pruner: Arc<Pruner>,
+    keeper: Mutex<Option<Keeper>>,
     _lock: DirectoryLock,
 }
 
@@ -266,26 +278,38 @@ impl Ledger {
     ) -> Result<(Self, OpenReport), OpenError> {
         let settings = options.settings();
         let observer = options.observer.clone();
+        let retention = options.retention;
         let opened = open::open(&open::Request {
             dir: &options.dir,
             segment_bytes: options.segment_bytes,
-            disk,
+            disk: disk.clone(),
             clock: clock.as_ref(),
             progress: options.on_progress.as_ref(),
         })?;
-        let open::Opened { lock, journal, store, recent, interrupted, facts, report } = opened;
+        let open::Opened { lock, mut journal, store, recent, interrupted, facts, report } = opened;
         let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store));
         shared.facts.begin_with(facts);
         if let StoreState::Unavailable { reason } = &report.store {
             shared.note_store_trouble(reason);
         }
+        if retention.is_some() {
+            journal.limit_age(retention::SEGMENT_AGE_MICROS_MAX);
+        }
+        let pruner = Arc::new(Pruner::new(shared.clone(), disk, &options.dir, clock.clone()));
         let parts = Parts { journal, recent, clock, pricer, observer };
         let writer = Writer::new(shared.clone(), settings, parts);
         let thread = std::thread::Builder::new()
             .name("bursar-ledger".to_owned())
             .spawn(move || writer::run(writer, interrupted))
             .map_err(|source| OpenError::System { operation: "start the ledger's thread", source })?;
-        let inner = Inner { shared, thread: Mutex::new(Some(thread)), _lock: lock };
+        let thread = Mutex::new(Some(thread));
+        let inner = Inner { shared, thread, pruner, keeper: Mutex::new(None), _lock: lock };
+        if let Some(retention) = retention {
+            let keeper = Keeper::start(inner.pruner.clone(), retention);
+            let keeper = keeper
+                .map_err(|source| OpenError::System { operation: "start the pruning thread", source })?;
+            *inner.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        }
         Ok((Self { inner: Arc::new(inner) }, report))
     }
 
@@ -416,6 +440,12 @@ impl Ledger {
         self.inner.shared.ask_checkpoint().wait().map(|_| ())
     }
 
+    /// Rolls up and removes whole segments whose records all began, and were written, before `ask` says.
+    /// Blocks, and reads files: not for an async thread.
+    pub fn prune(&self, ask: &PruneAsk) -> Result<PruneReport, PruneError> {
+        self.inner.pruner.prune(ask)
+    }
+
     /// The ledger's id.
     #[must_use]
     pub fn id(&self) -> LedgerId {
@@ -445,6 +475,8 @@ impl Ledger {
             last_commit_us: counters.last_commit_us.load(Ordering::Relaxed),
             journal_bytes: view.bytes(),
             segments: view.segments().count() as u64,
+            rolled_segments: view.rolled.len() as u64,
+            rolled_records: view.rolled.iter().fold(0, |sum, roll| sum.saturating_add(roll.header.records)),
             last_error: shared.last_error(),
             health: shared.health(),
         }
@@ -459,6 +491,8 @@ impl Ledger {
 
 impl Inner {
     fn stop(&self) -> Result<(), CloseError> {
+        // It asks the writer, which ends below.
+        drop(self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take());
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return Ok(()) };
         self.shared.ask_close(thread.thread());

@@ -14,7 +14,8 @@ use crate::codec::{self, DecodeError, Fact, FrameDecoder, Mark};
 use crate::disk::Disk;
 use crate::guard::{self, DirectoryError, DirectoryLock};
 use crate::journal::find::{self, FindError, Found, TornTail};
-use crate::journal::read::{self, Frames, ReadError, each_id, read_facts};
+use crate::journal::read::{self, Frames, Pruned, ReadError, all_facts as read_facts, each_id};
+use crate::journal::roll::Contents;
 use crate::journal::segment::Check;
 use crate::journal::{Damage, Journal, JournalError, Place, Segment, View};
 use crate::opening::Opening;
@@ -51,7 +52,7 @@ pub enum OpenError {
     Directory(#[from] DirectoryError),
     /// The journal is damaged: opening would give wrong totals.
     #[error(
-        "the journal is damaged: restore a backup of the data directory, or move it away to begin a new ledger"
+        "the journal is damaged: restore a backup of the data directory, or get out of it what is whole with `bursar ledger repair`"
     )]
     Damaged(#[source] Damage),
     /// A newer program wrote the journal.
@@ -73,6 +74,9 @@ pub enum OpenError {
         #[source]
         source: DecodeError,
     },
+    /// Records that are not kept were asked for.
+    #[error(transparent)]
+    Pruned(Pruned),
     /// The journal could not be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -179,6 +183,7 @@ pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
     crate::disk::create_private_dir(&journal_dir).map_err(|e| DirectoryError::from_io(request.dir, e))?;
     remove_leftovers(&journal_dir);
     let found = find::find(&journal_dir)?;
+    remove_superfluous(&journal_dir, found.as_ref());
     let place = Place { disk: request.disk.clone(), dir: journal_dir, segment_bytes: request.segment_bytes };
     let now = request.clock.now();
     let journal = match &found {
@@ -213,7 +218,7 @@ fn all_facts(store: Option<&Store>, view: &View) -> Result<Vec<Arc<StoredFact>>,
         Some(Err(error)) => tracing::warn!(%error, "finance facts are read from the journal"),
         None => {}
     }
-    let found = read_facts(Frames::new(view.segments().cloned(), Check::Checksums))?;
+    let found = read_facts(view)?;
     Ok(found.into_iter().map(Arc::new).collect())
 }
 
@@ -235,7 +240,8 @@ pub(crate) fn open_offline(dir: &Path) -> Result<(DirectoryLock, Found), OpenErr
 pub(crate) fn view_of(found: Found) -> Option<View> {
     let mut segments = found.segments;
     let current = segments.pop()?;
-    Some(View { ledger: found.ledger, sealed: Arc::new(segments), current })
+    let rolled = Arc::new(found.rolled);
+    Some(View { ledger: found.ledger, rolled, sealed: Arc::new(segments), current })
 }
 
 fn journal_dir(dir: &Path) -> PathBuf {
@@ -251,7 +257,20 @@ fn remove_leftovers(journal_dir: &Path) {
     }
 }
 
-fn new_ledger_id(now: bursar_domain::Timestamp) -> Result<LedgerId, OpenError> {
+/// What an interrupted pruning left: what takes its place is whole, so nothing is lost. Failing costs room.
+fn remove_superfluous(journal_dir: &Path, found: Option<&Found>) {
+    let files = found.map(|found| found.superfluous.as_slice()).unwrap_or_default();
+    for path in files {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what pruning left");
+        }
+    }
+    if !files.is_empty() {
+        let _ = crate::disk::sync_directory(journal_dir);
+    }
+}
+
+pub(crate) fn new_ledger_id(now: bursar_domain::Timestamp) -> Result<LedgerId, OpenError> {
     let mut random = [0_u8; 16];
     getrandom::fill(&mut random).map_err(|error| OpenError::System {
         operation: "get random bits for the ledger's id",
@@ -355,11 +374,17 @@ fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result
         let same = hash == view.hash();
         return if same { Ok(CatchUp::Done(0)) } else { unusable("it follows another journal", 0) };
     }
-    let at_end = view.segments().rfind(|segment| segment.last_sequence == watermark);
-    if at_end.is_some_and(|segment| segment.hash != hash) {
+    let roll_end = view.rolled.iter().find(|roll| roll.header.last_sequence == watermark);
+    let segment_end = view.segments().rfind(|segment| segment.last_sequence == watermark);
+    let at_end = roll_end.map(|roll| roll.header.hash).or(segment_end.map(|segment| segment.hash));
+    if at_end.is_some_and(|there| there != hash) {
         return unusable("it follows another journal", 0);
     }
     let mut agreed = watermark == 0 || at_end.is_some();
+    let rolled: Vec<_> = view.rolled.iter().filter(|roll| roll.header.last_sequence > watermark).collect();
+    if !rolled.is_empty() && !agreed {
+        return unusable("it ends within a segment of which only totals are left", 0);
+    }
     let segments = view.segments().filter(|segment| segment.last_sequence > watermark).cloned();
     let mut frames = Frames::new(segments, Check::Chain);
     let open = match store.open_exchanges() {
@@ -367,6 +392,14 @@ fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result
         Err(error) => return unusable(&error.to_string(), 0),
     };
     let mut replay = Replay::new(store, open, last.saturating_sub(watermark), progress);
+    for roll in rolled {
+        let header = &roll.header;
+        replay.add_roll(header.records.saturating_add(header.reservations), roll.read()?);
+        if let Err(error) = replay.advance((header.last_sequence, header.hash), header.last_sequence == last)
+        {
+            return unusable(&error.to_string(), 0);
+        }
+    }
     let mut payload = Vec::new();
     while let Some(head) = frames.next(&mut payload) {
         let head = head?;
@@ -430,6 +463,26 @@ impl<'a> Replay<'a> {
             rollups: Rollups::default(),
             keys: Keys::default(),
             open,
+        }
+    }
+
+    /// Takes over what is left of a segment.
+    fn add_roll(&mut self, records: u64, contents: Contents) {
+        self.records = self.records.saturating_add(records);
+        self.since_apply = self.since_apply.saturating_add(contents.rollups.len() as u64);
+        self.add_marks(contents.marks().collect());
+        self.add_facts(contents.facts);
+        for (key, totals) in contents.rollups {
+            self.rollups.merge_key(&key, &totals);
+        }
+        for id in contents.closed {
+            if self.open.remove(&id) {
+                self.keys.close(id);
+            }
+        }
+        for opening in contents.opened {
+            self.open.insert(opening.id);
+            self.keys.open(&opening);
         }
     }
 
@@ -543,6 +596,7 @@ impl From<ReadError> for OpenError {
         match error {
             ReadError::Io { path, source } => Self::Read { path, source },
             ReadError::Damaged(damage) => Self::Damaged(damage),
+            ReadError::Pruned(pruned) => Self::Pruned(pruned),
             ReadError::Undecodable { sequence, source } => Self::Undecodable { sequence, source },
         }
     }

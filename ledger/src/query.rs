@@ -4,6 +4,7 @@
 //! - An answer is computed from rollups when they can tell, else from the journal's records; both give
 //!   the same figures to the last digit.
 //! - Rows are sorted by key; a record without a value for a key is `Unallocated`, never left out.
+//! - Where only hourly totals are kept, they answer, or the question is refused: never a part of the sum.
 //! - The rows add up to the totals.
 //! - Hours, days and months are those of the query's zone, so a day of 23 or 25 hours has that many.
 //!
@@ -15,7 +16,8 @@ pub use grain::{GrainRow, Hourly};
 pub(crate) use grain::{by_grain, by_grain_of_records, grains_of};
 
 use crate::journal::View;
-use crate::journal::read::{ReadError, RecordRange, Records};
+use crate::journal::read::{Pruned, ReadError, RecordRange, Records};
+use crate::journal::roll::Rolled;
 use crate::journal::segment::Check;
 use crate::rollup::{Dimensions, HOUR_MICROS, Hour, Totals, decode_key};
 use crate::writer::Shared;
@@ -248,17 +250,61 @@ pub(crate) fn from_records(view: &View, query: &UsageQuery) -> Result<UsageRepor
 
 /// Answers from the given records, which lie in the query's time.
 pub(crate) fn of_records(
-    records: Records,
+    mut records: Records,
     query: &UsageQuery,
     as_of_sequence: u64,
 ) -> Result<UsageReport, QueryError> {
     let mut rows = Rows::new(query);
+    let keys = query.by.iter().chain(query.filter.iter().map(|filter| &filter.key));
+    let times: Vec<&GroupKey> = keys.filter(|key| key.is_time()).collect();
+    each_rolled(&mut records, query, &mut |hour, dimensions, _, totals| {
+        let tells = times.iter().all(|key| rows.is_within_one_bucket(key, hour));
+        if tells {
+            rows.add(&Facts::Rollup(hour, dimensions), |sum| sum.merge(totals));
+        }
+        Ok(tells)
+    })?;
     for stored in records {
         let stored = stored?;
         let facts = Facts::Record(&stored.record);
         rows.add(&facts, |totals| totals.add_record(&stored.record, stored.counted));
     }
     rows.finish(ReadFrom::Records, as_of_sequence)
+}
+
+/// Is given a rollup's hour, dimensions, key and totals, and says whether it could use them.
+type EachRolled<'a> = &'a mut dyn FnMut(Hour, &Dimensions<'_>, &[u8], &Totals) -> Result<bool, QueryError>;
+
+/// Calls `each` with the rollups, within the query's time, of records that are not kept. When they cannot
+/// tell what is asked, the question is refused.
+fn each_rolled(records: &mut Records, query: &UsageQuery, each: EachRolled<'_>) -> Result<(), QueryError> {
+    let rolled = records.take_rolled().map_err(ReadError::from)?;
+    let Some(pruned) = Pruned::of(rolled.iter()) else { return Ok(()) };
+    let keys = query.by.iter().chain(query.filter.iter().map(|filter| &filter.key));
+    if !keys.clone().all(GroupKey::is_in_rollups) || !rolled.iter().all(|roll| is_whole(roll, query)) {
+        return Err(ReadError::from(pruned).into());
+    }
+    let (from, to) = (query.from.map(Hour::of), query.to.map(hour_at_or_after));
+    for roll in rolled {
+        for (key, totals) in roll.read()?.rollups {
+            let Some((hour, dimensions)) = decode_key(&key) else {
+                return Err(ReadError::from(roll.damage("a rollup of it cannot be read")).into());
+            };
+            if from.is_some_and(|from| hour < from) || to.is_some_and(|to| hour >= to) {
+                continue;
+            }
+            if !each(hour, &dimensions, &key, &totals)? {
+                return Err(ReadError::from(pruned).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the edges of the query's range are whole hours, or beyond all records of the roll.
+fn is_whole(roll: &Rolled, query: &UsageQuery) -> bool {
+    let ranges = &roll.header.ranges;
+    edges_are_whole(query, ranges.started_min, ranges.started_max)
 }
 
 /// Answers from rollups; `None` when they cannot tell.
@@ -296,12 +342,17 @@ fn from_rollups(shared: &Shared, query: &UsageQuery) -> Result<Option<UsageRepor
 
 /// Whether no rollup is cut by the query's range: its edges are whole hours, or no record is beyond.
 fn edges_are_whole_hours(view: &View, query: &UsageQuery) -> bool {
-    let whole = |at: Timestamp| at.micros().rem_euclid(HOUR_MICROS) == 0;
     let (mut first, mut last) = (i64::MAX, i64::MIN);
-    for segment in view.segments() {
-        first = first.min(segment.ranges.started_min);
-        last = last.max(segment.ranges.started_max);
+    let rolled = view.rolled.iter().map(|roll| &roll.header.ranges);
+    for ranges in view.segments().map(|segment| &segment.ranges).chain(rolled) {
+        first = first.min(ranges.started_min);
+        last = last.max(ranges.started_max);
     }
+    edges_are_whole(query, first, last)
+}
+
+fn edges_are_whole(query: &UsageQuery, first: i64, last: i64) -> bool {
+    let whole = |at: Timestamp| at.micros().rem_euclid(HOUR_MICROS) == 0;
     query.from.is_none_or(|from| whole(from) || from.micros() <= first)
         && query.to.is_none_or(|to| whole(to) || to.micros() > last)
 }

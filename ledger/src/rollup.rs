@@ -377,6 +377,14 @@ impl Rollups {
         self.change(hour, dimensions, |sum| sum.merge(totals));
     }
 
+    /// Adds totals under a key that was written before.
+    pub(crate) fn merge_key(&mut self, key: &[u8], totals: &Totals) {
+        match self.rows.get_mut(key) {
+            Some(sum) => sum.merge(totals),
+            None => drop(self.rows.insert(key.into(), totals.clone())),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }

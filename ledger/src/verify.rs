@@ -9,9 +9,12 @@ use crate::codec::Fact;
 use crate::guard::DirectoryLock;
 use crate::journal::find::TornTail;
 use crate::journal::format::Hash;
-use crate::journal::read::{Frames, ReadError, each_fact, read_facts};
+use crate::journal::read::{Frames, ReadError, all_facts, each_fact};
+use crate::journal::roll::Rolled;
 use crate::journal::segment::Check;
+use crate::journal::{Damage, View};
 use crate::open::{OpenError, open_offline, view_of};
+use crate::retention;
 use crate::rollup::{Rollups, Totals};
 use crate::settle::{self, Counting};
 use crate::store::Store;
@@ -24,8 +27,10 @@ use std::path::Path;
 pub struct Verified {
     /// The ledger's id.
     pub ledger: LedgerId,
-    /// Usage records, all of them read and decoded.
+    /// Usage records: all that are kept read and decoded, the others as their rolls count them.
     pub records: u64,
+    /// Of these, such as are kept as hourly totals only.
+    pub rolled: u64,
     /// Exchanges whose opening was written before their record.
     pub reservations: u64,
     /// Of these, such as have no record: the next start settles them as interrupted.
@@ -88,6 +93,9 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
         return Err(VerifyError::Record { sequence: 1, what: "there is no segment" });
     };
     let mut recount = Recount::default();
+    for roll in view.rolled.iter() {
+        recount.add_roll(roll)?;
+    }
     each_fact(Frames::new(view.segments().cloned(), Check::Chain), |sequence, fact| {
         recount.add(sequence, fact).map_err(|what| Found::Wrong { sequence, what })
     })
@@ -95,11 +103,12 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
         Found::Wrong { sequence, what } => VerifyError::Record { sequence, what },
         Found::Unreadable(error) => error.into(),
     })?;
-    let Recount { totals, rollups, open, records, reservations, facts, last_sequence, .. } = recount;
+    let Recount { totals, rollups, open, records, reservations, facts, last_sequence, rolled, .. } = recount;
     if last_sequence != view.last_sequence() {
         return Err(VerifyError::Record { sequence: last_sequence, what: "records after it are missing" });
     }
-    let found = read_facts(Frames::new(view.segments().cloned(), Check::Checksums))?;
+    let found = all_facts(&view)?;
+    check_checkpoints(&view, &found)?;
     if found.len() as u64 != facts {
         return Err(VerifyError::Record { sequence: last_sequence, what: "a fact is missing" });
     }
@@ -108,7 +117,19 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
     let store = check_store(&dir.join("store"), view.ledger, position, &expected, &lock);
     let open = open.len() as u64;
     let (ledger, hash) = (view.ledger, view.hash());
-    Ok(Verified { ledger, records, reservations, open, facts, hash, totals, torn_tail, store })
+    Ok(Verified { ledger, records, rolled, reservations, open, facts, hash, totals, torn_tail, store })
+}
+
+/// The journal must vouch for every roll.
+fn check_checkpoints(view: &View, facts: &[StoredFact]) -> Result<(), VerifyError> {
+    let checkpoints: HashSet<(u64, String)> = facts.iter().filter_map(retention::checkpoint_of).collect();
+    for roll in view.rolled.iter() {
+        if !checkpoints.contains(&(roll.header.number, roll.header.digest())) {
+            let damage: Damage = roll.damage("the roll that stands for it is not the one that was made");
+            return Err(ReadError::Damaged(damage).into());
+        }
+    }
+    Ok(())
 }
 
 /// What stops the walk.
@@ -138,12 +159,31 @@ struct Recount {
     once: HashSet<Box<[u8]>>,
     open: HashSet<RequestId>,
     records: u64,
+    rolled: u64,
     reservations: u64,
     facts: u64,
     last_sequence: u64,
 }
 
 impl Recount {
+    /// What is left of a segment.
+    fn add_roll(&mut self, roll: &Rolled) -> Result<(), ReadError> {
+        let (header, contents) = (&roll.header, roll.read()?);
+        self.totals.merge(&contents.totals());
+        contents.rollups.iter().for_each(|(key, totals)| self.rollups.merge_key(key, totals));
+        self.once.extend(contents.counted);
+        for id in &contents.closed {
+            self.open.remove(id);
+        }
+        self.open.extend(contents.opened.iter().map(|opening| opening.id));
+        self.records = self.records.saturating_add(header.records);
+        self.rolled = self.rolled.saturating_add(header.records);
+        self.reservations = self.reservations.saturating_add(header.reservations);
+        self.facts = self.facts.saturating_add(header.facts);
+        self.last_sequence = header.last_sequence;
+        Ok(())
+    }
+
     fn add(&mut self, sequence: u64, fact: Fact) -> Result<(), &'static str> {
         if sequence != self.last_sequence.saturating_add(1) {
             return Err("it does not follow in sequence");

@@ -19,9 +19,10 @@
 
 use crate::ack::{Ack, Appended, NotRecorded, Receipt};
 use crate::batch::{self, Memory};
-use crate::codec::{Encoder, Mark};
+use crate::codec::{self, Encoder, Mark};
 use crate::facts::FactQueue;
-use crate::journal::read::{Frames, RecordRange, Records, each_mark, find_ids, find_records};
+use crate::journal::read::{Frames, ReadError, each_fact, each_mark, find_ids, find_records};
+use crate::journal::roll::Rolled;
 use crate::journal::segment::Check;
 use crate::journal::{Frame, Journal, JournalError, Promise, View};
 use crate::opening::{Opening, Openings, Take};
@@ -133,6 +134,8 @@ pub(crate) struct Shared {
     checkpoint_wanted: AtomicBool,
     /// Finance facts on their way to the journal, and those that are there.
     pub(crate) facts: FactQueue,
+    /// Rolls that are to take the place of their segments.
+    rolls: Mutex<Vec<(Vec<Rolled>, Ack)>>,
     view: Mutex<View>,
     /// Acknowledged and not yet in the store.
     pending: Mutex<Rollups>,
@@ -175,6 +178,7 @@ impl Shared {
             checkpoints: Mutex::default(),
             checkpoint_wanted: AtomicBool::new(false),
             facts: FactQueue::default(),
+            rolls: Mutex::default(),
             view: Mutex::new(view),
             pending: Mutex::default(),
             store_gate: Mutex::default(),
@@ -240,6 +244,22 @@ impl Shared {
         }
         checkpoints.push(ack);
         drop(checkpoints);
+        self.checkpoint_wanted.store(true, Ordering::Release);
+        self.wake();
+        receipt
+    }
+
+    /// Asks the writer to show readers the rolls instead of their segments. Whoever has the answer may
+    /// remove those.
+    pub(crate) fn ask_give_up(&self, rolled: Vec<Rolled>) -> Receipt {
+        let (ack, receipt) = crate::ack::pair();
+        let mut rolls = lock(&self.rolls);
+        if self.closing.load(Ordering::Acquire) {
+            return receipt;
+        }
+        rolls.push((rolled, ack));
+        drop(rolls);
+        // Looked at with the checkpoints, which are asked for as rarely.
         self.checkpoint_wanted.store(true, Ordering::Release);
         self.wake();
         receipt
@@ -411,7 +431,7 @@ impl fmt::Debug for Writer {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a plain thread: there is no tokio clock to ask")]
-fn monotonic() -> Instant {
+pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 
@@ -436,6 +456,7 @@ pub(crate) fn run(mut writer: Writer, interrupted: Vec<Opening>) -> Result<(), N
     drop(writer);
     shared.openings.take(Take::All, &mut |_, _| {});
     lock(&shared.checkpoints).clear();
+    lock(&shared.rolls).clear();
     shared.facts.close();
     if shared.has_failed() { Err(NotRecorded::JournalFailed) } else { Ok(()) }
 }
@@ -471,7 +492,10 @@ impl Writer {
     fn work(&mut self) {
         loop {
             if self.shared.checkpoint_wanted.swap(false, Ordering::AcqRel) {
-                self.checkpoint();
+                self.give_up();
+                if !lock(&self.shared.checkpoints).is_empty() {
+                    self.checkpoint();
+                }
             }
             self.write_facts();
             if self.has_nothing_to_do() {
@@ -487,6 +511,15 @@ impl Writer {
             }
         }
         self.checkpoint();
+    }
+
+    /// Lets readers see rolls instead of the segments that they stand for.
+    fn give_up(&mut self) {
+        for (rolled, ack) in std::mem::take(&mut *lock(&self.shared.rolls)) {
+            self.journal.give_up(rolled);
+            *lock(&self.shared.view) = self.journal.view();
+            ack.answer(Ok(Appended::Queued));
+        }
     }
 
     fn has_nothing_to_do(&self) -> bool {
@@ -789,26 +822,29 @@ impl Writer {
 
     fn read_keys(&self) -> Keys {
         let mut all = self.keys.clone();
-        let view = self.journal.view();
-        for stored in Records::new(&view, RecordRange::default(), Check::Checksums) {
-            match stored {
-                Ok(stored) if stored.counted && stored.record.metering == Metering::OncePerId => {
-                    if let Counting::Once(key) = settle::counting(&stored.record) {
-                        all.meter_ids.insert(key);
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(%error, "cannot read all ids that count once");
-                    break;
-                }
-            }
-        }
-        let frames = Frames::new(view.segments().cloned(), Check::Checksums);
-        if let Err(error) = each_mark(frames, |mark| all.add(mark)) {
-            tracing::error!(%error, "cannot read all marks of batches");
+        if let Err(error) = self.add_all_keys(&mut all) {
+            tracing::error!(%error, "cannot read all ids that count once and all marks of batches");
         }
         all
+    }
+
+    fn add_all_keys(&self, all: &mut Keys) -> Result<(), ReadError> {
+        let view = self.journal.view();
+        for roll in view.rolled.iter() {
+            roll.read()?.marks().for_each(|mark| all.add(mark));
+        }
+        let frames = || Frames::new(view.segments().cloned(), Check::Checksums);
+        each_fact(frames(), |_, fact| -> Result<(), ReadError> {
+            if let codec::Fact::Usage(decoded) = fact
+                && decoded.counted
+                && decoded.record.metering == Metering::OncePerId
+                && let Counting::Once(key) = settle::counting(&decoded.record)
+            {
+                all.meter_ids.insert(key);
+            }
+            Ok(())
+        })?;
+        each_mark(frames(), |mark| all.add(mark))
     }
 
     /// Writes what was settled as one frame, and acknowledges it.

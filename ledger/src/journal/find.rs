@@ -10,6 +10,7 @@
 //! Not here: writing (`journal`), reading records (`journal::read`).
 
 use super::format::{HeaderError, Ranges, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::roll::{Rolled, read_roll_header};
 use super::segment::{Check, SegmentError, SegmentReader, Step, frames_after, read_footer, read_header};
 use super::{Damage, Segment};
 use crate::codec::{self, DecodeError};
@@ -39,7 +40,11 @@ pub struct TornTail {
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) ledger: LedgerId,
-    /// All segments, oldest first; never empty.
+    /// Segments of which only rolls are left, oldest first.
+    pub(crate) rolled: Vec<Rolled>,
+    /// Files whose place another one has taken: the next opening removes them.
+    pub(crate) superfluous: Vec<PathBuf>,
+    /// All segments that have their records, oldest first; never empty.
     pub(crate) segments: Vec<Segment>,
     /// The last segment has its footer: writing goes on in a new one.
     pub(crate) last_is_sealed: bool,
@@ -69,13 +74,22 @@ pub(crate) enum FindError {
 
 /// Looks at the journal in `dir`; `None` when there is no segment.
 pub(crate) fn find(dir: &Path) -> Result<Option<Found>, FindError> {
+    let Listed { rolled, superfluous, segments: files } = sort_out(dir)?;
     let mut headers = Vec::new();
-    for (number, path) in list(dir)? {
+    for (number, path) in files {
         headers.push((path.clone(), header_of(number, &path)?));
     }
-    let Some((_, first)) = headers.first() else { return Ok(None) };
+    let Some((_, first)) = headers.first() else {
+        return match rolled.last() {
+            None => Ok(None),
+            Some(last) => Err(after_roll(last, "the segments after it are missing").into()),
+        };
+    };
     let ledger = first.ledger;
-    check_first(first)?;
+    match rolled.last() {
+        None => check_first(first)?,
+        Some(last) => check_after_roll(last, first)?,
+    }
     let mut segments: Vec<Segment> = Vec::with_capacity(headers.len());
     let mut rest = headers.iter().peekable();
     while let Some((path, header)) = rest.next() {
@@ -87,26 +101,129 @@ pub(crate) fn find(dir: &Path) -> Result<Option<Found>, FindError> {
             None => {
                 let (segment, last_is_sealed, tail) = last_segment(path, header)?;
                 segments.push(segment);
-                return Ok(Some(Found { ledger, segments, last_is_sealed, tail }));
+                return Ok(Some(Found { ledger, rolled, superfluous, segments, last_is_sealed, tail }));
             }
         }
     }
     Ok(None)
 }
 
-/// The segment files in `dir` by number.
-fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, FindError> {
+/// The files in `dir` with this extension, by number.
+pub(crate) fn list(dir: &Path, extension: &str) -> Result<Vec<(u64, PathBuf)>, FindError> {
     let io = |source| FindError::Io { path: dir.to_owned(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
         let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-        if let (Some(number), Some("seg")) = (number, path.extension().and_then(|e| e.to_str())) {
+        if let Some(number) = number
+            && path.extension().and_then(|e| e.to_str()) == Some(extension)
+        {
             files.push((number, path));
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// The files of a journal: rolls at its beginning, segments after them.
+struct Listed {
+    rolled: Vec<Rolled>,
+    segments: Vec<(u64, PathBuf)>,
+    superfluous: Vec<PathBuf>,
+}
+
+/// Tells rolls that stand for a segment from what an interrupted pruning left. Rolls are put in place in
+/// order, and a segment is removed only after that.
+fn sort_out(dir: &Path) -> Result<Listed, FindError> {
+    let mut segments = list(dir, "seg")?;
+    let (mut rolled, mut superfluous): (Vec<Rolled>, Vec<PathBuf>) = (Vec::new(), Vec::new());
+    let mut is_over = false;
+    for (number, path) in list(dir, "roll")? {
+        let at = segments.binary_search_by_key(&number, |(number, _)| *number).ok();
+        let segment_before = segments.first().is_some_and(|(first, _)| *first < number);
+        is_over = is_over || segment_before;
+        match whole_roll(number, &path, at.is_some()) {
+            Ok(roll) if !is_over => {
+                if let Some(at) = at {
+                    superfluous.push(segments.remove(at).1);
+                }
+                check_roll(rolled.last(), &roll)?;
+                rolled.push(roll);
+            }
+            // The segment is there: what is not needed or not whole is made again.
+            Ok(_) | Err(FindError::Damaged(_)) if at.is_some() => {
+                is_over = true;
+                superfluous.push(path);
+            }
+            Ok(roll) => return Err(roll.damage("a segment before its roll is not rolled up").into()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Listed { rolled, segments, superfluous })
+}
+
+/// The roll at `path`; with `entire`, everything in it was checked.
+fn whole_roll(number: u64, path: &Path, entire: bool) -> Result<Rolled, FindError> {
+    let header = read_roll_header(path).map_err(|error| match error {
+        SegmentError::Header(HeaderError::Damaged) => {
+            header_damage(number, "the roll that stands for it is damaged").into()
+        }
+        other => unreadable(number, path, other),
+    })?;
+    if header.number != number {
+        return Err(header_damage(number, "the name of the roll that stands for it is not its number").into());
+    }
+    let roll = Rolled { header, path: Arc::from(path) };
+    if entire && let Err(error) = roll.read() {
+        return Err(match error {
+            super::read::ReadError::Damaged(damage) => damage.into(),
+            super::read::ReadError::Io { path, source } => FindError::Io { path, source },
+            other => roll.damage(&other.to_string()).into(),
+        });
+    }
+    Ok(roll)
+}
+
+/// Whether a roll follows the one before it.
+fn check_roll(before: Option<&Rolled>, roll: &Rolled) -> Result<(), FindError> {
+    let header = &roll.header;
+    let (first, hash) = match before {
+        None => (1, super::format::GENESIS),
+        Some(before) if before.header.ledger != header.ledger => {
+            return Err(roll.damage("the roll that stands for it belongs to another ledger").into());
+        }
+        Some(before) => (before.header.last_sequence.saturating_add(1), before.header.hash),
+    };
+    if (header.first_sequence, header.previous_hash) == (first, hash) {
+        return Ok(());
+    }
+    let last_sequence = Some(header.first_sequence.saturating_sub(1));
+    let what = "a segment before it is missing".to_owned();
+    Err(Damage { segment: header.number, offset: 0, first_sequence: first, last_sequence, what }.into())
+}
+
+fn after_roll(last: &Rolled, what: &str) -> Damage {
+    Damage {
+        segment: last.header.number.saturating_add(1),
+        offset: 0,
+        first_sequence: last.header.last_sequence.saturating_add(1),
+        last_sequence: None,
+        what: what.to_owned(),
+    }
+}
+
+fn check_after_roll(last: &Rolled, first: &SegmentHeader) -> Result<(), FindError> {
+    let (header, next) = (&last.header, last.header.number.saturating_add(1));
+    if first.ledger != header.ledger {
+        return Err(after_roll(last, "the segment belongs to another ledger").into());
+    }
+    let follows = (first.number, first.first_sequence, first.previous_hash)
+        == (next, header.last_sequence.saturating_add(1), header.hash);
+    if follows {
+        return Ok(());
+    }
+    let last_sequence = Some(first.first_sequence.saturating_sub(1));
+    Err(Damage { last_sequence, ..after_roll(last, "the segment is missing") }.into())
 }
 
 fn header_of(number: u64, path: &Path) -> Result<SegmentHeader, FindError> {
@@ -178,6 +295,7 @@ fn inner_segment(path: &Path, header: &SegmentHeader, next: &SegmentHeader) -> R
             data_end: footer.data_end,
             ranges: footer.ranges,
             hash: footer.hash,
+            made_at: header.made_at,
         });
     }
     let mut scan = Scan::open(path, header)?;
@@ -253,6 +371,7 @@ impl<'a> Scan<'a> {
             data_end: self.reader.offset().max(SEGMENT_HEADER_BYTES),
             ranges: self.ranges,
             hash: *self.reader.hash(),
+            made_at: self.header.made_at,
         }
     }
 

@@ -246,7 +246,7 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 }
 
 /// Pads with zeros and ends with the CRC32C of everything before it.
-fn seal_with_crc(mut bytes: Vec<u8>, len: usize) -> Vec<u8> {
+pub(super) fn seal_with_crc(mut bytes: Vec<u8>, len: usize) -> Vec<u8> {
     bytes.resize(len - 4, 0);
     let crc = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
@@ -254,7 +254,7 @@ fn seal_with_crc(mut bytes: Vec<u8>, len: usize) -> Vec<u8> {
 }
 
 /// The bytes without their trailing CRC32C, if that is right and the length is `len`.
-fn checked(bytes: &[u8], len: usize) -> Option<Take<'_>> {
+pub(super) fn checked(bytes: &[u8], len: usize) -> Option<Take<'_>> {
     if bytes.len() != len {
         return None;
     }
@@ -263,24 +263,24 @@ fn checked(bytes: &[u8], len: usize) -> Option<Take<'_>> {
 }
 
 /// Reads fixed-size values from the front of a slice.
-struct Take<'a>(&'a [u8]);
+pub(super) struct Take<'a>(&'a [u8]);
 
 impl Take<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 }

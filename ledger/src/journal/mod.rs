@@ -11,12 +11,14 @@
 //!   until a restart (promise P5).
 //! - Space ahead is filled with zeros in pieces, so `fdatasync` rarely has metadata to write; a rest
 //!   of zeros is the normal end. That filling is best effort: it can fail without harm.
+//! - Of the oldest segments only rolls may be left (`roll`); the chain goes through them.
 //!
 //! Not here: groups, queue and acknowledgements (`writer`), payloads (`codec`).
 
 pub(crate) mod find;
 pub(crate) mod format;
 pub(crate) mod read;
+pub(crate) mod roll;
 pub(crate) mod segment;
 
 use crate::disk::{Disk, DiskFile, is_full};
@@ -71,18 +73,22 @@ pub(crate) struct Segment {
     pub(crate) ranges: Ranges,
     /// The chain hash after the last frame.
     pub(crate) hash: Hash,
+    /// When the segment was made: all before it was written by then.
+    pub(crate) made_at: Timestamp,
 }
 
 /// The journal at one moment: everything up to the last acknowledged frame.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) ledger: LedgerId,
+    /// Segments of which only hourly totals are left, oldest first.
+    pub(crate) rolled: Arc<Vec<roll::Rolled>>,
     pub(crate) sealed: Arc<Vec<Segment>>,
     pub(crate) current: Segment,
 }
 
 impl View {
-    /// All segments, oldest first.
+    /// All segments that have their records, oldest first.
     pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
         self.sealed.iter().chain(std::iter::once(&self.current))
     }
@@ -99,7 +105,8 @@ impl View {
 
     /// Bytes of headers, frames and footers; zeros ahead are not counted.
     pub(crate) fn bytes(&self) -> u64 {
-        self.segments().fold(0, |sum, segment| sum.saturating_add(segment.data_end))
+        let rolls = self.rolled.iter().fold(0_u64, |sum, roll| sum.saturating_add(roll.header.file_bytes()));
+        self.segments().fold(rolls, |sum, segment| sum.saturating_add(segment.data_end))
     }
 }
 
@@ -187,6 +194,7 @@ pub(crate) struct Journal {
     dir: PathBuf,
     segment_bytes: u64,
     ledger: LedgerId,
+    rolled: Arc<Vec<roll::Rolled>>,
     sealed: Arc<Vec<Segment>>,
     current: Segment,
     file: Box<dyn DiskFile>,
@@ -195,6 +203,8 @@ pub(crate) struct Journal {
     /// A write or sync on the file failed: its bytes after `data_end` mean nothing.
     doubtful: bool,
     synced_sequence: u64,
+    /// A segment that is older gets no further frame, in microseconds.
+    age_max: Option<u64>,
 }
 
 /// Where and how a journal is kept.
@@ -216,7 +226,7 @@ impl Journal {
             made_at: now,
         };
         let (current, file, filled) = create_segment(&place, &header)?;
-        Ok(Self::assemble(place, ledger, Vec::new(), current, file, filled))
+        Ok(Self::assemble(place, ledger, (Vec::new(), Vec::new()), current, file, filled))
     }
 
     /// Continues the journal that `find` found, cutting a torn tail.
@@ -235,7 +245,8 @@ impl Journal {
             };
             let (current, file, filled) = create_segment(&place, &header)?;
             segments.push(last);
-            return Ok(Self::assemble(place, found.ledger, segments, current, file, filled));
+            let earlier = (found.rolled.clone(), segments);
+            return Ok(Self::assemble(place, found.ledger, earlier, current, file, filled));
         }
         let mut file = place.disk.open(&last.path).map_err(|e| JournalError::write("open", &last.path, e))?;
         if found.tail.is_some() {
@@ -244,13 +255,13 @@ impl Journal {
         // What an earlier run wrote without syncing must not be built upon unsynced.
         file.sync_data().map_err(|e| JournalError::sync(&last.path, e))?;
         let filled = file.len().map_err(|e| JournalError::write("measure", &last.path, e))?;
-        Ok(Self::assemble(place, found.ledger, segments, last, file, filled))
+        Ok(Self::assemble(place, found.ledger, (found.rolled.clone(), segments), last, file, filled))
     }
 
     fn assemble(
         place: Place,
         ledger: LedgerId,
-        sealed: Vec<Segment>,
+        (rolled, sealed): (Vec<roll::Rolled>, Vec<Segment>),
         current: Segment,
         file: Box<dyn DiskFile>,
         filled: u64,
@@ -261,18 +272,30 @@ impl Journal {
             dir: place.dir,
             segment_bytes: place.segment_bytes.max(SEGMENT_BYTES_MIN),
             ledger,
+            rolled: Arc::new(rolled),
             sealed: Arc::new(sealed),
             current,
             file,
             filled,
             doubtful: false,
             synced_sequence,
+            age_max: None,
         }
+    }
+
+    /// A segment that is older than this gets no further frame.
+    pub(crate) fn limit_age(&mut self, micros: u64) {
+        self.age_max = Some(micros);
     }
 
     /// The journal as readers may see it.
     pub(crate) fn view(&self) -> View {
-        View { ledger: self.ledger, sealed: self.sealed.clone(), current: self.current.clone() }
+        View {
+            ledger: self.ledger,
+            rolled: self.rolled.clone(),
+            sealed: self.sealed.clone(),
+            current: self.current.clone(),
+        }
     }
 
     /// The last acknowledged sequence.
@@ -308,7 +331,7 @@ impl Journal {
         let bytes = head.frame_bytes();
         if self.doubtful {
             self.abandon(now)?;
-        } else if self.needs_new_segment(bytes) {
+        } else if self.needs_new_segment(bytes, now) {
             self.seal()?;
             self.roll(now)?;
         }
@@ -348,8 +371,11 @@ impl Journal {
         })
     }
 
-    fn needs_new_segment(&self, frame_bytes: u64) -> bool {
+    fn needs_new_segment(&self, frame_bytes: u64, now: Timestamp) -> bool {
         let has_frames = self.current.data_end > SEGMENT_HEADER_BYTES;
+        if has_frames && self.age_max.is_some_and(|most| now.micros_since(self.current.made_at) > most) {
+            return true;
+        }
         let end = self.current.data_end.saturating_add(frame_bytes).saturating_add(FOOTER_BYTES);
         has_frames && end > self.segment_bytes
     }
@@ -389,6 +415,18 @@ impl Journal {
         self.sync()?;
         let _ = self.file.set_len(self.current.data_end);
         self.roll(now)
+    }
+
+    /// The oldest sealed segments have rolls now. Those that do not follow are left out.
+    pub(crate) fn give_up(&mut self, rolls: Vec<roll::Rolled>) {
+        for roll in rolls {
+            let is_next =
+                |segment: &Segment| (segment.number, segment.hash) == (roll.header.number, roll.header.hash);
+            if self.sealed.first().is_some_and(is_next) {
+                Arc::make_mut(&mut self.sealed).remove(0);
+                Arc::make_mut(&mut self.rolled).push(roll);
+            }
+        }
     }
 
     /// Goes on in a new segment.
@@ -439,6 +477,7 @@ fn create_segment(
         data_end: SEGMENT_HEADER_BYTES,
         ranges: Ranges::EMPTY,
         hash: header.previous_hash,
+        made_at: header.made_at,
     };
     Ok((segment, file, filled))
 }

@@ -7,7 +7,8 @@
 //!
 //! Not here: recovery at open (`journal::find`, `open`), aggregation (`query`).
 
-use super::format::{FrameHead, HeaderError};
+use super::format::{FrameHead, HeaderError, Ranges};
+use super::roll::{Rolled, open_after};
 use super::segment::{Check, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
 use crate::codec::{self, DecodeError, Decoded, Fact, FrameDecoder, Mark};
@@ -49,11 +50,48 @@ impl RecordRange {
     }
 
     fn touches(&self, segment: &Segment) -> bool {
-        let ranges = &segment.ranges;
-        segment.last_sequence > self.after_sequence
-            && segment.last_sequence >= segment.first_sequence
+        let has_records = segment.last_sequence >= segment.first_sequence;
+        has_records && self.touches_ranges(segment.last_sequence, &segment.ranges)
+    }
+
+    /// Whether records that were asked for are in the segment that a roll stands for.
+    pub(crate) fn touches_roll(&self, roll: &Rolled) -> bool {
+        let header = &roll.header;
+        header.records > 0 && self.touches_ranges(header.last_sequence, &header.ranges)
+    }
+
+    fn touches_ranges(&self, last_sequence: u64, ranges: &Ranges) -> bool {
+        last_sequence > self.after_sequence
             && self.from.is_none_or(|from| from.micros() <= ranges.started_max)
             && self.to.is_none_or(|to| ranges.started_min < to.micros())
+    }
+}
+
+/// Records that are not kept any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "of requests that began up to {} only hourly totals are kept: ask from the next hour on, or for usage in whole hours by team, workload, provider, model, route, api, tier, outcome or source",
+    time(.until)
+)]
+pub struct Pruned {
+    /// The last of them that were asked for began then.
+    pub until: Timestamp,
+    /// The last sequence of which the record is not kept.
+    pub last_sequence: u64,
+}
+
+fn time(at: &Timestamp) -> String {
+    jiff::Timestamp::from_microsecond(at.micros()).unwrap_or_default().to_string()
+}
+
+impl Pruned {
+    /// What the rolls stand for; `None` when there are none.
+    pub(crate) fn of<'a>(rolls: impl Iterator<Item = &'a Rolled>) -> Option<Self> {
+        rolls.fold(None, |found: Option<Self>, roll| {
+            let (until, last) = (roll.header.ranges.started_max, roll.header.last_sequence);
+            let earlier = found.map_or(i64::MIN, |found| found.until.micros());
+            Some(Self { until: Timestamp::from_micros(earlier.max(until)), last_sequence: last })
+        })
     }
 }
 
@@ -72,6 +110,9 @@ pub enum ReadError {
     /// The journal is not what was written.
     #[error(transparent)]
     Damaged(#[from] Damage),
+    /// They are not kept.
+    #[error(transparent)]
+    Pruned(#[from] Pruned),
     /// The bytes are right but not understood.
     #[error("cannot understand the journal from sequence {sequence} on")]
     Undecodable {
@@ -176,6 +217,8 @@ fn open_segment(segment: &Segment, check: Check) -> Result<SegmentReader, ReadEr
 pub struct Records {
     ledger: LedgerId,
     range: RecordRange,
+    /// Rolls that stand for records of the range.
+    rolled: Vec<Rolled>,
     frames: Frames,
     frame: Option<FrameDecoder>,
     /// The first sequence of the frame.
@@ -198,12 +241,31 @@ impl Records {
         Self {
             ledger: view.ledger,
             range,
+            rolled: view.rolled.iter().filter(|roll| range.touches_roll(roll)).cloned().collect(),
             frames: Frames::new(segments, check),
             frame: None,
             frame_sequence: 0,
             buffer: Vec::new(),
             last: u64::MAX,
             failed: false,
+        }
+    }
+
+    /// Takes the rolls that stand for records of the range: who does so adds their totals up. They are
+    /// never taken apart: none may reach beyond the last sequence.
+    pub(crate) fn take_rolled(&mut self) -> Result<Vec<Rolled>, Pruned> {
+        let wanted = |roll: &&Rolled| roll.header.first_sequence <= self.last;
+        let is_cut = |roll: &Rolled| {
+            let header = &roll.header;
+            header.last_sequence > self.last || header.first_sequence <= self.range.after_sequence
+        };
+        match Pruned::of(self.rolled.iter().filter(wanted).filter(|roll| is_cut(roll))) {
+            Some(pruned) => Err(pruned),
+            None => {
+                let last = self.last;
+                let rolled = std::mem::take(&mut self.rolled);
+                Ok(rolled.into_iter().filter(|roll| roll.header.first_sequence <= last).collect())
+            }
         }
     }
 
@@ -243,6 +305,13 @@ impl Iterator for Records {
     type Item = Result<StoredRecord, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(pruned) =
+            Pruned::of(self.rolled.iter().filter(|roll| roll.header.first_sequence <= self.last))
+        {
+            self.rolled.clear();
+            self.failed = true;
+            return Some(Err(pruned.into()));
+        }
         while !self.failed {
             match self.advance()? {
                 Ok((sequence, _)) if sequence > self.last => return None,
@@ -339,7 +408,7 @@ pub(crate) fn each_fact<E: From<ReadError>>(
 
 /// The exchanges whose reservation is there and whose record is not. Reads the whole journal.
 pub(crate) fn open_exchanges(view: &View) -> Result<Vec<Opening>, ReadError> {
-    let mut open: HashMap<RequestId, Opening> = HashMap::new();
+    let mut open: HashMap<RequestId, Opening> = open_after(&view.rolled)?;
     each_fact(Frames::new(view.segments().cloned(), Check::Checksums), |_, fact| -> Result<(), ReadError> {
         match fact {
             Fact::Reservation(opening) => drop(open.insert(opening.id, *opening)),
@@ -366,6 +435,15 @@ pub struct InterruptedRequest {
 /// reservation begins when its record does, so both are in segments of the range.
 pub(crate) fn interrupted(view: &View, range: RecordRange) -> Result<Vec<InterruptedRequest>, ReadError> {
     let (mut open, mut found) = (HashMap::new(), Vec::new());
+    for roll in view.rolled.iter().filter(|roll| roll.header.interrupted > 0 && range.touches_roll(roll)) {
+        found
+            .extend(roll.read()?.interrupted.into_iter().filter(|one| range.contains(one.record.started_at)));
+    }
+    for Opening { id, held_tokens, held_cost, .. } in open_after(&view.rolled)?.into_values() {
+        if held_tokens.is_some() || held_cost.is_some() {
+            open.insert(id, (held_tokens, held_cost));
+        }
+    }
     let segments = view.segments().filter(|segment| range.touches(segment)).cloned();
     each_fact(Frames::new(segments, Check::Checksums), |_, fact| -> Result<(), ReadError> {
         match fact {
@@ -392,6 +470,16 @@ pub(crate) fn interrupted(view: &View, range: RecordRange) -> Result<Vec<Interru
     Ok(found)
 }
 
+/// Every finance fact of the ledger, in sequence.
+pub(crate) fn all_facts(view: &View) -> Result<Vec<StoredFact>, ReadError> {
+    let mut found = Vec::new();
+    for roll in view.rolled.iter().filter(|roll| roll.header.facts > 0) {
+        found.extend(roll.read()?.facts);
+    }
+    found.extend(read_facts(Frames::new(view.segments().cloned(), Check::Checksums))?);
+    Ok(found)
+}
+
 /// Calls `each` with every mark that the frames hold, in sequence.
 pub(crate) fn each_mark(mut frames: Frames, mut each: impl FnMut(Mark)) -> Result<(), ReadError> {
     let mut payload = Vec::new();
@@ -409,7 +497,7 @@ pub(crate) fn each_mark(mut frames: Frames, mut each: impl FnMut(Mark)) -> Resul
 }
 
 /// Every finance fact that the frames hold, in sequence.
-pub(crate) fn read_facts(mut frames: Frames) -> Result<Vec<StoredFact>, ReadError> {
+fn read_facts(mut frames: Frames) -> Result<Vec<StoredFact>, ReadError> {
     let (mut found, mut payload) = (Vec::new(), Vec::new());
     while let Some(head) = frames.next(&mut payload) {
         let head = head?;

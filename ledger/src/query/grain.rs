@@ -8,8 +8,8 @@
 //! Not here: questions with filters or keys of time (`query`).
 
 use super::{
-    Facts, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, bucket, edges_are_whole_hours,
-    hour_at_or_after, text_of_dimensions, text_of_record,
+    Facts, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, bucket, each_rolled,
+    edges_are_whole_hours, hour_at_or_after, text_of_dimensions, text_of_record,
 };
 use crate::journal::View;
 use crate::journal::read::{RecordRange, Records};
@@ -58,11 +58,16 @@ pub(crate) fn by_grain_of_records(
 
 /// Of the given records, which lie in the query's time.
 pub(crate) fn grains_of(
-    records: Records,
+    mut records: Records,
     query: &UsageQuery,
     hourly: &Hourly<'_>,
 ) -> Result<Vec<GrainRow>, QueryError> {
     let mut grains = Grains::new(query, hourly);
+    each_rolled(&mut records, query, &mut |_, _, key, totals| match grains.add_rollup(key, totals) {
+        Told::All => Ok(true),
+        Told::NotAll => Ok(false),
+        Told::TooMany => Err(QueryError::TooManyRows),
+    })?;
     for stored in records {
         let stored = stored?;
         if let Some(totals) = grains.of_record(&stored.record)? {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::codec::tests::plain_record;
 use crate::faults::{open, options};
-use crate::{Ledger, RejectReason, UsageQuery, Wait};
+use crate::{Ledger, RecordRange, RejectReason, UsageQuery, Wait};
 use bursar_domain::{Cost, Currency, SystemClock};
 
 #[test]

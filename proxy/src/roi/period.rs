@@ -228,8 +228,10 @@ fn first_touched(
     let zone = terms.zone()?;
     let mut facts = UpTo::new(source, until.sequence).finance_facts()?;
     facts.retain(|fact| fact.sequence > since.sequence);
-    let elsewhere =
-        |kind: FactKind| !matches!(kind, FactKind::Revenue | FactKind::PeriodClose | FactKind::ImportBatch);
+    let elsewhere = |kind: FactKind| {
+        use FactKind::{Checkpoint, ImportBatch, PeriodClose, Revenue};
+        !matches!(kind, Revenue | PeriodClose | ImportBatch | Checkpoint)
+    };
     if facts.iter().any(|stored| elsewhere(stored.fact.kind)) {
         // A price, a rate or a contract may be about any month.
         return Ok(Some(month_of("0001-01")?));

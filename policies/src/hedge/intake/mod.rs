@@ -142,7 +142,7 @@ impl Intake {
             FactKind::Contract => self.position(&read(body)?),
             FactKind::ContractEvent => self.event(&read(body)?, known_at),
             // Heads of imports, revenue and closed periods are no market data and no contracts.
-            FactKind::ImportBatch | FactKind::Revenue | FactKind::PeriodClose => {
+            FactKind::ImportBatch | FactKind::Revenue | FactKind::PeriodClose | FactKind::Checkpoint => {
                 Ok(Admitted { name: Label::fixed("other"), added: Added::New })
             }
         }
