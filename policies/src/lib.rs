@@ -16,3 +16,4 @@ pub mod limit;
 pub mod periods;
 pub mod price;
 pub mod roi;
+pub mod rule;
