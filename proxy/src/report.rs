@@ -9,9 +9,10 @@
 use crate::period::Period;
 use bursar_domain::money::format_pico;
 use bursar_domain::{Anomaly, Outcome, Quantity, Timestamp, TokenClass, UsageSource};
-use bursar_ledger::export::{Classes, CsvWriter, ExportError, JsonlWriter};
+use bursar_ledger::export::{Classes, CsvWriter, ExportError, JsonlWriter, TableFormat, UsageTable};
 use bursar_ledger::{
-    GroupKey, Health, QueryError, ReadError, RecordRange, Records, Stats, Totals, UsageQuery, UsageReport,
+    GroupKey, Health, QueryError, ReadError, RecordRange, Records, Stats, StoredRecord, Totals, UsageQuery,
+    UsageReport,
 };
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -213,7 +214,12 @@ pub enum RecordsAs {
     JsonlWithClasses,
     /// Comma-separated values.
     Csv,
+    /// A typed table.
+    Table(TableFormat),
 }
+
+/// Records that are decoded ahead of those that are written.
+const AHEAD: usize = 2_048;
 
 /// Why records could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -227,6 +233,9 @@ pub enum RecordsError {
     /// The output could not be written.
     #[error("cannot write the export")]
     Write(#[from] std::io::Error),
+    /// The thread that reads records panicked: a defect.
+    #[error("reading the records failed: this is a defect")]
+    Reader,
 }
 
 /// The records of `period`, for reading.
@@ -235,8 +244,18 @@ pub fn range(period: &Period) -> RecordRange {
     RecordRange { from: period.from, to: period.to, after_sequence: 0 }
 }
 
-/// Writes `records` to `out`.
-pub fn write_records(records: Records, format: RecordsAs, out: &mut dyn Write) -> Result<(), RecordsError> {
+/// Writes `records` to `out`, and tells `seen` how many there were as they pass; returns their number.
+pub fn write_records(
+    records: Records,
+    format: RecordsAs,
+    out: &mut dyn Write,
+    seen: &mut dyn FnMut(u64),
+) -> Result<u64, RecordsError> {
+    let mut count = 0_u64;
+    let mut passed = || {
+        count = count.saturating_add(1);
+        seen(count);
+    };
     match format {
         RecordsAs::Jsonl | RecordsAs::JsonlWithClasses => {
             let told = format == RecordsAs::JsonlWithClasses;
@@ -244,6 +263,7 @@ pub fn write_records(records: Records, format: RecordsAs, out: &mut dyn Write) -
             let mut writer = JsonlWriter::new(out).classes(classes);
             for record in records {
                 writer.write(&record?)?;
+                passed();
             }
             writer.finish()?;
         }
@@ -251,11 +271,54 @@ pub fn write_records(records: Records, format: RecordsAs, out: &mut dyn Write) -
             let mut writer = CsvWriter::new(out)?;
             for record in records {
                 writer.write(&record?)?;
+                passed();
             }
             writer.finish()?;
         }
+        RecordsAs::Table(format) => {
+            let mut writer = UsageTable::new(out, format)?;
+            read_ahead(records, |record| {
+                writer.write(&record)?;
+                passed();
+                Ok(())
+            })?;
+            writer.finish()?;
+        }
     }
-    Ok(())
+    Ok(count)
+}
+
+/// Reads on a thread of its own, so that decoding and encoding take a core each; at most a few pieces
+/// wait between them.
+fn read_ahead(
+    records: Records,
+    mut write: impl FnMut(StoredRecord) -> Result<(), RecordsError>,
+) -> Result<(), RecordsError> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<Result<StoredRecord, ReadError>>>(2);
+        let reader = scope.spawn(move || {
+            let mut records = records;
+            loop {
+                let piece: Vec<_> = records.by_ref().take(AHEAD).collect();
+                // Nobody takes it when writing has failed.
+                if piece.is_empty() || sender.send(piece).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut done = Ok(());
+        'pieces: for piece in &receiver {
+            for record in piece {
+                if let Err(error) = record.map_err(RecordsError::from).and_then(&mut write) {
+                    done = Err(error);
+                    break 'pieces;
+                }
+            }
+        }
+        drop(receiver);
+        reader.join().map_err(|_| RecordsError::Reader)?;
+        done
+    })
 }
 
 /// The ledger's own figures as JSON.

@@ -10,10 +10,19 @@
 
 mod csv;
 mod jsonl;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod row;
+mod table;
+mod usage;
 
 pub use csv::{CsvWriter, cell_text};
 pub use jsonl::{Classes, JsonlWriter, record_json};
+pub use table::{
+    Cell, Column, GROUP_ROWS_MAX, Kind, MONEY_PLACES, Presence, TableFormat, TableWriter, Values,
+    decimal_text, instant_text,
+};
+pub use usage::UsageTable;
 
 use std::io;
 
@@ -32,6 +41,23 @@ pub enum ExportError {
         #[source]
         source: serde_json::Error,
     },
+    /// A number that has more than 38 digits.
+    #[error("{column}: a number has more than 38 digits, which Parquet cannot hold: write CSV")]
+    TooLarge {
+        /// Its column.
+        column: String,
+    },
+    /// A row that does not fit its columns: a defect.
+    #[error("a row does not fit its columns ({0}): this is a defect")]
+    Shape(String),
+    /// Parquet cannot be written.
+    #[cfg(feature = "parquet")]
+    #[error("cannot write Parquet")]
+    Parquet(#[from] ::parquet::errors::ParquetError),
+    /// This build has no Parquet.
+    #[cfg(not(feature = "parquet"))]
+    #[error("this build cannot write Parquet: build it with the feature parquet, or use --format csv")]
+    NoParquet,
 }
 
 #[cfg(test)]

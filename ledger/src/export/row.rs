@@ -149,7 +149,7 @@ impl Serialize for ClassesRow {
 
 /// Tags as an object, by name.
 #[derive(Debug)]
-pub(super) struct TagsRow<'a>(&'a Tags);
+pub(super) struct TagsRow<'a>(pub(super) &'a Tags);
 
 impl TagsRow<'_> {
     pub(super) fn is_empty(&self) -> bool {
@@ -201,38 +201,46 @@ impl UsageRow {
         "rejected_prediction",
     ];
 
+    /// Where the length of audio stands among the counts, in milliseconds.
+    pub(super) const AUDIO: usize = 18;
+
     fn new(usage: &Usage) -> Self {
-        use TokenClass as C;
-        let count = |n: Option<u64>| n.map(Decimal::whole);
-        let class = |class| count(usage.get(class));
-        let quantity = |quantity| count(usage.quantity(quantity));
-        let values = [
-            count(usage.input_total()),
-            count(usage.cached_read_total()),
-            count(usage.cache_write_total()),
-            class(C::CacheWrite5m),
-            class(C::CacheWrite1h),
-            count(usage.input_audio_total()),
-            count(usage.input_image_total()),
-            class(C::InputVideo),
-            class(C::InputToolUse),
-            count(usage.output_total()),
-            count(usage.output_reasoning_total()),
-            count(usage.output_audio_total()),
-            class(C::OutputImage),
-            quantity(Quantity::BilledInputTokens),
-            quantity(Quantity::BilledOutputTokens),
-            quantity(Quantity::WebSearchRequests),
-            quantity(Quantity::WebFetchRequests),
-            quantity(Quantity::SearchUnits),
-            usage.quantity(Quantity::AudioMillis).map(Decimal::seconds),
-            quantity(Quantity::Pages),
-            quantity(Quantity::ToolCalls),
-            quantity(Quantity::Images),
-            quantity(Quantity::AcceptedPrediction),
-            quantity(Quantity::RejectedPrediction),
-        ];
+        let mut values = Self::counts(usage).map(|count| count.map(Decimal::whole));
+        if let Some(audio) = values.get_mut(Self::AUDIO) {
+            *audio = usage.quantity(Quantity::AudioMillis).map(Decimal::seconds);
+        }
         Self { values }
+    }
+
+    /// The counts in the order of their names.
+    pub(super) fn counts(usage: &Usage) -> [Option<u64>; Self::NAMES.len()] {
+        use TokenClass as C;
+        [
+            usage.input_total(),
+            usage.cached_read_total(),
+            usage.cache_write_total(),
+            usage.get(C::CacheWrite5m),
+            usage.get(C::CacheWrite1h),
+            usage.input_audio_total(),
+            usage.input_image_total(),
+            usage.get(C::InputVideo),
+            usage.get(C::InputToolUse),
+            usage.output_total(),
+            usage.output_reasoning_total(),
+            usage.output_audio_total(),
+            usage.get(C::OutputImage),
+            usage.quantity(Quantity::BilledInputTokens),
+            usage.quantity(Quantity::BilledOutputTokens),
+            usage.quantity(Quantity::WebSearchRequests),
+            usage.quantity(Quantity::WebFetchRequests),
+            usage.quantity(Quantity::SearchUnits),
+            usage.quantity(Quantity::AudioMillis),
+            usage.quantity(Quantity::Pages),
+            usage.quantity(Quantity::ToolCalls),
+            usage.quantity(Quantity::Images),
+            usage.quantity(Quantity::AcceptedPrediction),
+            usage.quantity(Quantity::RejectedPrediction),
+        ]
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = Option<&Decimal>> {
@@ -262,7 +270,7 @@ pub(super) struct ModelRow<'a> {
 }
 
 impl<'a> ModelRow<'a> {
-    fn new(part: &'a ModelUsage) -> Self {
+    pub(super) fn new(part: &'a ModelUsage) -> Self {
         Self {
             model: part.model.as_ref().map(AsRef::as_ref),
             usage: UsageRow::new(&part.usage),

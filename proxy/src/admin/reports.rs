@@ -10,6 +10,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bursar_ledger::export::TableFormat;
 use serde::Deserialize;
 use std::io::Write;
 
@@ -86,20 +87,41 @@ pub(super) async fn records(
             ("application/x-ndjson", report::RecordsAs::JsonlWithClasses)
         }
         "jsonl" => ("application/x-ndjson", report::RecordsAs::Jsonl),
-        "csv" => ("text/csv; charset=utf-8", report::RecordsAs::Csv),
+        "csv" => (CSV, report::RecordsAs::Csv),
+        "parquet" if cfg!(feature = "parquet") => {
+            (PARQUET, report::RecordsAs::Table(TableFormat::PARQUET_SMALL))
+        }
+        "parquet" => return problem(StatusCode::NOT_IMPLEMENTED, NO_PARQUET),
         other => {
             let other: String = other.chars().take(20).collect();
             return problem(
                 StatusCode::BAD_REQUEST,
-                &format!("format {other:?} is unknown: use jsonl or csv"),
+                &format!("format {other:?} is unknown: use jsonl, csv or parquet"),
             );
         }
     };
+    streamed(kind, move |out| {
+        let records = admin.app.ledger.records(report::range(&period));
+        Ok(report::write_records(records, format, out, &mut |_| {}).map(drop)?)
+    })
+}
+
+/// Media types of exports.
+pub(super) const CSV: &str = "text/csv; charset=utf-8";
+pub(super) const PARQUET: &str = "application/vnd.apache.parquet";
+/// What a sidecar that was built without Parquet says.
+pub(super) const NO_PARQUET: &str =
+    "this sidecar was built without the feature parquet: ask for another format, or build it with it";
+
+/// An answer that is written as it is read, where it may block.
+pub(super) fn streamed(
+    kind: &'static str,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+) -> Response {
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     drop(tokio::task::spawn_blocking(move || {
         let mut out = ChunkWriter { sender, buffer: Vec::with_capacity(CHUNK) };
-        let records = admin.app.ledger.records(report::range(&period));
-        let written = report::write_records(records, format, &mut out);
+        let written = write(&mut out);
         if let Err(error) = written.and_then(|()| Ok(out.flush()?)) {
             tracing::warn!(%error, "an export ended early");
             // The reader must not take what it has for the whole.

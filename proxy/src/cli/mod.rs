@@ -27,6 +27,7 @@ mod serve;
 mod slips;
 mod source;
 mod usage;
+mod whole;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -215,7 +216,8 @@ pub(crate) struct ExportUsageArgs {
     /// Form of the records.
     #[arg(long, value_enum, default_value_t = RecordFormat::Jsonl)]
     format: RecordFormat,
-    /// File to write; it appears only when complete. Without it, standard output.
+    /// File to write; it appears only when complete, with its checksum beside it (FILE.sha256). Without
+    /// it, standard output.
     #[arg(long, short)]
     output: Option<PathBuf>,
 }
@@ -226,6 +228,8 @@ pub(crate) enum RecordFormat {
     Jsonl,
     /// Comma-separated values with a header line.
     Csv,
+    /// Parquet: typed columns, exact decimals, compressed with zstd.
+    Parquet,
 }
 
 impl RecordFormat {
@@ -233,6 +237,7 @@ impl RecordFormat {
         match self {
             Self::Jsonl => "jsonl",
             Self::Csv => "csv",
+            Self::Parquet => "parquet",
         }
     }
 }

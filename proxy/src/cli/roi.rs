@@ -130,7 +130,7 @@ pub(super) fn run(args: &RoiArgs) -> anyhow::Result<ExitCode> {
 /// Writes a report as a workbook, beside the file first, so that nobody opens half of one.
 pub(super) fn write_workbook(document: &Value, path: &Path) -> anyhow::Result<ExitCode> {
     let bytes = workbook(document).context("cannot make the workbook")?;
-    super::export::whole_file(path, |out| Ok(out.write_all(&bytes)?))?;
+    super::whole::whole_file(path, |out| Ok(out.write_all(&bytes)?))?;
     eprintln!("bursar: the workbook is in {}", path.display());
     Ok(ExitCode::SUCCESS)
 }
