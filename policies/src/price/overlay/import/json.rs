@@ -87,6 +87,18 @@ pub(super) fn elements(raw: &str) -> Vec<Raw<'_>> {
     serde_json::from_str(raw).unwrap_or_default()
 }
 
+/// What the value that is written as `raw` is, in words.
+pub(super) fn kind(raw: &str) -> &'static str {
+    match raw.as_bytes().first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "a list",
+        Some(b'"') => "a string",
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a truth value",
+        _ => "a number",
+    }
+}
+
 /// The text of a string, the digits of a number, `null`; `None` for the rest.
 pub(super) fn scalar(raw: &str) -> Option<String> {
     match raw.as_bytes().first()? {

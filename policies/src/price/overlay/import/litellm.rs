@@ -59,9 +59,9 @@ const PROVIDERS: &[(&str, &str, &[&str])] = &[
 
 /// Reads the map into `import`.
 pub(super) fn read(text: &str, import: &mut Import) -> serde_json::Result<()> {
-    let entries: Pairs<Pairs<Raw<'_>>> = serde_json::from_str(text)?;
+    let entries: Pairs<Raw<'_>> = serde_json::from_str(text)?;
     let mut seen = std::collections::BTreeSet::new();
-    for (name, fields) in &entries.0 {
+    for (name, raw) in &entries.0 {
         if name == "sample_spec" {
             continue;
         }
@@ -69,7 +69,10 @@ pub(super) fn read(text: &str, import: &mut Import) -> serde_json::Result<()> {
             import.bad(name, "litellm_provider", "the entry is there twice: remove one");
             continue;
         }
-        entry(name, fields, import);
+        match json::kind(raw.get()) {
+            "an object" => entry(name, &json::pairs(raw.get()), import),
+            kind => import.leave_out(&format!("{name:?}, which is {kind} and no model")),
+        }
     }
     Ok(())
 }
@@ -77,7 +80,7 @@ pub(super) fn read(text: &str, import: &mut Import) -> serde_json::Result<()> {
 fn entry(name: &str, fields: &Pairs<Raw<'_>>, import: &mut Import) {
     let provider = fields.get("litellm_provider").and_then(|raw| json::text(raw.get()));
     if provider.is_none() && !fields.0.iter().any(|(field, _)| field.contains("cost")) {
-        return import.leave_out("entries that are no models");
+        return import.leave_out(&format!("{name:?}, which has neither a provider nor a price"));
     }
     let Some(theirs) = provider.filter(|provider| !provider.is_empty()) else {
         return import.bad(name, "litellm_provider", "is missing; say whose model it is, such as \"openai\"");
@@ -215,6 +218,9 @@ impl Entry<'_> {
 
     /// Prices by range of context: each range's beginning is a threshold.
     fn steps(&mut self, raw: &str, import: &mut Import) {
+        if !matches!(json::kind(raw), "a list" | "null") {
+            return import.leave_out(&format!("tiered_pricing that is {}", json::kind(raw)));
+        }
         for step in json::elements(raw) {
             let fields = json::pairs(step.get());
             let range = fields.get("range").map(|raw| json::elements(raw.get())).unwrap_or_default();
@@ -238,6 +244,9 @@ impl Entry<'_> {
 
     /// One price whatever the size of the context; a price by size is left out.
     fn searches(&mut self, raw: &str, import: &mut Import) {
+        if !matches!(json::kind(raw), "an object" | "null") {
+            return import.leave_out(&format!("search_context_cost_per_query that is {}", json::kind(raw)));
+        }
         let sizes = json::pairs(raw);
         let mut prices = Vec::new();
         for (size, raw) in &sizes.0 {

@@ -35,8 +35,13 @@ const OVER_200K: u64 = 200_000;
 
 /// Reads the catalogue into `import`.
 pub(super) fn read(text: &str, import: &mut Import) -> serde_json::Result<()> {
-    let providers: Pairs<Pairs<Raw<'_>>> = serde_json::from_str(text)?;
-    for (name, fields) in &providers.0 {
+    let providers: Pairs<Raw<'_>> = serde_json::from_str(text)?;
+    for (name, raw) in &providers.0 {
+        if json::kind(raw.get()) != "an object" {
+            import.leave_out(&format!("{name:?}, which is {} and no provider", json::kind(raw.get())));
+            continue;
+        }
+        let fields = json::pairs(raw.get());
         let provider = PROVIDERS.iter().find(|(theirs, _)| theirs == name).map_or(&**name, |(_, ours)| *ours);
         let Some(models) = fields.get("models") else {
             import.bad(name, "models", "is missing; a provider without models has no place here");
@@ -44,6 +49,10 @@ pub(super) fn read(text: &str, import: &mut Import) -> serde_json::Result<()> {
         };
         for (model, raw) in &json::pairs(models.get()).0 {
             let entry = format!("{name}/{model}");
+            if json::kind(raw.get()) != "an object" {
+                import.leave_out(&format!("{entry:?}, which is {} and no model", json::kind(raw.get())));
+                continue;
+            }
             match json::pairs(raw.get()).get("cost") {
                 None => import.leave_out("models without a cost"),
                 Some(cost) => {

@@ -85,6 +85,38 @@ fn what_litellm_says_and_the_book_cannot_is_counted_by_name() {
 }
 
 #[test]
+fn entries_that_are_no_objects_are_named_with_what_they_are() {
+    let text = r#"{
+      "gpt-x": {"litellm_provider": "openai", "input_cost_per_token": 1e-06,
+        "search_context_cost_per_query": "0.01", "tiered_pricing": {"a": 1}},
+      "aliases": ["gpt-x", {"litellm_provider": "openai", "input_cost_per_token": 1}], "version": "1.2",
+      "made": 7, "rules": {"rules": []}, "nothing": null, "strict": true
+    }"#;
+    let made = read(text, ImportFormat::LiteLlm);
+    let left_out: Vec<(&str, usize)> = made.left_out.iter().map(|(what, n)| (&**what, *n)).collect();
+    assert_eq!(
+        left_out,
+        [
+            ("\"aliases\", which is a list and no model", 1),
+            ("\"made\", which is a number and no model", 1),
+            ("\"nothing\", which is null and no model", 1),
+            ("\"rules\", which has neither a provider nor a price", 1),
+            ("\"strict\", which is a truth value and no model", 1),
+            ("\"version\", which is a string and no model", 1),
+            ("search_context_cost_per_query that is a string", 1),
+            ("tiered_pricing that is an object", 1),
+        ]
+    );
+    assert_eq!(made.file.rows.len(), 1);
+    let made = read(r#"{"acme": {"models": {"m": "x"}}, "list": []}"#, ImportFormat::ModelsDev);
+    let left_out: Vec<&str> = made.left_out.keys().map(|what| &**what).collect();
+    assert_eq!(
+        left_out,
+        ["\"acme/m\", which is a string and no model", "\"list\", which is a list and no provider"]
+    );
+}
+
+#[test]
 fn models_dev_entries_become_rows() {
     let made = read(MODELS_DEV, ImportFormat::ModelsDev);
     let pro = row(&made, "gemini", "gemini-x", None);
