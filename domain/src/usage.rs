@@ -92,6 +92,8 @@ numbered!(
         OutputImage = 15 "output_image",
         /// Output that was reported as reasoning and as audio.
         OutputReasoningAudio = 16 "output_reasoning_audio",
+        /// Video input read from a cache.
+        CachedVideo = 17 "cached_video",
     }
 );
 
@@ -120,6 +122,12 @@ numbered!(
         AcceptedPrediction = 9 "accepted_prediction",
         /// Predicted output tokens that were rejected; inside the output.
         RejectedPrediction = 10 "rejected_prediction",
+        /// Images of the request that are changed or built on, where each is charged (xAI).
+        InputImages = 11 "input_images",
+        /// Requests that searched with a context of medium size, which costs more than a small one (Perplexity).
+        MediumSearchContext = 12 "medium_search_context",
+        /// Requests that searched with a large context (Perplexity).
+        HighSearchContext = 13 "high_search_context",
     }
 );
 
@@ -223,6 +231,7 @@ impl Usage {
             C::CachedRead,
             C::CachedAudio,
             C::CachedImage,
+            C::CachedVideo,
             C::CacheWrite,
             C::CacheWrite5m,
             C::CacheWrite1h,
@@ -246,7 +255,7 @@ impl Usage {
     #[must_use]
     pub fn cached_read_total(&self) -> Option<u64> {
         use TokenClass as C;
-        self.sum(&[C::CachedRead, C::CachedAudio, C::CachedImage])
+        self.sum(&[C::CachedRead, C::CachedAudio, C::CachedImage, C::CachedVideo])
     }
 
     /// Input written to a cache, of every lifetime.
@@ -278,6 +287,20 @@ impl Usage {
     #[must_use]
     pub fn input_image_total(&self) -> Option<u64> {
         self.sum(&[TokenClass::InputImage, TokenClass::CachedImage])
+    }
+
+    /// Video input, cached or not.
+    #[must_use]
+    pub fn input_video_total(&self) -> Option<u64> {
+        self.sum(&[TokenClass::InputVideo, TokenClass::CachedVideo])
+    }
+
+    /// Takes back what was stated of `quantity`.
+    pub fn forget_quantity(&mut self, quantity: Quantity) {
+        self.quantities_known &= !bit(quantity.number());
+        if let Some(slot) = self.quantities.get_mut(usize::from(quantity.number())) {
+            *slot = 0;
+        }
     }
 
     /// Adds what `other` knows; what neither knows stays unknown. Sums saturate at 2⁶⁴−1.

@@ -118,7 +118,10 @@ LITELLM_FIELD = re.compile(
     + "|".join(LITELLM_TIERS)
     + "))?$"
 )
-FEE_ITEMS = {"web_search_requests", "audio_millis", "pages", "images", "search_units", "request"}
+FEE_ITEMS = {
+    "web_search_requests", "audio_millis", "pages", "images", "input_images", "search_units", "request",
+    "medium_search_context", "high_search_context",
+}
 TIER_ORDER = ["standard", "batch", "flex", "priority", "fast", "ultrafast"]
 
 # Names that neither source spells out although the prices of the model cover them.
@@ -159,6 +162,12 @@ OPENROUTER_SEARCH = (Decimal("0.007"), "openrouter-charge@2026-08-14")
 FEES = {
     # 2 searches for 0.01 USD beside the tokens (docs.x.ai/docs/models, tools).
     "xai": {"web_search_requests": (Decimal("0.005"), "docs.x.ai/docs/models")},
+}
+
+# Fees of single models, by the beginning of their names, by charges that no other price explains.
+MODEL_FEES = {
+    # One image made from two for 0.07 USD, where one made from none is 0.05.
+    ("xai", "grok-imagine-image-quality"): {"input_images": (Decimal("0.01"), "xai-charge@2026-08")},
 }
 
 notes = []
@@ -278,7 +287,10 @@ def litellm_prices(where, provider, entry):
         elif field == "search_context_cost_per_query":
             if provider == "perplexity":
                 # Every request searches; without another wish it does so with little context.
-                fees["request"] = (value["search_context_size_low"], 1)
+                low = value["search_context_size_low"]
+                fees["request"] = (low, 1)
+                for size in ("medium", "high"):
+                    fees[f"{size}_search_context"] = (value[f"search_context_size_{size}"] - low, 1)
             elif len(set(value.values())) == 1:
                 fees["web_search_requests"] = (next(iter(value.values())), 1)
             else:
@@ -519,7 +531,8 @@ def build(provider, model_id, model, entries, genai, litellm):
     for region, uplift in SUPPLEMENT.get((provider, model_id), {}).items():
         table.uplifts.setdefault(region, uplift)
     add_regions(table, where, current, entries, litellm)
-    for item, (price, source) in FEES.get(provider, {}).items():
+    own = [fees for (whose, begin), fees in MODEL_FEES.items() if whose == provider and table.model.startswith(begin)]
+    for item, (price, source) in [fee for fees in [FEES.get(provider, {}), *own] for fee in fees.items()]:
         if table.rows and not any(row[2] == item for row in table.rows):
             table.add_fees("standard", current, {item: (price, 1)}, source)
     return grounded(table)

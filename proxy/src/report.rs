@@ -149,7 +149,7 @@ pub(crate) fn tokens(totals: &Totals) -> Map<String, Value> {
         ("input_cache_write_1h", usage.get(TokenClass::CacheWrite1h)),
         ("input_audio", usage.input_audio_total()),
         ("input_image", usage.input_image_total()),
-        ("input_video", usage.get(TokenClass::InputVideo)),
+        ("input_video", usage.input_video_total()),
         ("input_tool_use", usage.get(TokenClass::InputToolUse)),
         ("output_tokens", usage.output_total()),
         ("output_reasoning", usage.output_reasoning_total()),

@@ -174,7 +174,7 @@ pub(super) struct UsageRow {
 }
 
 impl UsageRow {
-    pub(super) const NAMES: [&'static str; 24] = [
+    pub(super) const NAMES: [&'static str; 27] = [
         "input_tokens",
         "input_cached_read",
         "input_cache_write",
@@ -199,6 +199,9 @@ impl UsageRow {
         "images",
         "accepted_prediction",
         "rejected_prediction",
+        "input_images",
+        "medium_search_context",
+        "high_search_context",
     ];
 
     /// Where the length of audio stands among the counts, in milliseconds.
@@ -223,7 +226,7 @@ impl UsageRow {
             usage.get(C::CacheWrite1h),
             usage.input_audio_total(),
             usage.input_image_total(),
-            usage.get(C::InputVideo),
+            usage.input_video_total(),
             usage.get(C::InputToolUse),
             usage.output_total(),
             usage.output_reasoning_total(),
@@ -240,6 +243,9 @@ impl UsageRow {
             usage.quantity(Quantity::Images),
             usage.quantity(Quantity::AcceptedPrediction),
             usage.quantity(Quantity::RejectedPrediction),
+            usage.quantity(Quantity::InputImages),
+            usage.quantity(Quantity::MediumSearchContext),
+            usage.quantity(Quantity::HighSearchContext),
         ]
     }
 

@@ -50,14 +50,14 @@ fn totals_hold_every_class_that_belongs_to_them() {
     row.record.usage.set_quantity(Quantity::AudioMillis, 2_500);
     let usage = &json(&row)["usage"];
     let check = |key: &str, expected: serde_json::Value| assert_eq!(usage[key], expected, "{key}");
-    check("input_tokens", 0b0000_0111_1111_1111.into());
-    check("input_cached_read", 0b1110_0000.into());
+    check("input_tokens", (0b0000_0111_1111_1111 + (1 << 17)).into());
+    check("input_cached_read", (0b1110_0000 + (1 << 17)).into());
     check("input_cache_write", 0b1111_0000_0000.into());
     check("input_cache_write_5m", (1 << 9).into());
     check("input_cache_write_1h", (1 << 10).into());
     check("input_audio", (2 + 64).into());
     check("input_image", (4 + 128).into());
-    check("input_video", 8.into());
+    check("input_video", (8 + (1 << 17)).into());
     check("input_tool_use", 16.into());
     check("output_tokens", 0b1_1111_0000_0000_0000.into());
     check("output_reasoning", ((1 << 13) + (1 << 16)).into());
@@ -65,6 +65,8 @@ fn totals_hold_every_class_that_belongs_to_them() {
     check("audio_seconds", serde_json::json!(2.5));
     check("web_search_requests", 12.into());
     check("rejected_prediction", 20.into());
+    check("input_images", 21.into());
+    check("high_search_context", 23.into());
     row.record.usage.set_quantity(Quantity::AudioMillis, 61_000);
     assert_eq!(json(&row)["usage"]["audio_seconds"], 61);
     row.record.usage.set_quantity(Quantity::AudioMillis, 0);

@@ -119,7 +119,7 @@ const fn contract_class(class: TokenClass) -> Option<ContractClass> {
         C::InputFresh | C::InputAudio | C::InputImage | C::InputVideo | C::InputToolUse => {
             ContractClass::Input
         }
-        C::CachedRead | C::CachedAudio | C::CachedImage => ContractClass::CachedRead,
+        C::CachedRead | C::CachedAudio | C::CachedImage | C::CachedVideo => ContractClass::CachedRead,
         C::CacheWrite | C::CacheWrite5m | C::CacheWrite1h => ContractClass::CachedWrite,
         C::OutputText | C::OutputReasoning | C::OutputAudio | C::OutputImage | C::OutputReasoningAudio => {
             ContractClass::Output

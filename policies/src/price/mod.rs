@@ -31,11 +31,11 @@
 //! - image and video input: plain input. OpenAI (chat models) and Anthropic bill picture tokens as
 //!   text, Gemini bills video as text; models where it differs have rows of their own;
 //! - cached audio: fresh audio, the safe side: never the text cache price (langwatch#7048). Cached
-//!   images: fresh images, or cached text where the model has no image price;
+//!   images: fresh images, or cached text where the model has no image price; cached video: cached text;
 //! - reasoning: output;
 //! - audio input, audio output and image output: no price, the cost is partly priced;
 //! - web searches: the price of a request that searched, if there is one, else no price;
-//! - rerank units: no price. Seconds, pages and images only count where the book
+//! - rerank units, images to change, and what a larger search context costs more: no price. Seconds, pages and images only count where the book
 //!   prices them; when they are all that is known and the book does not, the call is unpriced.
 //!
 //! Not here: provider-sent costs and which cost bills (`ledger`), hedges and amortisation (`hedge`).
@@ -296,6 +296,7 @@ const fn priced_as(class: TokenClass) -> &'static [TokenClass] {
         C::CachedRead => &[C::CachedRead, C::InputFresh],
         C::CachedAudio => &[C::CachedAudio, C::InputAudio],
         C::CachedImage => &[C::CachedImage, C::InputImage, C::CachedRead, C::InputFresh],
+        C::CachedVideo => &[C::CachedVideo, C::CachedRead, C::InputVideo, C::InputFresh],
         C::CacheWrite => &[C::CacheWrite, C::CacheWrite5m, C::InputFresh],
         C::CacheWrite5m => &[C::CacheWrite5m, C::CacheWrite, C::InputFresh],
         C::CacheWrite1h => &[C::CacheWrite1h, C::CacheWrite, C::InputFresh],
@@ -330,7 +331,11 @@ enum Unpriceable {
 const fn unpriceable(quantity: Quantity) -> Unpriceable {
     use Quantity as Q;
     match quantity {
-        Q::WebSearchRequests | Q::SearchUnits => Unpriceable::Charged,
+        Q::WebSearchRequests
+        | Q::SearchUnits
+        | Q::InputImages
+        | Q::MediumSearchContext
+        | Q::HighSearchContext => Unpriceable::Charged,
         Q::AudioMillis | Q::Pages | Q::Images => Unpriceable::Measure,
         Q::BilledInputTokens
         | Q::BilledOutputTokens

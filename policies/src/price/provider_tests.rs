@@ -240,6 +240,44 @@ fn gemini_charges_a_grounded_prompt_once_or_each_search_by_generation() {
 }
 
 #[test]
+fn perplexitys_fee_grows_with_the_search_context() {
+    let fee = |model, size: Option<Quantity>| {
+        let mut used = plain(0, 0);
+        if let Some(size) = size {
+            used.set_quantity(size, 1);
+        }
+        check(
+            &ask("perplexity", model, &used),
+            match (model, size) {
+                (_, None) => "0.006",
+                (_, Some(Quantity::MediumSearchContext)) => "0.01",
+                _ => "0.014",
+            },
+        );
+    };
+    fee("sonar-pro", None);
+    fee("sonar-pro", Some(Quantity::MediumSearchContext));
+    fee("sonar-pro", Some(Quantity::HighSearchContext));
+}
+
+#[test]
+fn models_that_search_for_every_call_have_a_fee_for_it() {
+    let mut searched = plain(0, 0);
+    searched.set_quantity(Quantity::WebSearchRequests, 1);
+    check(&ask("openai", "gpt-4o-search-preview", &searched), "0.025");
+    check(&ask("openai", "gpt-4o-mini-search-preview-2025-03-11", &searched), "0.025");
+    check(&ask("openai", "gpt-5-search-api", &searched), "0.01");
+}
+
+#[test]
+fn an_image_made_of_two_costs_them_and_itself() {
+    let mut used = Usage::unknown();
+    used.set_quantity(Quantity::Images, 1);
+    used.set_quantity(Quantity::InputImages, 2);
+    check(&ask("xai", "grok-imagine-image-quality", &used), "0.07");
+}
+
+#[test]
 fn pages_seconds_images_and_search_units_have_prices() {
     check(&ask("mistral", "mistral-ocr-latest", &quantity(Quantity::Pages, 250)), "1");
     check(&ask("groq", "whisper-large-v3", &quantity(Quantity::AudioMillis, 3_600_000)), "0.111");

@@ -222,6 +222,7 @@ fn take_apart(
         }
     }
     if let Some(total) = whole(counts, whole_name)? {
+        sum = sum.saturating_sub(move_cached(usage, sum.saturating_sub(total)));
         let left = total.checked_sub(sum);
         let left =
             left.ok_or_else(|| format!("usage.{whole_name} is {total}, its parts are {sum} together"))?;
@@ -230,6 +231,26 @@ fn take_apart(
         usage.set(rest, 0);
     }
     Ok(())
+}
+
+/// The parts have `over` tokens more than the whole: sound and pictures that were read from a cache are in two
+/// of them. Takes them out of one, and says how many there were.
+fn move_cached(usage: &mut Usage, over: u64) -> u64 {
+    use TokenClass as C;
+    let mut left = over;
+    for (fresh, cached) in
+        [(C::InputVideo, C::CachedVideo), (C::InputImage, C::CachedImage), (C::InputAudio, C::CachedAudio)]
+    {
+        let (Some(all), Some(read)) = (usage.get(fresh), usage.get(C::CachedRead)) else { continue };
+        let moved = left.min(all).min(read);
+        if moved > 0 {
+            usage.set(fresh, all.saturating_sub(moved));
+            usage.set(C::CachedRead, read.saturating_sub(moved));
+            usage.set(cached, moved);
+            left = left.saturating_sub(moved);
+        }
+    }
+    over.saturating_sub(left)
 }
 
 // === money ===
@@ -388,6 +409,12 @@ mod tests {
         assert_eq!(usage.get(TokenClass::OutputText), Some(20));
         assert_eq!((usage.input_total(), usage.output_total()), (Some(100), Some(30)));
         assert_eq!(usage.quantity(Quantity::AudioMillis), Some(1_500));
+        // What lies in two of the parts was read from a cache: 8 beside it, 992 in it.
+        let counts = json!({"input_tokens": 3_000, "input_cached_read": 2_000, "input_video": 1_992});
+        let video = read(with("usage", counts)).unwrap().usage;
+        assert_eq!(video.get(TokenClass::CachedVideo), Some(992));
+        let totals = (video.input_total(), video.cached_read_total(), video.input_video_total());
+        assert_eq!(totals, (Some(3_000), Some(2_000), Some(1_992)));
         let none = read(plain()).unwrap();
         assert!(none.usage.is_unknown() && none.usage_source == UsageSource::Absent && none.cost.is_none());
     }

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// Other units that may have a price: name in the file, quantity, how many of it make one unit.
 const UNITS: &[(&str, Quantity, u32)] = &[
     ("images", Quantity::Images, 1),
+    ("input_images", Quantity::InputImages, 1),
+    ("medium_search_context", Quantity::MediumSearchContext, 1),
+    ("high_search_context", Quantity::HighSearchContext, 1),
     ("pages", Quantity::Pages, 1),
     ("search_units", Quantity::SearchUnits, 1),
     ("audio_seconds", Quantity::AudioMillis, 1_000),
