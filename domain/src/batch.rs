@@ -108,6 +108,9 @@ pub enum BatchFacts {
         /// The results.
         lines: Box<BatchLines>,
     },
+    /// It made a reply that counts at once, and that whoever reads it back gets again without a word of that:
+    /// its `meter_id` counts with it.
+    ReadBack,
 }
 
 /// The names of one batch.

@@ -6,6 +6,7 @@
 //! - A fetched record says the sum of the results that were not counted before. When none is left it
 //!   does not count and says no usage.
 //! - Its cost is the sum of what each of these results costs as a request of its own.
+//! - A reply that was counted when it was made, and can be read back, does not count when it is.
 //! - What was decided is marked in the frame of the record, so a replay cannot decide otherwise.
 //!
 //! Not here: reading results (`proxy::usage`), keeping the marks (`codec::marks`, `store`).
@@ -14,6 +15,7 @@ mod price;
 
 use crate::codec::Mark;
 use crate::settle::Pricer;
+use crate::store::meter_key;
 use bursar_domain::batch::{BatchFacts, BatchLine, BatchLines, LOCAL_ID, sum};
 use bursar_domain::{
     Identity, IdentitySource, Label, Metering, ProviderCost, Tags, Usage, UsageRecord, UsageSource,
@@ -23,7 +25,7 @@ use std::sync::Arc;
 
 /// What was remembered of earlier records.
 pub(crate) trait Memory {
-    /// Whether the result with this key was counted.
+    /// Whether what has this key was counted.
     fn is_counted(&mut self, key: &[u8]) -> bool;
     /// Whose the thing with this key is.
     fn owner(&mut self, key: &[u8]) -> Option<Arc<Identity>>;
@@ -62,8 +64,17 @@ pub(crate) fn settle(
         BatchFacts::Fetched { name, lines } if record.metering == Metering::Count => {
             fetched(record, name, lines, memory, pricer)
         }
+        BatchFacts::ReadBack => read_back_key(record).into_iter().map(Mark::Counted).collect(),
         BatchFacts::Fetched { .. } => Vec::new(),
     }
+}
+
+/// What a reply is remembered by that is counted now and may be read back. One without tokens counts when
+/// it is read, which may tell some.
+pub(crate) fn read_back_key(record: &UsageRecord) -> Option<Box<[u8]>> {
+    let counts = record.metering == Metering::Count && record.usage.has_tokens();
+    let id = record.meter_id.as_ref().filter(|_| counts)?;
+    Some(meter_key(record.provider.as_str(), id.as_str()))
 }
 
 fn fetched(
@@ -130,6 +141,12 @@ fn line_key(provider: &Label, name: &Label, line: &BatchLine<'_>) -> Option<Box<
     let half = hash.as_bytes().first_chunk::<16>().map(<[u8; 16]>::as_slice).unwrap_or_default();
     // A meter id has no control character, so no key of one is like this.
     Some([provider.as_str().as_bytes(), &[0, 1], half].concat().into_boxed_slice())
+}
+
+/// Whether a key is of a result of a batch, not of a reply's id.
+pub(crate) fn is_line_key(key: &[u8]) -> bool {
+    let end = key.iter().position(|byte| *byte == 0);
+    end.and_then(|end| key.get(end.saturating_add(1))) == Some(&1)
 }
 
 fn owner_key(provider: &Label, name: &Label) -> Box<[u8]> {

@@ -5,11 +5,12 @@
 //!
 //! Not here: salvage of what is damaged.
 
-use crate::codec::Fact;
+use crate::batch;
+use crate::codec::{Fact, Mark};
 use crate::guard::DirectoryLock;
 use crate::journal::find::TornTail;
 use crate::journal::format::Hash;
-use crate::journal::read::{Frames, ReadError, all_facts, each_fact};
+use crate::journal::read::{Frames, ReadError, all_facts, each_fact, each_mark};
 use crate::journal::roll::Rolled;
 use crate::journal::segment::Check;
 use crate::journal::{Damage, View};
@@ -92,7 +93,7 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
     let Some(view) = view_of(found) else {
         return Err(VerifyError::Record { sequence: 1, what: "there is no segment" });
     };
-    let mut recount = Recount::default();
+    let mut recount = Recount { read_back: read_back(&view)?, ..Recount::default() };
     for roll in view.rolled.iter() {
         recount.add_roll(roll)?;
     }
@@ -132,6 +133,18 @@ fn check_checkpoints(view: &View, facts: &[StoredFact]) -> Result<(), VerifyErro
     Ok(())
 }
 
+/// The ids that marks remember.
+fn read_back(view: &View) -> Result<HashSet<Box<[u8]>>, ReadError> {
+    let mut keys = HashSet::new();
+    each_mark(Frames::new(view.segments().cloned(), Check::Checksums), |mark| match mark {
+        Mark::Counted(key) if !batch::is_line_key(&key) => {
+            keys.insert(key);
+        }
+        Mark::Counted(_) | Mark::Owner(..) => {}
+    })?;
+    Ok(keys)
+}
+
 /// What stops the walk.
 enum Found {
     Wrong { sequence: u64, what: &'static str },
@@ -157,6 +170,8 @@ struct Recount {
     totals: Totals,
     rollups: Rollups,
     once: HashSet<Box<[u8]>>,
+    /// Ids of replies that count when they are made and not when they are read back.
+    read_back: HashSet<Box<[u8]>>,
     open: HashSet<RequestId>,
     records: u64,
     rolled: u64,
@@ -209,6 +224,9 @@ impl Recount {
         };
         if counts != decoded.counted {
             return Err("whether it counts is not what the rule says");
+        }
+        if let Some(key) = batch::read_back_key(&decoded.record).filter(|key| self.read_back.contains(key)) {
+            self.once.insert(key);
         }
         self.open.remove(&decoded.record.id);
         self.records = self.records.saturating_add(1);

@@ -283,3 +283,52 @@ fn a_result_is_priced_in_its_region_and_by_its_parts() {
     let route = name("route");
     assert_eq!(asked.into_inner().unwrap(), [(us, None), (route.clone(), Some(other)), (route, None)]);
 }
+
+// === replies that are read back ===
+
+/// A reply with this id, which is told to be one that can be read back where it counts.
+fn reply(n: u64, id: &str, metering: Metering, usage: Usage) -> (UsageRecord, BatchFacts) {
+    (UsageRecord { meter_id: Some(name(id)), metering, usage, ..record(n, "a") }, BatchFacts::ReadBack)
+}
+
+/// Which of the records count.
+fn counted(dir: &Path) -> Vec<bool> {
+    let ledger = crate::OfflineLedger::open(dir).unwrap();
+    ledger
+        .records(RecordRange::default())
+        .map(|stored| {
+            let stored = stored.unwrap();
+            assert_eq!(stored.record.cost.is_some(), stored.counted);
+            stored.counted
+        })
+        .collect()
+}
+
+#[test]
+fn a_reply_that_counted_when_it_was_made_does_not_count_when_it_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = || reply(0, "i-1", Metering::Count, usage(10));
+    let read = |n| reply(n, "i-1", Metering::OncePerId, usage(10));
+    append(dir.path(), vec![made(), read(1), reply(2, "i-2", Metering::OncePerId, usage(10))]);
+    append(dir.path(), vec![read(3)]);
+    std::fs::remove_dir_all(dir.path().join("store")).unwrap();
+    append(dir.path(), vec![read(4)]);
+    assert_eq!(counted(dir.path()), [true, false, true, false, false]);
+}
+
+#[test]
+fn every_reply_that_is_made_counts_though_its_id_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = |n| reply(n, "same", Metering::Count, usage(10));
+    append(dir.path(), vec![made(0), made(1)]);
+    assert_eq!(counted(dir.path()), [true, true]);
+}
+
+#[test]
+fn a_reply_that_told_nothing_when_it_was_made_counts_when_it_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let silent = reply(0, "i-1", Metering::Count, Usage::unknown());
+    let read = |n| reply(n, "i-1", Metering::OncePerId, usage(10));
+    append(dir.path(), vec![silent, read(1), read(2)]);
+    assert_eq!(counted(dir.path()), [true, true, false]);
+}
