@@ -10,6 +10,11 @@ def note(x, **usage):
     x.entry["usage"] = usage
 
 
+def called(x):
+    """A call of the first tool that was offered."""
+    return {"name": x.body["tools"][0]["function"]["name"], "arguments": '{"city": "Vell"}'}
+
+
 # === Cohere ===
 
 
@@ -34,6 +39,10 @@ def cohere_usage(x):
 async def cohere_chat(x):
     usage = cohere_usage(x)
     reply_id = x.token("cohere-")
+    if x.body.get("tools"):
+        call = {"id": "call_1", "type": "function", "function": called(x)}
+        message = {"role": "assistant", "tool_plan": "", "tool_calls": [call]}
+        return await x.json(200, {"id": reply_id, "finish_reason": "TOOL_CALL", "message": message, "usage": usage})
     if not x.asked_stream:
         content = [{"type": "text", "text": "".join(x.words()).strip()}]
         message = {"role": "assistant", "content": content}
@@ -56,6 +65,13 @@ async def cohere_chat(x):
     await send("message-end", delta={"finish_reason": "COMPLETE", "usage": usage})
     x.entry["usage_sent"] = True
     await x.last_event("[DONE]")
+
+
+async def cohere_chat_v1(x):
+    usage = cohere_usage(x)
+    meta = {"api_version": {"version": "1"}, **usage}
+    reply = {"response_id": x.token("cohere-"), "generation_id": x.token("gen-"), "finish_reason": "COMPLETE"}
+    await x.json(200, {**reply, "text": "".join(x.words()).strip(), "meta": meta})
 
 
 async def cohere_embed(x):
@@ -102,6 +118,11 @@ async def mistral_chat(x):
             "choices": [{"index": 0, **choice}],
         }
 
+    if x.body.get("tools"):
+        call = {"id": "call00001", "type": "function", "index": 0, "function": called(x)}
+        message = {"role": "assistant", "content": "", "tool_calls": [call]}
+        whole = value("chat.completion", {"message": message, "finish_reason": "tool_calls"})
+        return await x.json(200, dict(whole, usage=usage))
     if not x.asked_stream:
         message = {"role": "assistant", "content": "".join(x.words()).strip(), "tool_calls": None}
         whole = value("chat.completion", {"message": message, "finish_reason": "stop"})
@@ -136,6 +157,7 @@ async def mistral_ocr(x):
 
 
 HANDLERS = {
+    ("cohere", "/v1/chat"): cohere_chat_v1,
     ("cohere", "/v2/chat"): cohere_chat,
     ("cohere", "/v2/embed"): cohere_embed,
     ("cohere", "/v2/rerank"): cohere_rerank,

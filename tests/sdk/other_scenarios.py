@@ -8,6 +8,15 @@ from mistralai.client import errors as mistral_errors
 
 ROUTES = ("cohere", "mistral")
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
 
 def register(scenario, test):
     """Adds the scenarios; `test` is the module with the checks and the marked values."""
@@ -52,6 +61,21 @@ def register(scenario, test):
         check_tokens(case, tokens.input_tokens, tokens.output_tokens)
 
     @scenario
+    def cohere_chat_of_the_first_version(case):
+        client = cohere.Client(
+            api_key=test.OPENAI_KEY, base_url=url(case, "cohere"), httpx_client=http(case, "cohere"), max_retries=0
+        )
+        reply = client.chat(model="fake-command", message=test.PROMPT)
+        test.check_text(reply.text)
+        check_tokens(case, reply.meta.tokens.input_tokens, reply.meta.tokens.output_tokens)
+
+    @scenario
+    def cohere_tool_call(case):
+        reply = cohere_client(case).chat(model="fake-command", messages=test.TALK, tools=[TOOL])
+        test.equal(reply.message.tool_calls[0].function.name, "weather", "tool")
+        check_tokens(case, reply.usage.tokens.input_tokens, reply.usage.tokens.output_tokens)
+
+    @scenario
     def cohere_embed(case):
         reply = cohere_client(case).embed(
             model="fake-embed", texts=[test.PROMPT], input_type="search_query", embedding_types=["float"]
@@ -89,6 +113,12 @@ def register(scenario, test):
                 usage = event.data.usage or usage
         test.check_text(text)
         check_tokens(case, usage.prompt_tokens, usage.completion_tokens)
+
+    @scenario
+    def mistral_tool_call(case):
+        reply = mistral_client(case).chat.complete(model="fake-mistral", messages=test.TALK, tools=[TOOL])
+        test.equal(reply.choices[0].message.tool_calls[0].function.name, "weather", "tool")
+        check_tokens(case, reply.usage.prompt_tokens, reply.usage.completion_tokens)
 
     @scenario
     def mistral_embeddings(case):
