@@ -180,3 +180,85 @@ fn searches_in_the_output_of_a_response_are_charged_per_line() {
     // Halves of 1.25 and 10 dollars for a million, and a cent for each search.
     check_cost(FILE, &[line(0), line(1)], 2 * (1_125_000_000 + 20_000_000_000));
 }
+
+// === Gemini ===
+
+const MAKE: &str = "/gemini/v1beta/models/gemini-2.5-flash:batchGenerateContent";
+const OPERATION: &str = "/gemini/v1beta/batches/b-1";
+const DOWNLOAD: &str = "/gemini/download/v1beta/files/batch-b-1:download?alt=media";
+
+/// One of Google's replies.
+fn content(n: usize, input: u64) -> String {
+    format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{{"text":"x"}}]}},"finishReason":"STOP"}}],"usageMetadata":{{"promptTokenCount":{input},"candidatesTokenCount":100,"totalTokenCount":{}}},"modelVersion":"gemini-2.5-flash","responseId":"r-{n}"}}"#,
+        input + 100
+    )
+}
+
+/// An operation that holds the replies, twice.
+fn inline(replies: &[String]) -> String {
+    let items: Vec<_> = replies.iter().map(|reply| format!(r#"{{"response":{reply}}}"#)).collect();
+    let list = format!(r#"{{"inlinedResponses":{{"inlinedResponses":[{}]}}}}"#, items.join(","));
+    format!(r#"{{"name":"batches/b-1","metadata":{{"output":{list}}},"done":true,"response":{list}}}"#)
+}
+
+#[test]
+fn results_that_a_gemini_batch_holds_are_paid_by_its_maker_once_at_the_price_of_batches() {
+    run("", |system| async move {
+        let replies = [content(1, 1_000), content(2, 2_000)];
+        let pending = r#"{"name":"batches/b-1","metadata":{"state":"BATCH_STATE_PENDING"}}"#;
+        system.provider.json(200, pending);
+        system.provider.json(200, pending);
+        for _ in 0..2 {
+            system.provider.json(200, &inline(&replies));
+        }
+        let mut client = system.client();
+        client.post(MAKE, &[("x-bursar-team", "maker")], r#"{"batch":{}}"#).await;
+        assert_eq!(client.reply().await.text(), pending);
+        for _ in 0..3 {
+            client.ask("GET", OPERATION, &[("x-bursar-team", "poller")]).await;
+            assert_eq!(client.reply().await.status(), 200);
+        }
+        let records = system.records().await;
+        let nothing = |team| (team, Metering::Never, None);
+        assert_eq!(
+            shown(&records),
+            [nothing("maker"), nothing("poller"), ("maker", Metering::Count, Some(3_000)), nothing("poller")]
+        );
+        let paid = &records[2].record;
+        assert_eq!((paid.api.as_str(), paid.tier.as_ref().unwrap().as_str()), ("batch", "batch"));
+        // Halves of 0.30 and 2.50 dollars for a million.
+        let cost = paid.cost.as_ref().unwrap();
+        assert_eq!((cost.status, cost.list_pico), (CostStatus::Priced, Some(450_000_000 + 250_000_000)));
+    });
+}
+
+#[test]
+fn the_results_file_of_a_gemini_batch_is_paid_by_its_maker_once() {
+    run("", |system| async move {
+        let done = r#"{"name":"batches/b-1","metadata":{"output":{"responsesFile":"files/batch-b-1"}},"done":true,"response":{"responsesFile":"files/batch-b-1"}}"#;
+        let file: String =
+            [1, 2].map(|n| format!("{{\"key\":\"k{n}\",\"response\":{}}}\n", content(n, 1_000))).concat();
+        system.provider.json(200, r#"{"name":"batches/b-1"}"#);
+        system.provider.json(200, done);
+        for _ in 0..2 {
+            system.provider.reply(200, &[("content-type", "application/octet-stream")], file.as_bytes());
+        }
+        let mut client = system.client();
+        client.post(MAKE, &[("x-bursar-team", "maker")], r#"{"batch":{}}"#).await;
+        client.reply().await;
+        client.ask("GET", OPERATION, &[("x-bursar-team", "poller")]).await;
+        assert_eq!(client.reply().await.text(), done);
+        for _ in 0..2 {
+            client.ask("GET", DOWNLOAD, &[("x-bursar-team", "poller")]).await;
+            assert_eq!(client.reply().await.text(), file);
+        }
+        let records = system.records().await;
+        let nothing = |team| (team, Metering::Never, None);
+        assert_eq!(
+            shown(&records),
+            [nothing("maker"), nothing("poller"), ("maker", Metering::Count, Some(2_000)), nothing("poller")]
+        );
+        assert_eq!(records[2].record.api.as_str(), "batch-output");
+    });
+}

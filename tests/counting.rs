@@ -60,6 +60,30 @@ fn what_passed_before_the_client_left_is_counted_with_the_models_vocabulary() {
 }
 
 #[test]
+fn e7_text_without_spaces_is_counted_exactly_in_prompt_and_reply_where_nobody_tells() {
+    let compact = r#"{"id":17,"name":"bolt","sizes":[3,4,5],"ok":true}"#.repeat(14) + "[3,4,5]";
+    let japanese = "請求書の金額は必ず合っていなければならない。".repeat(24) + "請求書の金額は正しい。は";
+    for (text, tokens) in [(compact, 300), (japanese, 640)] {
+        with_routes("").run(|system| async move {
+            let content = serde_json::Value::from(text);
+            let event = format!(
+                "data: {{\"id\":\"c\",\"model\":\"gpt-4-0613\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{content}}},\"finish_reason\":\"stop\"}}]}}\n\n"
+            );
+            system.provider.sse(&[&event, EVENT_DONE]);
+            let mut client = system.client();
+            let ask = format!(
+                r#"{{"model":"gpt-4","stream":true,"messages":[{{"role":"user","content":{content}}}]}}"#
+            );
+            client.post(CHAT_PATH, &[], &ask).await;
+            assert_eq!(client.reply().await.status(), 200);
+            // With the seven tokens that surround one message.
+            let expected = (Some(tokens + 7), Some(tokens), UsageSource::Tokenizer, "cl100k_base");
+            assert_eq!(told(&system.record().await), expected);
+        });
+    }
+}
+
+#[test]
 fn a_stream_of_ones_own_server_is_estimated_with_its_familys_factor() {
     with_routes("").run(|system| async move {
         let event = EVENT_ONE.replace("gpt-4o-mini-2024-07-18", "Qwen/Qwen3-8B");

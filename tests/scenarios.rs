@@ -29,6 +29,7 @@ mod ledger_modes;
 mod limits;
 mod metering;
 mod promises;
+mod read_back;
 mod realtime;
 mod refusals;
 mod reload;

@@ -84,6 +84,8 @@ pub struct Kept {
     held: Option<Arc<Asked>>,
     /// What it has taken of its limits.
     pass: Option<Box<Pass>>,
+    /// Whether its reply can be read back, and then must not count again.
+    is_read_back: bool,
 }
 
 impl Kept {
@@ -404,6 +406,7 @@ impl Exchange {
             .take()
             .and_then(|mut meter| catch_unwind(AssertUnwindSafe(|| meter.finish(ending, &facts))).ok())
             .unwrap_or_else(|| unread(ending, self.status));
+        self.kept.is_read_back = reading.is_read_back;
         let mut anomalies = self.anomalies;
         anomalies.extend(reading.anomalies);
         let mut outcome = reading.outcome;
@@ -464,7 +467,7 @@ impl Exchange {
             BatchReading::Results(lines) => {
                 Some(BatchFacts::Fetched { name: self.batch_in_path.clone()?, lines })
             }
-            BatchReading::Names(names) if self.api == Api::BatchCreate => {
+            BatchReading::Names(names) if self.api.makes_batch() => {
                 Some(BatchFacts::Made { batch: names.into_iter().next()?.batch })
             }
             BatchReading::Names(names) => Some(BatchFacts::Seen(names)),
@@ -486,10 +489,13 @@ fn may_count(record: &UsageRecord) -> bool {
 
 /// Gives a record to the ledger and counts it. The receipt is only there in `sync` durability.
 pub(crate) fn hand_over(app: &App, record: Box<UsageRecord>, kept: Kept) -> Option<Receipt> {
+    if kept.is_read_back {
+        return hand_over_batch(app, record, Box::new(BatchFacts::ReadBack), kept);
+    }
     append(app, record, kept, |record, wait| app.ledger.append(record, wait))
 }
 
-/// The same for a call about a batch.
+/// The same for a call that is counted with others: about a batch, or read back later.
 fn hand_over_batch(
     app: &App,
     record: Box<UsageRecord>,
@@ -505,7 +511,7 @@ fn append(
     kept: Kept,
     append: impl FnOnce(Box<UsageRecord>, Wait) -> Result<Receipt, Rejected>,
 ) -> Option<Receipt> {
-    let Kept { place, slot, held, pass } = kept;
+    let Kept { place, slot, held, pass, is_read_back: _ } = kept;
     if let Some(mut pass) = pass {
         pass.used(&record);
     }

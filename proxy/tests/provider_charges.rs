@@ -19,11 +19,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Charges that public prices do not explain. Each must still differ, or leave this list.
-const UNEXPLAINED: &[(&str, &str)] = &[(
-    "xai-images-plain-03366",
-    "an edit of two input images, charged at 0.07 USD; the book has 0.05 USD for a made image",
-)];
+/// Charges that public prices do not explain, with the reason. Each must still differ, or leave this list. They are
+/// part of the hundred of which 97 must be right.
+const UNEXPLAINED: &[(&str, &str)] = &[];
 
 /// For replies that do not say when they were made: a day before the price changes of that summer.
 const UNDATED: &str = "2026-08-01T00:00:00Z";
@@ -158,7 +156,7 @@ fn charges_of_openrouter_and_xai_are_reproduced() {
             continue;
         }
         let Some(charge) = case.reading.provider_cost.filter(|_| case.api != Api::Unmetered) else {
-            left_out.push(format!("{}: the API is not metered yet", case.name));
+            wrong.push(format!("{}: its charge is not read", case.name));
             continue;
         };
         let charge = charge.amount.pico();
@@ -181,9 +179,11 @@ fn charges_of_openrouter_and_xai_are_reproduced() {
     }
     println!("{right} charges reproduced, {} not:", wrong.len());
     wrong.iter().for_each(|line| println!("  {line}"));
-    println!("left out:");
+    println!("known to differ:");
     left_out.iter().for_each(|line| println!("  {line}"));
-    assert!(right * 100 >= (right + wrong.len()) * 97, "{}", wrong.join("\n"));
+    let all = right + wrong.len() + left_out.len();
+    println!("{right} of {all} charges within two per cent");
+    assert!(wrong.is_empty() && right * 100 >= all * 97, "{}", wrong.join("\n"));
     assert!(right >= 20, "{right}");
 }
 

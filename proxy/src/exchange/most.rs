@@ -62,6 +62,9 @@ impl Most {
             }
             Api::Images => {
                 quantities.set_quantity(Quantity::Images, choices);
+                if let Some(images) = facts.input_images {
+                    quantities.set_quantity(Quantity::InputImages, images);
+                }
                 (bytes, answer)
             }
             Api::Transcription => {
@@ -86,6 +89,8 @@ impl Most {
                 Searches::Unbounded => SEARCHES_MAX,
             };
             quantities.set_quantity(Quantity::WebSearchRequests, count);
+            // Where that has a price, the request may ask for it.
+            quantities.set_quantity(Quantity::HighSearchContext, 1);
         }
         Self { input, output, quantities }
     }

@@ -129,9 +129,8 @@ fn resolve(config: &Config, id: RequestId, head: &http::request::Parts) -> Resul
         },
         Dialect::Cohere => usage::cohere_api_of(&head.method, target.path()),
         Dialect::Ollama => usage::ollama_api_of(&head.method, target.path()),
-        Dialect::OpenAi | Dialect::Anthropic | Dialect::Gemini | Dialect::Bedrock => {
-            usage::api_of(&head.method, target.path())
-        }
+        Dialect::Gemini => usage::google_api_of(&head.method, target.path()),
+        Dialect::OpenAi | Dialect::Anthropic | Dialect::Bedrock => usage::api_of(&head.method, target.path()),
     };
     let origin = Origin {
         secure: matched.route.is_tls(),

@@ -6,6 +6,7 @@
 //!
 //! Not here: providers' deviations within an API (`flavour`), Google's methods (`google_path`).
 
+use super::batch::bare_name;
 use super::google_path;
 use bursar_domain::Label;
 use http::Method;
@@ -94,6 +95,10 @@ pub enum Api {
     MessagesBatchResults,
     /// The results of an xAI batch: each one counts once.
     BatchResults,
+    /// Google's batches: making one; never counts, its results do.
+    GeminiBatchCreate,
+    /// Google's batches: reading how far they are, and the results that one holds, each of which counts once.
+    GeminiBatch,
     /// A call that is passed through and not metered.
     Unmetered,
 }
@@ -136,8 +141,8 @@ impl Api {
             Self::Speech => "speech",
             Self::Ocr => "ocr",
             Self::AssistantsRun => "assistants-run",
-            Self::BatchCreate => "batch-create",
-            Self::Batch => "batch",
+            Self::BatchCreate | Self::GeminiBatchCreate => "batch-create",
+            Self::Batch | Self::GeminiBatch => "batch",
             Self::BatchOutput => "batch-output",
             Self::MessagesBatchResults => "messages-batch-results",
             Self::BatchResults => "batch-results",
@@ -163,6 +168,7 @@ impl Api {
                 | Self::Moderation
                 | Self::CountTokens
                 | Self::BatchCreate
+                | Self::GeminiBatchCreate
                 | Self::Batch
                 | Self::Unmetered
         )
@@ -181,13 +187,23 @@ impl Api {
                 | Self::BatchOutput
                 | Self::MessagesBatchResults
                 | Self::BatchResults
+                | Self::GeminiBatch
         )
     }
 
     /// Whether a reply of this API holds the results of a batch.
     #[must_use]
     pub const fn is_batch_results(self) -> bool {
-        matches!(self, Self::BatchOutput | Self::MessagesBatchResults | Self::BatchResults)
+        matches!(
+            self,
+            Self::BatchOutput | Self::MessagesBatchResults | Self::BatchResults | Self::GeminiBatch
+        )
+    }
+
+    /// Whether it makes a batch, which then belongs to whoever called.
+    #[must_use]
+    pub const fn makes_batch(self) -> bool {
+        matches!(self, Self::BatchCreate | Self::GeminiBatchCreate)
     }
 
     /// Whether it is spoken over WebSocket.
@@ -248,6 +264,23 @@ pub fn ollama_api_of(method: &Method, path: &str) -> Api {
         _ => api_of_decoded(method, &path),
     }
 }
+
+/// The API of Google that `method` on `path` calls; those of others that it offers included.
+#[must_use]
+pub fn google_api_of(method: &Method, path: &str) -> Api {
+    if *method != Method::GET || without_query(path).contains("/openai/") {
+        return api_of(method, path);
+    }
+    let decoded = decoded(path);
+    match tail(&decoded) {
+        [_, _, _, "batches"] | [_, _, "batches", _] => Api::GeminiBatch,
+        [_, _, "files", name] if name.ends_with(DOWNLOAD) => Api::BatchOutput,
+        _ => api_of(method, path),
+    }
+}
+
+/// Google's method on a file.
+const DOWNLOAD: &str = ":download";
 
 fn decoded(path: &str) -> Cow<'_, str> {
     percent_decode_str(without_query(path)).decode_utf8_lossy()
@@ -409,10 +442,13 @@ pub fn model_in_target(api: Api, target: &http::uri::PathAndQuery) -> Option<Str
 /// The batch, or the file with its results, that a path names.
 #[must_use]
 pub fn batch_in_path(path: &str) -> Option<String> {
+    let is_collection = |segment: &&str| matches!(*segment, "batches" | "files" | "jobs");
     let mut segments = without_query(path).split('/').filter(|segment| !segment.is_empty());
-    segments.by_ref().find(|segment| matches!(*segment, "batches" | "files" | "jobs"))?;
-    let name = percent_decode_str(segments.next()?).decode_utf8_lossy().into_owned();
-    Some(name)
+    segments.by_ref().find(is_collection)?;
+    // Google's names repeat their collection, where a client puts one whole into OpenAI's path.
+    let name = percent_decode_str(segments.find(|segment| !is_collection(segment))?).decode_utf8_lossy();
+    let name = name.strip_suffix(DOWNLOAD).unwrap_or(&name);
+    Some(bare_name(name).to_owned())
 }
 
 fn without_query(path: &str) -> &str {

@@ -22,6 +22,7 @@ pub(super) fn api_of_method([_, publisher, _, last]: [&str; 4]) -> Option<Api> {
         ("streamGenerateContent", _) => Some(Api::StreamGenerateContent),
         ("countTokens" | "computeTokens", _) => Some(Api::CountTokens),
         ("embedContent" | "batchEmbedContents", _) => Some(Api::EmbedContent),
+        ("batchGenerateContent" | "asyncBatchEmbedContent", _) => Some(Api::GeminiBatchCreate),
         ("predict", _) if is_embedding_model(name) => Some(Api::EmbedContent),
         ("predict", _) if is_image_model(name) => Some(Api::Images),
         ("rawPredict" | "streamRawPredict", "anthropic") if name == ANTHROPIC_COUNT => Some(Api::CountTokens),
@@ -61,7 +62,7 @@ pub(super) fn model_of(path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::usage::api::{Api, api_of, model_in_path};
+    use crate::usage::api::{Api, api_of, batch_in_path, google_api_of, model_in_path};
     use http::Method;
 
     const GEMINI: &str = "/v1beta/models/";
@@ -148,10 +149,56 @@ mod tests {
         {
             check(path, Api::Unmetered, None);
         }
-        let batch = "/v1beta/models/gemini-2.5-flash:batchGenerateContent";
-        check(batch, Api::Unmetered, Some("gemini-2.5-flash"));
         let get = api_of(&Method::GET, "/v1beta/models/gemini-2.5-flash:generateContent");
         assert_eq!(get, Api::Unmetered);
+    }
+
+    #[test]
+    fn batches_are_made_read_and_their_results_downloaded() {
+        for (method, path, api, name) in [
+            (
+                Method::POST,
+                "/v1beta/models/gemini-2.5-flash:batchGenerateContent",
+                Api::GeminiBatchCreate,
+                None,
+            ),
+            (
+                Method::POST,
+                "/v1beta/models/gemini-embedding-001:asyncBatchEmbedContent",
+                Api::GeminiBatchCreate,
+                None,
+            ),
+            (Method::GET, "/v1beta/batches?pageSize=5", Api::GeminiBatch, None),
+            (Method::GET, "/v1beta/batches/b-1", Api::GeminiBatch, Some("b-1")),
+            (Method::GET, "/v1beta/files/batch-b-1:download?alt=media", Api::BatchOutput, Some("batch-b-1")),
+            (
+                Method::GET,
+                "/download/v1beta/files/batch-b-1:download?alt=media",
+                Api::BatchOutput,
+                Some("batch-b-1"),
+            ),
+            (Method::GET, "/download/v1beta/files/batch-b-1%3Adownload", Api::BatchOutput, Some("batch-b-1")),
+            (Method::GET, "/v1beta/files/batch-b-1", Api::Unmetered, Some("batch-b-1")),
+            (Method::POST, "/v1beta/batches/b-1:cancel", Api::Batch, Some("b-1:cancel")),
+            (Method::POST, "/v1beta/openai/batches", Api::BatchCreate, None),
+            (Method::GET, "/v1beta/openai/batches/b-1", Api::Batch, Some("b-1")),
+            (Method::GET, "/v1beta/openai/batches/batches/b-1", Api::Batch, Some("b-1")),
+            (
+                Method::GET,
+                "/v1beta/openai/files/files%2Fbatch-b-1/content",
+                Api::BatchOutput,
+                Some("batch-b-1"),
+            ),
+            (
+                Method::GET,
+                "/v1beta/openai/files/files/batch-b-1/content",
+                Api::BatchOutput,
+                Some("batch-b-1"),
+            ),
+        ] {
+            assert_eq!(google_api_of(&method, path), api, "{method} {path}");
+            assert_eq!(batch_in_path(path).as_deref(), name, "{path}");
+        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ use std::borrow::Cow;
 /// Longest raw value that is reported; a longer one is announced as too long.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 
-const DEPTH_MAX: usize = 10;
+/// The deepest that anything wanted lies: a part of a result that an operation of Google's holds.
+const DEPTH_MAX: usize = 12;
 const KEY_BYTES_MAX: usize = 48;
 /// Words looked at before a vectorised search is worth its start-up cost.
 const NEAR_WORDS: usize = 4;

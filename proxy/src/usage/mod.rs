@@ -56,7 +56,9 @@ mod runs;
 mod shape;
 mod units;
 
-pub use api::{Api, api_of, batch_in_path, cohere_api_of, model_in_path, model_in_target, ollama_api_of};
+pub use api::{
+    Api, api_of, batch_in_path, cohere_api_of, google_api_of, model_in_path, model_in_target, ollama_api_of,
+};
 pub use flavour::{Flavour, flavour_of};
 pub use hide::HideUsage;
 pub use include::IncludeUsage;
@@ -74,7 +76,7 @@ use bursar_domain::usage::{Quantity, Usage, UsageSource};
 use cohere::Cohere;
 use decode::Decoder;
 use elements::Elements;
-use gemini::{Content, Interactions};
+use gemini::{Content, Interactions, Operation};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use json::Scanner;
@@ -148,6 +150,8 @@ pub struct Reading {
     pub speed: Option<Label>,
     /// The reply's own id, for the once-per-id rule; `None` for what never counts.
     pub meter_id: Option<Label>,
+    /// Whether the reply counts now and can be read back, where it will not say that it was metered.
+    pub is_read_back: bool,
     /// Whether the body was a stream of events.
     pub stream: bool,
     /// What the reply says of a batch.
@@ -182,6 +186,7 @@ impl Reading {
             inference_geo: None,
             speed: None,
             meter_id: None,
+            is_read_back: false,
             stream: false,
             batch: None,
             anomalies: Anomalies::default(),
@@ -225,6 +230,7 @@ enum Body {
     Run(Box<Reader<Run>>),
     Batch(Box<Reader<BatchObject>>),
     Results(Box<Reader<Results>>),
+    Operation(Box<Reader<Operation>>),
 }
 
 impl ReplyMeter {
@@ -321,6 +327,7 @@ impl ReplyMeter {
             Body::Run(reader) => Some(reader.finish(&mut context)),
             Body::Batch(reader) => Some(reader.finish(&mut context)),
             Body::Results(reader) => Some(reader.finish(&mut context)),
+            Body::Operation(reader) => Some(reader.finish(&mut context)),
         };
         let Some((gathered, document)) = read else { return self.unread(ending) };
         self.conclude(gathered, document, ending, request)
@@ -371,8 +378,24 @@ impl ReplyMeter {
             anomalies.insert(Anomaly::ServedModelDiffers);
         }
         let metering = self.metering(&found, outcome, request);
+        let is_read_back = self.is_read_back(&found, metering, request);
         let counts = self.api.is_metered();
-        let usage = if counts { found.usage } else { Usage::unknown() };
+        let mut usage = if counts { found.usage } else { Usage::unknown() };
+        if self.status >= 400 {
+            // There is no reply in which the model could have called anything.
+            usage.forget_quantity(Quantity::ToolCalls);
+        }
+        // xAI charges for each image that it is given; no reply says how many those were.
+        if self.api == Api::Images
+            && self.flavour.charge == flavour::Charge::Ticks
+            && metering == Metering::Count
+            && let Some(images) = request.input_images
+        {
+            usage.set_quantity(Quantity::InputImages, images);
+        }
+        if metering == Metering::Count && self.always_searches(&found) {
+            usage.set_quantity(Quantity::WebSearchRequests, 1);
+        }
         Reading {
             outcome,
             metering,
@@ -392,6 +415,7 @@ impl ReplyMeter {
             },
             inference_geo: found.inference_geo,
             speed: found.speed,
+            is_read_back,
             meter_id: found.id.filter(|_| metering != Metering::Never),
             stream: document.stream,
             batch: match found.lines {
@@ -427,6 +451,28 @@ impl ReplyMeter {
             Ending::Complete if document.stream => Outcome::ErrorMidstream,
             Ending::Complete => Outcome::Ok,
         }
+    }
+
+    /// Whether the model searches the web for each call, which has a fee, and tells nothing of that: OpenAI's
+    /// search models in chat completions always do before they answer
+    /// (<https://platform.openai.com/docs/guides/tools-web-search>).
+    fn always_searches(&self, found: &Gathered) -> bool {
+        let told = found.usage.quantity(Quantity::WebSearchRequests).is_some();
+        // Who tells its charge or counts searches does so for these models too.
+        let is_silent = self.api == Api::OpenAiChat && self.flavour.charge == flavour::Charge::None && !told;
+        let model = found.model.as_ref().or(self.model_header.as_ref());
+        is_silent && model.is_some_and(|model| model_name::is_search_model(model.as_str()))
+    }
+
+    /// Whether the reply counts now and again tells its usage when it is read back, without saying that it
+    /// was not made in the background.
+    fn is_read_back(&self, found: &Gathered, metering: Metering, request: &RequestFacts) -> bool {
+        let is_silent = match self.api {
+            Api::Responses => found.background.is_none(),
+            Api::Interactions => true,
+            _ => false,
+        };
+        is_silent && metering == Metering::Count && !request.is_unstored && found.id.is_some()
     }
 
     fn metering(&self, found: &Gathered, outcome: Outcome, request: &RequestFacts) -> Metering {
@@ -490,12 +536,15 @@ impl Body {
             Api::BatchOutput | Api::MessagesBatchResults | Api::BatchResults => {
                 Self::Results(Box::new(Reader::with(framing, Results::new(context.flavour))))
             }
+            Api::GeminiBatchCreate | Api::GeminiBatch => {
+                Self::Operation(Box::new(Reader::with(framing, Operation::new(context.flavour))))
+            }
         }
     }
 
     fn passed(&mut self) -> Option<&mut PassedText> {
         match self {
-            Self::Ignored | Self::Batch(_) | Self::Results(_) => None,
+            Self::Ignored | Self::Batch(_) | Self::Results(_) | Self::Operation(_) => None,
             Self::Chat(reader) => reader.events.shape.passed(),
             Self::Responses(reader) => reader.events.shape.passed(),
             Self::Messages(reader) => reader.events.shape.passed(),
@@ -526,6 +575,7 @@ impl Body {
             Self::Run(reader) => reader.feed(bytes),
             Self::Batch(reader) => reader.feed(bytes),
             Self::Results(reader) => reader.feed(bytes),
+            Self::Operation(reader) => reader.feed(bytes),
         }
     }
 }

@@ -357,7 +357,13 @@ mod response_id {
     pub(super) const ARGUMENTS: u8 = 14;
     pub(super) const SUMMARY: u8 = 15;
     pub(super) const DELTA: u8 = 16;
+    pub(super) const ACTION: u8 = 17;
+    pub(super) const PASSING_ITEM: u8 = 18;
 }
+
+/// What a search tool did in an item of a response: only a search has a fee, opening a page or looking for
+/// something in it has none. An item of before there were actions is a search.
+const ACTION: Node = Node::object(&[("type", Node::scalar(response_id::ACTION))]);
 
 static TEXT_PART: Node =
     Node::object(&[("text", Node::text(response_id::TEXT)), ("refusal", Node::text(response_id::TEXT))]);
@@ -367,6 +373,7 @@ static SUMMARY_PART: Node = Node::object(&[("text", Node::text(response_id::SUMM
 /// An item of a whole response; in a stream its text has passed in deltas before.
 static WHOLE_ITEM: Node = Node::object(&[
     ("type", Node::scalar(response_id::ITEM_TYPE)),
+    ("action", ACTION),
     ("content", Node::array(&TEXT_PART)),
     ("summary", Node::array(&SUMMARY_PART)),
     ("name", Node::text(response_id::ARGUMENTS)),
@@ -376,7 +383,13 @@ static WHOLE_ITEM: Node = Node::object(&[
 .marked(response_id::ITEM);
 
 static OUTPUT_ITEM: Node =
-    Node::object(&[("type", Node::scalar(response_id::ITEM_TYPE))]).marked(response_id::ITEM);
+    Node::object(&[("type", Node::scalar(response_id::ITEM_TYPE)), ("action", ACTION)])
+        .marked(response_id::ITEM);
+
+/// An item that begins or is over while the response is made.
+const PASSING_ITEM: Node =
+    Node::object(&[("type", Node::scalar(response_id::ITEM_TYPE)), ("action", ACTION)])
+        .marked(response_id::PASSING_ITEM);
 
 static RESPONSE: Node = Node::object(&response_keys(&WHOLE_ITEM));
 
@@ -397,9 +410,59 @@ const fn response_keys(item: &'static Node) -> [(&'static str, Node); 8] {
 static RESPONSE_EVENT: Node = Node::object(&[
     ("type", Node::scalar(response_id::TYPE)),
     ("delta", Node::text(response_id::DELTA)),
+    ("item", PASSING_ITEM),
     ("response", Node::object(&response_keys(&OUTPUT_ITEM))),
     ("error", Node::whole(response_id::ERROR)),
 ]);
+
+/// What kind of item is under way, or was the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Item {
+    /// Whether it calls a tool of the caller's.
+    is_call: bool,
+    is_search_tool: bool,
+    /// Whether the tool did something else than searching.
+    is_other_action: bool,
+}
+
+impl Item {
+    const fn is_search(self) -> bool {
+        self.is_search_tool && !self.is_other_action
+    }
+}
+
+/// Searches of a response that is being made: a cut stream has them in no output.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passing {
+    /// The item of the event under way.
+    item: Item,
+    begun: u64,
+    ended: u64,
+    searches: u64,
+}
+
+impl Passing {
+    /// The event under way is of this kind.
+    fn end_event(&mut self, kind: &[u8], data: Data) {
+        let item = std::mem::take(&mut self.item);
+        if data != Data::Whole || !item.is_search_tool {
+            return;
+        }
+        match kind {
+            b"response.output_item.added" => self.begun = self.begun.saturating_add(1),
+            b"response.output_item.done" => {
+                self.ended = self.ended.saturating_add(1);
+                self.searches = self.searches.saturating_add(u64::from(item.is_search()));
+            }
+            _ => {}
+        }
+    }
+
+    /// The searches so far. One that began and does not say yet what it does is one.
+    fn searches(self) -> u64 {
+        self.searches.saturating_add(self.begun.saturating_sub(self.ended))
+    }
+}
 
 /// Responses, made or read.
 #[derive(Debug, Default)]
@@ -413,7 +476,10 @@ pub(super) struct Responses {
     terminal: Option<Outcome>,
     background: Option<bool>,
     tool_calls: u64,
+    /// Of the output that was last sent whole.
     searches: u64,
+    passing: Passing,
+    item: Item,
     error: bool,
     response_error: bool,
     seen: bool,
@@ -438,10 +504,11 @@ impl Sink for Responses {
                 _ => {}
             },
             response_id::ITEM_TYPE => match raw {
-                b"\"function_call\"" | b"\"custom_tool_call\"" => self.tool_calls += 1,
-                b"\"web_search_call\"" => self.searches += 1,
+                b"\"function_call\"" | b"\"custom_tool_call\"" => self.item.is_call = true,
+                b"\"web_search_call\"" => self.item.is_search_tool = true,
                 _ => {}
             },
+            response_id::ACTION => self.item.is_other_action = raw != b"\"search\"",
             response_id::TYPE => self.kind.raw(raw),
             response_id::RESPONSE_ERROR => self.response_error = is_present(raw),
             response_id::ERROR => self.error |= is_present(raw),
@@ -464,9 +531,20 @@ impl Sink for Responses {
 
     fn open(&mut self, id: u8, _at: u64) {
         // The terminal event repeats the whole output, and so does every poll.
-        if id == response_id::OUTPUT {
-            self.tool_calls = 0;
-            self.searches = 0;
+        match id {
+            response_id::OUTPUT => (self.tool_calls, self.searches) = (0, 0),
+            _ => self.item = Item::default(),
+        }
+    }
+
+    fn close(&mut self, id: u8, _at: u64, _items: u64) {
+        match id {
+            response_id::ITEM => {
+                self.tool_calls = self.tool_calls.saturating_add(u64::from(self.item.is_call));
+                self.searches = self.searches.saturating_add(u64::from(self.item.is_search()));
+            }
+            response_id::PASSING_ITEM => self.passing.item = self.item,
+            _ => {}
         }
     }
 
@@ -509,6 +587,7 @@ impl Shape for Responses {
             [b'"', kind @ .., b'"'] => kind,
             _ => name,
         };
+        self.passing.end_event(kind, data);
         match text_of_event(kind) {
             Some(kind) => self.text.settle_as(|key| TextKey { kind, ..key }),
             None => self.text.drop_open(),
@@ -539,8 +618,11 @@ impl Shape for Responses {
         let mut usage = read.usage;
         if self.seen || context.closed {
             usage.set_quantity(Quantity::ToolCalls, self.tool_calls);
-            let searches = if self.searches > 0 { Some(self.searches) } else { read.searches };
-            if let Some(searches) = searches {
+            // What the provider counted is what it charges for.
+            let passed =
+                if self.terminal.is_some() { self.passing.searches } else { self.passing.searches() };
+            let items = Some(self.searches.max(passed)).filter(|searches| *searches > 0);
+            if let Some(searches) = read.searches.or(items) {
                 usage.set_quantity(Quantity::WebSearchRequests, searches);
             }
         }
@@ -606,6 +688,7 @@ mod field {
     pub(super) const UPSTREAM_COST: u8 = 30;
     pub(super) const OWN_KEY: u8 = 31;
     pub(super) const TICKS: u8 = 32;
+    pub(super) const CONTEXT_SIZE: u8 = 33;
 }
 
 static INPUT_DETAILS: &[(&str, Node)] = &[
@@ -658,6 +741,7 @@ static USAGE: Node = Node::object(&[
     ("cost_details", Node::object(&[("upstream_inference_cost", Node::scalar(field::UPSTREAM_COST))])),
     ("is_byok", Node::scalar(field::OWN_KEY)),
     ("cost_in_usd_ticks", Node::scalar(field::TICKS)),
+    ("search_context_size", Node::scalar(field::CONTEXT_SIZE)),
     ("server_tool_use_details", Node::object(&[("web_search_requests", Node::scalar(field::SEARCHES))])),
     (
         "server_side_tool_usage_details",
@@ -676,6 +760,8 @@ struct Fields {
     upstream_cost: Option<Money>,
     ticks: Option<Money>,
     own_key: bool,
+    /// A search context that costs more than a small one.
+    context_size: Option<Quantity>,
     anomalies: Anomalies,
 }
 
@@ -694,6 +780,13 @@ impl Sink for Fields {
             field::UPSTREAM_COST => self.upstream_cost = number::dollars(raw, 0, noted),
             field::TICKS => self.ticks = number::dollars(raw, 10, noted),
             field::OWN_KEY => self.own_key = raw == b"true",
+            field::CONTEXT_SIZE => {
+                self.context_size = match raw {
+                    b"\"medium\"" => Some(Quantity::MediumSearchContext),
+                    b"\"high\"" => Some(Quantity::HighSearchContext),
+                    _ => None,
+                };
+            }
             _ => {}
         }
     }
@@ -764,6 +857,9 @@ pub(super) fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anom
         if let Some(value) = value {
             usage.set_quantity(quantity, value);
         }
+    }
+    if let Some(size) = fields.context_size.filter(|_| context.flavour.charge == Charge::TotalCost) {
+        usage.set_quantity(size, 1);
     }
     anomalies.extend(fields.anomalies);
     ReadUsage {

@@ -34,12 +34,16 @@ pub struct RequestFacts {
     pub max_output: Option<u64>,
     /// Searches that the provider may run, where it may: as many as the request allows.
     pub searches: Option<Searches>,
+    /// Images that are to be changed or built on; of those in JSON.
+    pub input_images: Option<u64>,
     /// Documents that are to be ranked.
     pub documents: Option<u64>,
     /// Whether other models are named, one of which may answer.
     pub has_fallbacks: bool,
     /// Whether the reply is to be made in the background and fetched later.
     pub background: bool,
+    /// Whether the reply is not to be kept, so that nobody can read it back.
+    pub is_unstored: bool,
     /// How many choices (or pictures) are asked for; of several figures the highest.
     pub choices: Option<u64>,
     /// The body was no complete JSON document.
@@ -76,6 +80,9 @@ mod id {
     pub(super) const SEARCH: u8 = 13;
     pub(super) const DOCUMENTS: u8 = 14;
     pub(super) const FALLBACK: u8 = 15;
+    pub(super) const STORE: u8 = 16;
+    pub(super) const IMAGE: u8 = 17;
+    pub(super) const IMAGES: u8 = 18;
 }
 
 /// An object whose presence is told, whatever is in it.
@@ -139,6 +146,9 @@ static REQUEST: Node = Node::object(&[
         ]),
     ),
     ("background", Node::scalar(id::BACKGROUND)),
+    ("store", Node::scalar(id::STORE)),
+    ("image", Node::text(id::IMAGE).marked(id::IMAGE)),
+    ("images", Node::array(&DOCUMENT).marked(id::IMAGES)),
     ("n", Node::scalar(id::CHOICES)),
     ("best_of", Node::scalar(id::CHOICES)),
     ("num_generations", Node::scalar(id::CHOICES)),
@@ -160,6 +170,7 @@ struct Found {
     stream: bool,
     include_usage: bool,
     background: bool,
+    is_unstored: bool,
     speed: Held,
     geo: Held,
     max_output: Option<u64>,
@@ -167,6 +178,8 @@ struct Found {
     searches: bool,
     uses: Option<u64>,
     documents: Option<u64>,
+    image: bool,
+    images: Option<u64>,
     has_fallbacks: bool,
     duplicate_key: bool,
 }
@@ -190,6 +203,7 @@ impl Sink for Found {
             id::STREAM => self.stream = truth,
             id::INCLUDE_USAGE => self.include_usage = truth,
             id::BACKGROUND => self.background = truth,
+            id::STORE => self.is_unstored = raw == b"false",
             // Servers differ in which of two bounds they take.
             id::MAX_OUTPUT => self.max_output = self.max_output.max(bound(raw)),
             id::CHOICES => self.choices = self.choices.max(bound(raw)),
@@ -210,11 +224,18 @@ impl Sink for Found {
 
     fn other_kind(&mut self, id: u8) {
         self.searches |= id == id::SEARCH;
+        self.image |= id == id::IMAGE;
+    }
+
+    fn text(&mut self, id: u8, raw: &[u8]) {
+        self.image |= id == id::IMAGE && !raw.is_empty();
     }
 
     fn close(&mut self, id: u8, _at: u64, items: u64) {
-        if id == id::DOCUMENTS {
-            self.documents = self.documents.max(Some(items));
+        match id {
+            id::DOCUMENTS => self.documents = self.documents.max(Some(items)),
+            id::IMAGES => self.images = self.images.max(Some(items)),
+            _ => {}
         }
     }
 
@@ -329,6 +350,8 @@ impl RequestScan {
             documents: found.documents,
             has_fallbacks: found.has_fallbacks,
             background: found.background,
+            is_unstored: found.is_unstored,
+            input_images: found.images.or(found.image.then_some(1)),
             choices: found.choices,
             malformed: !scanner.is_complete(),
             duplicate_key: found.duplicate_key,

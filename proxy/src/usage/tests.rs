@@ -89,6 +89,7 @@ impl Exchange {
         let api = match self.provider {
             "cohere" => cohere_api_of(&self.method, self.path),
             "ollama" => ollama_api_of(&self.method, self.path),
+            "gemini" | "vertex" => google_api_of(&self.method, self.path),
             _ => api_of(&self.method, self.path),
         };
         let path = model_in_path(self.path).as_deref().and_then(Label::lossy);
@@ -199,6 +200,7 @@ mod gemini;
 mod others;
 mod peers;
 mod reference;
+mod searches;
 
 // === OpenAI ===
 

@@ -79,9 +79,9 @@ fn input(reported: &Reported, usage: &mut Usage, anomalies: &mut Anomalies) {
     // fit beside it is inside it.
     let mut cached_text = Rest(cached_read.unwrap_or(0));
     for (count, told, fresh_class, cached_class) in [
-        (video, None, TokenClass::InputVideo, None),
-        (image, cached_image, TokenClass::InputImage, Some(TokenClass::CachedImage)),
-        (audio, cached_audio, TokenClass::InputAudio, Some(TokenClass::CachedAudio)),
+        (video, None, TokenClass::InputVideo, TokenClass::CachedVideo),
+        (image, cached_image, TokenClass::InputImage, TokenClass::CachedImage),
+        (audio, cached_audio, TokenClass::InputAudio, TokenClass::CachedAudio),
     ] {
         let told = told.filter(|_| cached_read.is_some());
         let Some(count) = count.or(told) else { continue };
@@ -89,15 +89,9 @@ fn input(reported: &Reported, usage: &mut Usage, anomalies: &mut Anomalies) {
         let fresh = rest.take(count.saturating_sub(told.unwrap_or(0)));
         usage.set(fresh_class, fresh);
         let overlap = count.saturating_sub(fresh);
-        let cached = match (told, cached_class) {
-            (Some(told), _) => told,
-            (None, Some(_)) => cached_text.take(overlap),
-            (None, None) => 0,
-        };
-        if let Some(class) = cached_class
-            && (cached > 0 || told.is_some())
-        {
-            usage.set(class, cached);
+        let cached = told.unwrap_or_else(|| cached_text.take(overlap));
+        if cached > 0 || told.is_some() {
+            usage.set(cached_class, cached);
         }
         if cached < overlap {
             anomalies.insert(Anomaly::TotalMismatch);

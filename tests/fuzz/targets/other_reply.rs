@@ -38,6 +38,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let api = APIS[usize::from(choice & 15)];
     setup.check(api);
     setup.check_as(api, "application/x-ndjson");
+    if api == Api::Batch {
+        setup.check(Api::GeminiBatch);
+    }
     let whole = form(setup.body, usize::MAX);
     for size in [1, 7] {
         assert_eq!(form(setup.body, size), whole);

@@ -132,7 +132,7 @@ impl Parts {
 
 /// One usage object, as sent.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(in crate::usage) struct Counts {
     counts: [Option<u64>; field::COUNTS],
     prompt: Option<Parts>,
     cached: Option<Parts>,
@@ -145,7 +145,7 @@ pub(super) struct Counts {
     tier: Held,
     traffic: Held,
     /// Text was sent, so a total that leaves nothing for it says nothing.
-    pub(super) answered: bool,
+    pub(in crate::usage) answered: bool,
     anomalies: Anomalies,
 }
 
@@ -214,21 +214,21 @@ impl Rest {
 }
 
 impl Counts {
-    pub(super) fn of(raw: &[u8]) -> Self {
+    pub(in crate::usage) fn of(raw: &[u8]) -> Self {
         let mut counts = Self::default();
         Scanner::new(&USAGE).feed(raw, &mut counts);
         counts
     }
 
     /// An embedding's input, which is all it has.
-    pub(super) fn of_embedding(input: u64) -> Self {
+    pub(in crate::usage) fn of_embedding(input: u64) -> Self {
         let mut counts = Self::default();
         counts.set(field::PROMPT, Some(input));
         counts
     }
 
     /// No output is no output where there is none to be had.
-    pub(super) fn without_output(mut self) -> Self {
+    pub(in crate::usage) fn without_output(mut self) -> Self {
         if self.get(field::PROMPT).is_some() {
             self.set(field::CANDIDATES, self.get(field::CANDIDATES).or(Some(0)));
         }
@@ -246,12 +246,12 @@ impl Counts {
     }
 
     /// Web searches, where the object counts them.
-    pub(super) fn searches(&self) -> Option<u64> {
+    pub(in crate::usage) fn searches(&self) -> Option<u64> {
         self.searches
     }
 
     /// The service tier, or on Vertex the kind of traffic. A number is the enumeration's.
-    pub(super) fn tier(&self) -> Option<Label> {
+    pub(in crate::usage) fn tier(&self) -> Option<Label> {
         let traffic = match self.traffic.bytes() {
             b"1" => Label::new("ON_DEMAND").ok(),
             b"2" => Label::new("PROVISIONED_THROUGHPUT").ok(),
@@ -262,7 +262,7 @@ impl Counts {
     }
 
     /// The disjoint classes.
-    pub(super) fn usage(&self, anomalies: &mut Anomalies) -> Usage {
+    pub(in crate::usage) fn usage(&self, anomalies: &mut Anomalies) -> Usage {
         let mut usage = Usage::unknown();
         anomalies.extend(self.anomalies);
         self.input(&mut usage, anomalies);
@@ -288,9 +288,9 @@ impl Counts {
         let all = self.prompt.unwrap_or_default();
         let known = self.cached.unwrap_or_default();
         for (all, known, fresh_class, cached_class) in [
-            (all.video, known.video, TokenClass::InputVideo, None),
-            (all.image, known.image, TokenClass::InputImage, Some(TokenClass::CachedImage)),
-            (all.audio, known.audio, TokenClass::InputAudio, Some(TokenClass::CachedAudio)),
+            (all.video, known.video, TokenClass::InputVideo, TokenClass::CachedVideo),
+            (all.image, known.image, TokenClass::InputImage, TokenClass::CachedImage),
+            (all.audio, known.audio, TokenClass::InputAudio, TokenClass::CachedAudio),
         ] {
             // What does not fit beside the cached part is inside it, where no list tells.
             let all = all.max(known);
@@ -299,20 +299,12 @@ impl Counts {
             if self.prompt.is_some() {
                 usage.set(fresh_class, beside);
             }
-            match cached_class {
-                _ if inside == 0 => {}
-                // Cached video has no class of its own and stays with the cached rest.
-                None if inside <= cached.0 => {}
-                None => anomalies.insert(Anomaly::TotalMismatch),
-                Some(class) => {
-                    let taken = cached.take(inside);
-                    if taken > 0 {
-                        usage.set(class, taken);
-                    }
-                    if taken < inside {
-                        anomalies.insert(Anomaly::TotalMismatch);
-                    }
-                }
+            let taken = cached.take(inside);
+            if taken > 0 {
+                usage.set(cached_class, taken);
+            }
+            if taken < inside {
+                anomalies.insert(Anomaly::TotalMismatch);
             }
         }
         if self.get(field::CACHED).is_some() {
@@ -439,7 +431,8 @@ mod tests {
                 (C::InputAudio, 0),
                 (C::InputImage, 0),
                 (C::InputVideo, 369),
-                (C::CachedRead, 2_993),
+                (C::CachedRead, 8),
+                (C::CachedVideo, 2_985),
             ],
             &[],
         );

@@ -13,12 +13,16 @@
 //! |---|---|
 //! | `counts` | what the numbers mean |
 //! | `interactions` | the Interactions API |
+//! | `batches` | operations of batches, with their results |
 //!
 //! Not here: framing (`sse`, `elements`), the paths (`google_path`).
 
+mod batches;
 mod counts;
 mod interactions;
 
+pub(super) use batches::{Operation, REPLY_KEYS as BATCH_REPLY_KEYS};
+pub(super) use counts::Counts;
 pub(super) use interactions::Interactions;
 
 use super::elements::ELEMENT;
@@ -28,7 +32,6 @@ use super::shape::{Context, Data, Gathered, Held, Kind, Progress, Shape};
 use super::text::{PassedText, TextKey, TextKind};
 use bursar_domain::event::{Anomalies, Anomaly, Outcome};
 use bursar_domain::usage::Quantity;
-use counts::Counts;
 use memchr::memmem;
 
 mod id {

@@ -398,6 +398,111 @@ fn a_batch_repeats_totals_that_never_count_and_names_its_files() {
     assert_eq!((refused.outcome, names(refused)), (Outcome::Error, vec![]));
 }
 
+fn operation(body: &'static [u8]) -> Exchange {
+    Exchange::new("gemini", "/v1beta/batches/b-made-up", JSON, body).method(Method::GET)
+}
+
+macro_rules! operation {
+    ($name:literal) => {
+        transcript!("gemini", "/v1beta/batches/b-made-up", JSON, $name).method(Method::GET)
+    };
+}
+
+fn names(reading: &Reading) -> Vec<(String, Vec<String>)> {
+    let Some(BatchReading::Names(names)) = &reading.batch else { return Vec::new() };
+    let text = ToString::to_string;
+    names.iter().map(|one| (text(&one.batch), one.files.iter().map(text).collect())).collect()
+}
+
+fn models(reading: &Reading) -> Vec<Option<String>> {
+    let Some(BatchReading::Results(lines)) = &reading.batch else { return Vec::new() };
+    lines.iter().map(|line| line.model.map(ToString::to_string)).collect()
+}
+
+#[test]
+fn results_that_a_gemini_batch_holds_are_read_once_each_though_they_stand_there_twice() {
+    let reading = operation!("gemini-batch-inline.json").reading();
+    assert_eq!(lines(&reading), [line("r-1", 11, 24), line("#third", 7, 3), line("##3", 6, 2)]);
+    let (known, of_batch) = (Some("made-up-flash-001".to_owned()), Some("made-up-flash".to_owned()));
+    assert_eq!(models(&reading), [known.clone(), known, of_batch]);
+    assert_eq!(
+        tokens(&reading),
+        [
+            (C::InputFresh, 19),
+            (C::InputAudio, 0),
+            (C::InputImage, 0),
+            (C::InputVideo, 0),
+            (C::CachedRead, 5),
+            (C::OutputText, 9),
+            (C::OutputReasoning, 20)
+        ]
+    );
+    assert_eq!(quantity(&reading, Q::WebSearchRequests), Some(2));
+    assert_eq!((reading.outcome, reading.metering), (Outcome::Ok, Metering::Count));
+    assert_eq!(text(reading.tier.as_ref()), Some("batch"));
+    assert!(anomalies(&reading).is_empty());
+}
+
+#[test]
+fn a_gemini_batch_of_embeddings_names_the_model_for_its_results() {
+    let reading = operation!("gemini-batch-embeddings.json").reading();
+    assert_eq!(lines(&reading), [line("#a", 12, 0), line("##1", 5, 0), line("##3", 3, 0)]);
+    assert_eq!(models(&reading), vec![Some("made-up-embedding".to_owned()); 3]);
+    assert_eq!((reading.metering, text(reading.tier.as_ref())), (Metering::Count, Some("batch")));
+}
+
+#[test]
+fn the_results_file_of_a_gemini_batch_is_read_line_by_line() {
+    let path = "/download/v1beta/files/batch-f-made-up:download?alt=media";
+    let exchange = transcript!("gemini", path, "application/octet-stream", "gemini-batch-file.jsonl");
+    let reading = exchange.method(Method::GET).reading();
+    assert_eq!(
+        lines(&reading),
+        [line("r-1", 11, 4), line("#third", 7, 2), line("#fourth", 3, 0), line("##4", 4, 0)]
+    );
+    assert_eq!(reading.usage.get(C::InputAudio), Some(6));
+    assert_eq!((reading.outcome, reading.metering), (Outcome::Ok, Metering::Count));
+    assert_eq!(text(reading.tier.as_ref()), Some("batch"));
+}
+
+#[test]
+fn a_gemini_batch_that_has_no_results_yet_names_itself_and_its_file() {
+    let owned = |names: &[(&str, &[&str])]| {
+        names
+            .iter()
+            .map(|(batch, files)| ((*batch).to_owned(), files.iter().map(|f| (*f).to_owned()).collect()))
+            .collect::<Vec<(String, Vec<String>)>>()
+    };
+    let create = "/v1beta/models/made-up-flash:batchGenerateContent";
+    let made = transcript!("gemini", create, JSON, "gemini-batch-made.json").reading();
+    assert_eq!(names(&made), owned(&[("b-made-up", &[])]));
+    assert_eq!((made.outcome, made.metering), (Outcome::Ok, Metering::Never));
+    let running = operation!("gemini-batch-made.json").reading();
+    assert_eq!((names(&running), running.metering), (owned(&[("b-made-up", &[])]), Metering::Never));
+    let file = operation!("gemini-batch-of-file.json").reading();
+    assert_eq!(names(&file), owned(&[("f-made-up", &["batch-f-made-up"])]));
+    assert_eq!((file.metering, file.usage.is_unknown()), (Metering::Never, true));
+    let list = transcript!("gemini", "/v1beta/batches", JSON, "gemini-batches.json").method(Method::GET);
+    let list = list.reading();
+    assert_eq!(names(&list), owned(&[("a", &["batch-a"]), ("b", &[]), ("c", &[])]));
+    assert_eq!(list.metering, Metering::Never);
+    let failed = br#"{"name":"batches/x","done":true,"error":{"code":13,"message":"no"}}"#;
+    let failed = operation(failed).reading();
+    assert_eq!((failed.outcome, names(&failed)), (Outcome::Ok, owned(&[("x", &[])])));
+    let refused = operation(br#"{"error":{"code":404,"status":"NOT_FOUND"}}"#).status(404).reading();
+    assert_eq!((refused.outcome, names(&refused)), (Outcome::Error, vec![]));
+}
+
+#[test]
+fn a_list_without_its_inner_name_and_a_prediction_of_numbers_as_text_are_read() {
+    let body = br#"{"name":"batches/x","response":{"inlinedResponses":[{"response":{"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3},"responseId":"a"}}]}}"#;
+    let reading = operation(body).reading();
+    assert_eq!(lines(&reading), [line("a", 3, 0)]);
+    let body = br#"{"name":"batches/x","response":{"output":{"inlinedEmbedContentResponses":{"inlinedResponses":[{"response":{"tokenCount":"x","embedding":{}}}]}}}}"#;
+    let reading = operation(body).reading();
+    assert_eq!((lines(&reading).len(), anomalies(&reading)), (0, vec![Anomaly::InvalidCount]));
+}
+
 // === hostility ===
 
 fn shapes() -> Vec<Exchange> {
@@ -416,13 +521,16 @@ fn shapes() -> Vec<Exchange> {
         transcript!("xai", "/v1/batches/b/results", JSON, "batch-results-xai.json").method(Method::GET),
         transcript!("openai", "/v1/batches", JSON, "batches.json"),
         transcript!("voyage", "/v1/rerank", JSON, "rerank-voyage.json"),
+        operation!("gemini-batch-inline.json"),
+        operation!("gemini-batch-embeddings.json"),
+        transcript!("gemini", "/v1beta/files/f:download", "", "gemini-batch-file.jsonl").method(Method::GET),
     ]
 }
 
 proptest! {
     #[test]
     fn any_slicing_of_any_shape_gives_the_same_reading(
-        which in 0_usize..13, sizes in prop::collection::vec(1_usize..300, 1..12),
+        which in 0_usize..16, sizes in prop::collection::vec(1_usize..300, 1..12),
     ) {
         let exchange = shapes().swap_remove(which);
         let pieces = slices(&exchange.body, &sizes);
@@ -431,7 +539,7 @@ proptest! {
 
     #[test]
     fn damaged_shapes_are_survived_alike_in_any_slicing(
-        which in 0_usize..13,
+        which in 0_usize..16,
         damage in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![
             Just(b'"'), Just(b'\\'), Just(b'{'), Just(b'}'), Just(b'\n'), Just(b'9'), Just(b'-'), any::<u8>()]), 1..6),
         repeat in any::<prop::sample::Index>(),

@@ -122,9 +122,23 @@ const ROWS: [(Api, &str, &str); Api::Unmetered as usize + 1] = [
     ),
     (Api::BatchCreate, "`POST …/batches`, `…/batch/jobs`", "whose the batch is"),
     (Api::Batch, "`GET …/batches[/{id}]`, `…/batch/jobs[/{id}]`", "which files are whose"),
-    (Api::BatchOutput, "`GET …/files/{id}/content`", "each line once; another file counts nothing"),
+    (
+        Api::BatchOutput,
+        "`GET …/files/{id}/content`, Google's `GET …/files/{id}:download`",
+        "each line once; another file counts nothing",
+    ),
     (Api::MessagesBatchResults, "`GET …/messages/batches/{id}/results`", "each result once"),
     (Api::BatchResults, "`GET …/batches/{id}/results` (xAI)", "each result once"),
+    (
+        Api::GeminiBatchCreate,
+        "`POST …:batchGenerateContent`, `…:asyncBatchEmbedContent`",
+        "whose the batch is",
+    ),
+    (
+        Api::GeminiBatch,
+        "`GET …/batches[/{id}]` (dialect `gemini`)",
+        "which files are whose; of one batch each result that it holds, once",
+    ),
     (Api::Unmetered, "everything else", "nothing"),
 ];
 
@@ -170,14 +184,28 @@ these results costs as a request of its own: context thresholds and fees per req
 usage, for as long and as far as `abort.drain_time` and `abort.drain_bytes` allow. Both are recorded with \
 the outcome `aborted`; one that was read on has the anomaly `drained`.
 
+## When another model served
+
+A record has the anomaly `served_model_differs` where the reply names another model than the request. A name without \
+a date (or a revision such as `001`) stands for whichever of its snapshots serves, and a served name without one \
+says nothing of it; of two dated names the dates must be the same. A preview in place of the stable model, or the \
+stable model in place of the preview, is another model. A requested name with `latest` leaves dates, previews and \
+version numbers to the provider. Vendors' prefixes and the order of words make no difference, and where the name is \
+the caller's own (Azure's deployments, Bedrock's profiles, Google's endpoints) nothing is compared.
+
 ## What is not metered
 
 - Videos (Veo's `predictLongRunning`, OpenAI's videos), music, fine-tuning, storage and caches by the hour: the \
 calls pass and are recorded as `unmetered`.
 - Responses over WebSocket: such an upgrade is refused with 501 and `upgrade_not_supported`; only realtime paths \
 are spoken over WebSocket.
-- Gemini's batches (`batchGenerateContent`, `/batches/…`, downloads of their results): the calls pass and are recorded as `unmetered`.
-- An interaction of Gemini's that was made in the foreground and is read back counts again: its reply does not say whether it was made in the background. The same holds for responses of providers that leave `background` out.
+- Vertex AI's batch predictions: their results go to Cloud Storage or BigQuery and never pass here; the calls \
+that make and watch them are recorded as `unmetered`. Results of a Gemini batch that only a list of batches \
+shows count when the batch itself is read.
+- An interaction of Gemini's, or a response of a provider that leaves `background` out, is counted when it is \
+made in the foreground, and reading it back counts nothing more (`metering` is `once-per-id`, the record has no \
+cost). One that was made elsewhere counts at the first that reads it. Where its stream broke off here and was \
+counted in its place, that count stands.
 - LM Studio's own API (`/api/v1/chat`) is recorded without usage; its OpenAI-like one is read.
 - The calls of server tools beyond searches: no provider tells their price with the reply.
 ";
