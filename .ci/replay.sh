@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Replays exchanges through the real binary and checks bodies and records: the recorded ones plain,
-# compressed, byte by byte and in pieces of 17 bytes; then those that were cut and those written from
-# documentation; then all of them with counting, which is the default.
+# Replays exchanges through the real binary and checks bodies and records, every key that the corpus states: the
+# recorded ones plain, compressed, byte by byte and in pieces of 17 bytes; then those that were cut and those
+# written from documentation; then all of them with counting, which is the default; then the sessions.
 # usage: replay.sh SHARED BURSAR
 set -euo pipefail
 shared=$(cd "$1" && pwd)
@@ -13,9 +13,6 @@ trap 'rm -rf "$cases"' EXIT
 python3 - "$wire" "$cases" <<'PY'
 import json, pathlib, sys
 wire, chosen = map(pathlib.Path, sys.argv[1:])
-# Writer repeats each piece of a tool call, and the corpus counts 28 pieces of what are seven calls.
-WRONG_IN_CORPUS = {"writer-chat-v1-stream-tools-04607"}
-
 
 def choose(case, part, expected):
     """Links the case, but for what has to be put differently."""
@@ -44,6 +41,7 @@ def choose(case, part, expected):
 
 
 counts = {}
+(chosen / "sessions").mkdir()
 for source in ("recorded", "cut", "authored"):
     part = "recorded" if source == "recorded" else "broken"
     (chosen / part).mkdir(exist_ok=True)
@@ -51,12 +49,12 @@ for source in ("recorded", "cut", "authored"):
         if not (case / "expected.json").exists():
             continue
         expected = json.loads((case / "expected.json").read_text())
-        # WebSocket sessions are checked by the project's own tests.
-        if expected["api"] != "realtime" and case.name not in WRONG_IN_CORPUS:
-            choose(case, part, expected)
-            counts[part] = counts.get(part, 0) + 1
+        kind = "sessions" if expected["api"] == "realtime" else part
+        choose(case, kind, expected)
+        counts[kind] = counts.get(kind, 0) + 1
 print(f"exchanges chosen: {counts}")
-sys.exit(0 if counts["recorded"] >= 300 and counts["broken"] >= 60 else 1)
+enough = counts["recorded"] >= 300 and counts["broken"] >= 60 and counts["sessions"] >= 8
+sys.exit(0 if enough else 1)
 PY
 
 failed=0
@@ -65,7 +63,8 @@ replay() { # PART OPTIONS…
   shift
   python3 "$wire/replay.py" --bursar "$bursar" --cases "$cases/$part" "$@" >target/replay.out 2>&1
 }
-# What replay.py says besides its own grades, which know neither cut exchanges nor counts of ours.
+# What replay.py says besides its own grades, which know neither cut exchanges nor counts of ours, and take null
+# for zero.
 relayed() {
   tail -n 1 target/replay.out | grep -q ' 0 bodies differ, 0 failed, 0 twice'
 }
@@ -87,8 +86,9 @@ fail() {
 export BURSAR_COUNTING_MODE=off
 for options in "" "--gzip" "--split 1" "--split 17"; do
   # shellcheck disable=SC2086  # the options are words
-  replay recorded $options || fail
+  replay recorded $options --keep target/replay.jsonl || relayed || fail
   printf '%-18s %s\n' "${options:-plain}" "$(tail -n 1 target/replay.out)"
+  grade "  every key" recorded
   # shellcheck disable=SC2086
   replay broken $options --keep target/replay.jsonl || relayed || fail
   grade "  cut, written" broken
@@ -98,4 +98,8 @@ for part in recorded broken; do
   replay "$part" --keep target/replay.jsonl || relayed || fail
   grade "counting, $part" "$part" --counted
 done
+python3 .ci/sessions.py "$bursar" "$cases/sessions" target/sessions.jsonl >target/replay.out 2>&1 || fail
+printf '%-18s %s\n' "sessions" "$(tail -n 1 target/replay.out)"
+cp target/sessions.jsonl target/replay.jsonl
+grade "  every key" sessions
 exit $failed
