@@ -14,6 +14,7 @@ mod batches;
 mod bedrock;
 mod budgets;
 mod compressed;
+mod contract_budgets;
 mod counting;
 mod cuts;
 mod deploy_examples;

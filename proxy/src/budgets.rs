@@ -10,12 +10,17 @@
 //!   any, where nobody knows either.
 //! - Refusals are remembered for `why`, the last few thousand.
 //!
-//! Not here: other budgets at run time (`reload`), the rules (`bursar_policies::budget`), how much a request may use (`exchange::admission`).
+//! Not here: other budgets at run time (`reload`), what contracts have left (`contracts`), the rules
+//! (`bursar_policies::budget`), how much a request may use (`exchange::admission`).
 
+mod contracts;
 mod reload;
 
 pub use reload::ReloadError;
 
+use crate::app::Prices;
+use crate::hedge::AskError;
+use crate::hedge::priced::Priced;
 use arc_swap::{ArcSwap, Guard};
 use bursar_domain::money::format_pico;
 use bursar_domain::{Clock, Identity, Label, Metering, Outcome, RequestId, Timestamp, UsageRecord};
@@ -23,11 +28,13 @@ use bursar_ledger::{
     Filter, GroupKey, InterruptedRequest, Ledger, Observer, QueryError, RecordRange, UsageQuery, UsageReport,
     UsageRow,
 };
+use bursar_policies::budget::contract::{Absent, ContractBudget};
 use bursar_policies::budget::window::{Span, Window};
 use bursar_policies::budget::{
     Accounts, Admission, Asked, Book, Budget, Denial, Facts, Measure, Mode, Moment, Scope, Standing, Unknown,
     Warning, Why, tag_of,
 };
+use contracts::Contracts;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -46,6 +53,7 @@ pub struct Budgets {
     /// Changes under the lock of the state alone, so who has the lock finds numbers and accounts together.
     book: ArcSwap<Book>,
     state: Mutex<State>,
+    contracts: Contracts,
     began: Instant,
 }
 
@@ -61,6 +69,15 @@ struct State {
     incoming: Option<reload::Incoming>,
 }
 
+/// Budgets on contracts that are to come into force, if they are others than those in force.
+#[derive(Debug)]
+pub(crate) struct PreparedContracts(Option<contracts::Prepared>);
+
+/// Why nobody can tell what contracts have left.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot tell what contracts have left, so budgets on them cannot be kept")]
+pub struct LookError(#[source] AskError);
+
 /// A request that a budget refused, with its figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -72,6 +89,8 @@ pub struct Refusal {
     pub team: Option<Label>,
     /// The model it asked for.
     pub model: Option<Label>,
+    /// The contract that the budget is on.
+    pub contract: Option<Label>,
     /// What refused it and why.
     pub denial: Denial,
 }
@@ -108,13 +127,67 @@ impl Budgets {
     pub fn new(budgets: Vec<Budget>) -> Self {
         let book = Book::new(budgets);
         let state = State { accounts: Accounts::new(&book), ..State::default() };
-        Self { book: ArcSwap::from_pointee(book), state: Mutex::new(state), began: Instant::now() }
+        let contracts = Contracts::new(Vec::new());
+        let (book, state) = (ArcSwap::from_pointee(book), Mutex::new(state));
+        Self { book, state, contracts, began: Instant::now() }
+    }
+
+    /// These budgets on contracts as well, of which nothing is known before [`Budgets::look_at_contracts`].
+    #[must_use]
+    pub fn with_contracts(self, rules: Vec<ContractBudget>) -> Self {
+        Self { contracts: Contracts::new(rules), ..self }
+    }
+
+    /// Looks at the ledger: which contracts there are, and what was taken of them. Blocks. Returns what is
+    /// to be said of contracts that have nothing now.
+    pub fn look_at_contracts(
+        &self,
+        ledger: &Ledger,
+        prices: &Prices,
+        now: Timestamp,
+    ) -> Result<Vec<String>, LookError> {
+        self.contracts.look(ledger, &Priced { ledger, prices }, now).map_err(LookError)
+    }
+
+    /// Looks up what the contracts of other budgets have, before those take the place of these. Blocks.
+    pub(crate) fn prepare_contracts(
+        &self,
+        rules: Vec<ContractBudget>,
+        ledger: &Ledger,
+        prices: &Prices,
+        now: Timestamp,
+    ) -> Result<PreparedContracts, LookError> {
+        let prepared = self.contracts.prepare(rules, ledger, &Priced { ledger, prices }, now);
+        prepared.map(PreparedContracts).map_err(LookError)
+    }
+
+    /// From now on the budgets that were prepared are in force; a look is to follow.
+    pub(crate) fn replace_contracts(&self, prepared: PreparedContracts, now: Timestamp) {
+        if let Some(prepared) = prepared.0 {
+            self.contracts.replace(prepared, now);
+        }
+    }
+
+    /// Whether a look at the ledger would tell more of contracts than is known.
+    pub(crate) fn want_a_look(&self) -> bool {
+        self.contracts.wants_a_look()
+    }
+
+    /// Whether any budget is on a contract.
+    pub(crate) fn have_contracts(&self) -> bool {
+        !self.contracts.is_empty()
+    }
+
+    /// Settled and held of the budget of this name on a contract, while that has anything.
+    #[must_use]
+    pub fn contract_standing(&self, name: &str, now: Timestamp) -> Option<Standing> {
+        self.contracts.standing(name, now)
     }
 
     /// Whether there is no budget.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.book().is_empty()
+        self.book().is_empty() && self.contracts.is_empty()
     }
 
     fn book(&self) -> Guard<Arc<Book>> {
@@ -143,37 +216,37 @@ impl Budgets {
         let mut numbers = Vec::new();
         let mut book = self.book();
         book.matching(&facts, &mut numbers);
-        if numbers.is_empty() {
+        let on_contracts = self.contracts.matching(&facts);
+        if numbers.is_empty() && on_contracts.is_empty() {
             return Ok(Passed::default());
         }
-        let mut asked = asks(book.any_in_money(&numbers));
+        let contract_in_money = self.contracts.any_in_money(&on_contracts);
+        let mut asked = asks(contract_in_money || book.any_in_money(&numbers));
         let now = Moment { wall: clock.now(), steady: self.steady() };
+        let admitted = self.contracts.admit(on_contracts, &facts, (request, &asked), now);
+        let mut warnings = admitted
+            .map_err(|(denial, contract)| refuse(&mut self.lock(), request, *denial, Some(contract)))?;
         let mut state = self.lock();
         let in_force = self.book();
         if !Arc::ptr_eq(&book, &in_force) {
             in_force.matching(&facts, &mut numbers);
-            asked = asks(in_force.any_in_money(&numbers));
+            asked = asks(contract_in_money || in_force.any_in_money(&numbers));
             book = in_force;
         }
         match state.accounts.admit(&book, &numbers, request.id, &asked, request.at, now) {
-            Admission::Pass { warnings } => {
+            Admission::Pass { warnings: more } => {
                 let held = Arc::new(asked);
                 state.accounts.keep(request.id, Arc::downgrade(&held));
+                drop(state);
+                self.contracts.keep(request.id, Arc::downgrade(&held));
+                warnings.extend(more);
                 Ok(Passed { held: Some(held), warnings })
             }
             Admission::Deny(denial) => {
-                let refusal = Refusal {
-                    id: request.id,
-                    at: request.at,
-                    team: request.identity.team.clone(),
-                    model: request.model.cloned(),
-                    denial: *denial,
-                };
-                if state.refused.len() >= REFUSALS_MAX {
-                    state.refused.pop_front();
-                }
-                state.refused.push_back(refusal.clone());
-                Err(Box::new(refusal))
+                let refusal = refuse(&mut state, request, *denial, None);
+                drop(state);
+                self.contracts.release(request.id);
+                Err(refusal)
             }
         }
     }
@@ -184,21 +257,25 @@ impl Budgets {
         let tag = tag_of(identity);
         let mut numbers = Vec::new();
         let book = self.book();
-        book.matching(&facts(identity, provider, [None, None], true, &tag), &mut numbers);
-        book.any_hard(&numbers)
+        let facts = facts(identity, provider, [None, None], true, &tag);
+        book.matching(&facts, &mut numbers);
+        book.any_hard(&numbers) || self.contracts.any_hard(&self.contracts.matching(&facts))
     }
 
     /// The hold of a request begins to last anew.
     pub fn renew(&self, id: RequestId) {
         let steady = self.steady();
         self.lock().accounts.renew(id, steady);
+        self.contracts.renew(id, steady);
     }
 
     /// The hold `from` of a session becomes that of `record`, which is priced: no more than it used is held
     /// until it is booked.
     pub fn hold_for(&self, from: RequestId, record: &UsageRecord) {
-        let used = if record.metering == Metering::Never { nothing(record) } else { used_by(record) };
+        let counts = record.metering != Metering::Never;
+        let used = if counts { used_by(record) } else { nothing(record) };
         let steady = self.steady();
+        self.contracts.hold_for(from, record, counts, steady);
         let mut state = self.lock();
         state.accounts.rename(from, record.id);
         state.accounts.renew(record.id, steady);
@@ -210,8 +287,16 @@ impl Budgets {
         self.book_record(record, counted, None);
     }
 
+    fn book_on_contracts(&self, record: &UsageRecord, counted: bool, is_lost: bool) {
+        if !self.contracts.is_empty() {
+            let tag = tag_of(&record.identity);
+            self.contracts.settle(&record_facts(record, &tag), record, counted, is_lost);
+        }
+    }
+
     /// Books a record that the ledger has under this sequence, or does not have.
     fn book_record(&self, record: &UsageRecord, counted: bool, sequence: Option<u64>) {
+        self.book_on_contracts(record, counted, sequence.is_none());
         let tag = tag_of(&record.identity);
         let facts = record_facts(record, &tag);
         let used = if counted { used_by(record) } else { Asked::default() };
@@ -231,6 +316,7 @@ impl Budgets {
     /// Gives up what is held for a request.
     pub fn release(&self, id: RequestId) {
         self.lock().accounts.release(id);
+        self.contracts.release(id);
     }
 
     /// Settled and held of a budget by its place in the configuration.
@@ -257,6 +343,28 @@ impl Observer for Budgets {
     fn lost(&self, record: &UsageRecord, counted: bool) {
         self.book_lost(record, counted);
     }
+}
+
+/// Remembers a refusal, and returns it.
+fn refuse(
+    state: &mut State,
+    request: &Request<'_>,
+    denial: Denial,
+    contract: Option<Label>,
+) -> Box<Refusal> {
+    let refusal = Refusal {
+        id: request.id,
+        at: request.at,
+        team: request.identity.team.clone(),
+        model: request.model.cloned(),
+        contract,
+        denial,
+    };
+    if state.refused.len() >= REFUSALS_MAX {
+        state.refused.pop_front();
+    }
+    state.refused.push_back(refusal.clone());
+    Box::new(refusal)
 }
 
 /// What a record asks of budgets.
@@ -330,7 +438,7 @@ impl Budgets {
 
     /// The same; tells what was read, and up to which record.
     fn read(&self, ledger: &Ledger, now: Timestamp) -> Result<Vec<reload::Read>, QueryError> {
-        if self.is_empty() {
+        if self.book().is_empty() {
             self.lock().is_loaded = true;
             return Ok(Vec::new());
         }
@@ -346,7 +454,7 @@ impl Budgets {
             }
             let before = match budget.window {
                 Window::Calendar { .. } => previous(&budget.window, now).start,
-                Window::Rolling { .. } => continue,
+                Window::Rolling { .. } | Window::Fixed(_) => continue,
             };
             self.lock().accounts.known_from(&self.book(), number, Timestamp::from_micros(before));
         }
@@ -474,6 +582,8 @@ fn questions_of(budget: &Budget, now: Timestamp) -> Vec<Question> {
             let from = budget.window.since(now).micros();
             vec![ask(from, None, *micros >= HOURLY_FROM_MICROS)]
         }
+        // Only contracts have such a window, and their reports tell what was taken.
+        Window::Fixed(_) => Vec::new(),
     }
 }
 
@@ -535,7 +645,7 @@ fn used_in(row: &UsageRow, measure: Measure) -> Asked {
     let totals = &row.totals;
     let tokens = sum([totals.usage.input_total(), totals.usage.output_total()]);
     let cost = match measure {
-        Measure::Tokens => None,
+        Measure::Tokens | Measure::StandardTokens => None,
         Measure::Money(currency) => {
             let money = totals.money().iter().find(|money| money.currency == currency);
             // A sum beyond 128 bits of pico-units is above any limit.
@@ -559,6 +669,7 @@ impl fmt::Display for Amount {
         match self.0 {
             Measure::Money(currency) => write!(f, "{} {currency}", format_pico(self.1)),
             Measure::Tokens => write!(f, "{} tokens", self.1),
+            Measure::StandardTokens => write!(f, "{} SIT", self.1),
         }
     }
 }
@@ -568,6 +679,13 @@ impl fmt::Display for Refusal {
         let standing = &self.denial.standing;
         let amount = |value| Amount(standing.measure, value);
         write!(f, "the budget {:?} refuses this request: ", standing.name.as_str())?;
+        if let (Why::NoContract(absent), Some(contract)) = (self.denial.why, &self.contract) {
+            let contract = contract.as_str();
+            return write!(f, "nothing is left, since its contract {contract:?} {absent}{}", remedy(absent));
+        }
+        if let Some(contract) = &self.contract {
+            write!(f, "of its contract {:?}, ", contract.as_str())?;
+        }
         match self.denial.why {
             Why::Over { asked } => write!(
                 f,
@@ -582,6 +700,7 @@ impl fmt::Display for Refusal {
                     Unknown::Body => "send a smaller one, raise `reserve.body_bytes`",
                     Unknown::Price(_) => "price it in an overlay",
                     Unknown::Model => "name one model",
+                    Unknown::Units => "import the profile or the rate",
                 };
                 write!(
                     f,
@@ -589,6 +708,7 @@ impl fmt::Display for Refusal {
                 )?;
             }
             Why::Forgotten => f.write_str("the clock stands before what the budget remembers")?,
+            Why::NoContract(absent) => write!(f, "the contract {absent}")?,
         }
         if standing.estimated > 0 {
             let estimated = amount(standing.estimated);
@@ -596,8 +716,23 @@ impl fmt::Display for Refusal {
         }
         match (self.denial.why, self.denial.retry_micros) {
             (Why::Over { .. }, None) => f.write_str("; it never fits: ask for less output"),
+            (Why::Over { .. }, Some(_)) if self.contract.is_some() => {
+                write!(f, "; what the contract has is to last until {}", instant(standing.span.end))
+            }
             (Why::Over { .. }, Some(_)) => write!(f, "; the window ends at {}", instant(standing.span.end)),
             _ => Ok(()),
+        }
+    }
+}
+
+/// What to do about a contract that has nothing.
+const fn remedy(absent: Absent) -> &'static str {
+    match absent {
+        Absent::Unknown | Absent::NothingToDraw | Absent::Untold => {
+            ", or set `without: allow` for the budget"
+        }
+        Absent::NotBegun | Absent::Over | Absent::Canceled => {
+            ": enter the next one, name another, or set `without: allow` for the budget"
         }
     }
 }
@@ -609,7 +744,9 @@ fn instant(micros: i64) -> String {
 fn amount_json(measure: Measure, value: i128) -> Value {
     match measure {
         Measure::Money(_) => Value::String(format_pico(value)),
-        Measure::Tokens => i64::try_from(value).map_or(Value::Null, Value::from),
+        Measure::Tokens | Measure::StandardTokens => {
+            i64::try_from(value).map_or(Value::Null, Value::from)
+        }
     }
 }
 
@@ -618,6 +755,7 @@ fn standing_json(standing: &Standing) -> Value {
     let unit = match standing.measure {
         Measure::Money(currency) => currency.code().to_owned(),
         Measure::Tokens => "tokens".to_owned(),
+        Measure::StandardTokens => "SIT".to_owned(),
     };
     json!({
         "budget": standing.name.as_str(),
@@ -641,6 +779,7 @@ impl Refusal {
             Why::Over { asked } => ("over_budget", amount_json(self.denial.standing.measure, asked)),
             Why::Unbounded(_) => ("unbounded", Value::Null),
             Why::Forgotten => ("clock_behind", Value::Null),
+            Why::NoContract(_) => ("no_contract", Value::Null),
         };
         if let Some(object) = told.as_object_mut() {
             object.insert("id".to_owned(), json!(self.id.to_string()));
@@ -649,6 +788,9 @@ impl Refusal {
             object.insert("rule".to_owned(), json!(self.denial.standing.name.as_str()));
             object.insert("reason".to_owned(), json!(reason));
             object.insert("asked".to_owned(), asked);
+            if let Some(contract) = &self.contract {
+                object.insert("contract".to_owned(), json!(contract.as_str()));
+            }
             object.insert("team".to_owned(), json!(self.team.as_ref().map(Label::as_str)));
             object.insert("model".to_owned(), json!(self.model.as_ref().map(Label::as_str)));
             object.insert("retry_after_seconds".to_owned(), json!(self.retry_seconds()));
@@ -703,6 +845,7 @@ impl Budgets {
             }
             all.push(told);
         }
+        all.extend(self.contracts.json(now, self.steady()));
         json!({ "as_of": instant(now.micros()), "budgets": all })
     }
 
@@ -719,11 +862,18 @@ impl Budgets {
             let Some(standing) = self.standing(number, now) else { continue };
             let used = standing.settled.saturating_add(standing.held);
             let percent = used.saturating_mul(100).checked_div(standing.limit.max(1)).unwrap_or(0);
-            let name = standing.name.as_str().replace('\\', "\\\\").replace('"', "\\\"");
-            page.push_str(&format!("bursar_budget_used_percent{{budget=\"{name}\"}} {percent}\n"));
+            tell_percent(&mut page, &standing.name, percent);
+        }
+        for (name, percent) in self.contracts.percents(now, self.steady()) {
+            tell_percent(&mut page, &name, percent.into());
         }
         page
     }
+}
+
+fn tell_percent(page: &mut String, name: &Label, percent: i128) {
+    let name = name.as_str().replace('\\', "\\\\").replace('"', "\\\"");
+    page.push_str(&format!("bursar_budget_used_percent{{budget=\"{name}\"}} {percent}\n"));
 }
 
 fn scope_json(scope: &Scope) -> Value {

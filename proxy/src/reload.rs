@@ -52,7 +52,11 @@ pub fn apply(app: &App, newer: Newer) -> Result<Applied, ReloadError> {
     let needs_restart = running.needs_restart_for(&config);
     let config = config.without_restart(&running);
     // First what can fail.
+    let rules = config.contract_budgets.clone();
+    let contracts = app.budgets.prepare_contracts(rules, &app.ledger, &app.prices, app.now())?;
     app.budgets.replace(config.budgets.clone(), &app.ledger, app.now())?;
+    app.budgets.replace_contracts(contracts, app.now());
+    crate::admin::look_at_contracts(app);
     app.limits.replace(config.limits.clone());
     app.prices.set_book(prices);
     telemetry::set_level(config.telemetry.log_level.as_str());

@@ -153,7 +153,8 @@ impl System {
             bursar::config::Durability::Group => Durability::Group,
             bursar::config::Durability::Relaxed => Durability::Relaxed,
         };
-        let budgets = Arc::new(Budgets::new(config.budgets.clone()));
+        let budgets = Budgets::new(config.budgets.clone()).with_contracts(config.contract_budgets.clone());
+        let budgets = Arc::new(budgets);
         let options = Options {
             durability,
             queue_entries_max: config.ledger.queue_entries_max,
@@ -165,6 +166,7 @@ impl System {
         let pricer = Arc::new(GatedPrices { gate: gate.clone(), prices: prices.clone() });
         let (ledger, _) = Ledger::open(options, clock.clone(), pricer).unwrap();
         budgets.load(&ledger, clock.now()).unwrap();
+        budgets.look_at_contracts(&ledger, &prices, clock.now()).unwrap();
         let app = App::new(config, ledger, prices, budgets, clock.clone());
         let (provider, http2_provider) = (Provider::default(), Http2Provider::default());
         let connector = setup.connector.clone().unwrap_or_else(|| to(&provider, &http2_provider));

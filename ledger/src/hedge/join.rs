@@ -15,7 +15,7 @@ use super::{HedgeSource, State};
 use crate::query::{GrainRow, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, key_of_record};
 use crate::rollup::{HOUR_MICROS, MoneySum, Totals};
 use crate::{RecordRange, StoredRecord};
-use bursar_domain::{Currency, Label, Money, Timestamp, TokenClass, Usage, UsageRecord};
+use bursar_domain::{Currency, Label, Money, Timestamp, Usage, UsageRecord};
 use bursar_policies::exact::{Decimal, ExactError, Ratio};
 use bursar_policies::hedge::calendar::CalendarError;
 use bursar_policies::hedge::cost::Use;
@@ -112,27 +112,11 @@ fn asks_for_class(selector: &Selector) -> bool {
     !selector.classes.is_empty() && !selector.classes.contains(&ContractClass::Blended)
 }
 
-/// The class under which contracts know tokens; `None` for tokens that are in the totals already.
-const fn contract_class(class: TokenClass) -> Option<ContractClass> {
-    use TokenClass as C;
-    Some(match class {
-        C::InputFresh | C::InputAudio | C::InputImage | C::InputVideo | C::InputToolUse => {
-            ContractClass::Input
-        }
-        C::CachedRead | C::CachedAudio | C::CachedImage | C::CachedVideo => ContractClass::CachedRead,
-        C::CacheWrite | C::CacheWrite5m | C::CacheWrite1h => ContractClass::CachedWrite,
-        C::OutputText | C::OutputReasoning | C::OutputAudio | C::OutputImage | C::OutputReasoningAudio => {
-            ContractClass::Output
-        }
-        C::CacheRewrite => return None,
-    })
-}
-
 /// Tokens by contract class, of the classes that are known and not zero.
 fn tokens_by_class(usage: &Usage) -> BTreeMap<ContractClass, u64> {
     let mut tokens: BTreeMap<ContractClass, u64> = BTreeMap::new();
     for (class, count) in usage.tokens().filter(|(_, count)| *count > 0) {
-        if let Some(class) = contract_class(class) {
+        if let Some(class) = ContractClass::of(class) {
             let sum = tokens.entry(class).or_default();
             *sum = sum.saturating_add(count);
         }
@@ -349,7 +333,7 @@ impl Join<'_> {
         };
         for (class, part) in &costs.classes {
             if let Some(pico) = spot(part.list, Some(part.contracted), Some(part.contracted)) {
-                add(contract_class(*class), pico);
+                add(ContractClass::of(*class), pico);
             }
         }
         if let Some(fees) = spot(costs.fees.list, Some(costs.fees.contracted), Some(costs.fees.contracted)) {

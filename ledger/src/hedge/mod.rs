@@ -11,11 +11,16 @@
 mod import;
 mod join;
 mod report;
+mod repriced;
 mod usage;
+mod volumes;
 
 pub use import::{Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError, RowPlan, plan};
-pub(crate) use report::report_of;
-pub use report::{HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, SpotCost, UsageGap, report};
+pub use report::{
+    HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, SpotCost, UsageGap, report, report_of,
+};
+pub use repriced::{Reprice, Repriced};
+pub use volumes::{Constituents, Volumes, VolumesAsk, VolumesError, volumes};
 
 use crate::journal::read::ReadError;
 use crate::{

@@ -222,7 +222,8 @@ pub fn report(source: &dyn HedgeSource, ask: &HedgeAsk) -> Result<HedgeReport, H
     report_of(source, &state, ask)
 }
 
-pub(crate) fn report_of(
+/// Joins usage with the book that `state` is.
+pub fn report_of(
     source: &dyn HedgeSource,
     state: &State,
     ask: &HedgeAsk,
@@ -348,9 +349,12 @@ fn is_open(position: &Position, today: Date) -> bool {
 }
 
 fn add_leg(sum: &mut LegResult, leg: &LegResult) -> Result<(), ExactError> {
-    for (mine, more) in
-        [(&mut sum.quantity, leg.quantity), (&mut sum.covered, leg.covered), (&mut sum.over, leg.over)]
-    {
+    for (mine, more) in [
+        (&mut sum.quantity, leg.quantity),
+        (&mut sum.covered, leg.covered),
+        (&mut sum.over, leg.over),
+        (&mut sum.drawn, leg.drawn),
+    ] {
         *mine = mine.plus_near(more)?;
     }
     for (mine, more) in [

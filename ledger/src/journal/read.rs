@@ -12,11 +12,13 @@ use super::roll::{Rolled, open_after};
 use super::segment::{Check, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
 use crate::codec::{self, DecodeError, Decoded, Fact, FrameDecoder, Mark};
+use crate::hedge::Reprice;
 use crate::opening::Opening;
 use bursar_domain::{LedgerId, Money, Outcome, RequestId, StoredFact, Timestamp, UsageRecord};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A record with its place in the ledger. (ledger, sequence) names it for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,7 +215,6 @@ fn open_segment(segment: &Segment, check: Check) -> Result<SegmentReader, ReadEr
 }
 
 /// The records of a ledger in sequence, within a range.
-#[derive(Debug)]
 pub struct Records {
     ledger: LedgerId,
     range: RecordRange,
@@ -227,9 +228,23 @@ pub struct Records {
     /// The last sequence that is given.
     last: u64,
     failed: bool,
+    /// The prices that are told instead of those that were recorded.
+    prices: Option<Arc<dyn Reprice>>,
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records").field("ledger", &self.ledger).field("range", &self.range).finish_non_exhaustive()
+    }
 }
 
 impl Records {
+    /// The records with what they would have cost at other prices.
+    #[must_use]
+    pub fn at_prices(self, prices: Arc<dyn Reprice>) -> Self {
+        Self { prices: Some(prices), ..self }
+    }
+
     /// The records with a sequence up to `sequence`.
     #[must_use]
     pub fn up_to(self, sequence: u64) -> Self {
@@ -248,6 +263,7 @@ impl Records {
             buffer: Vec::new(),
             last: u64::MAX,
             failed: false,
+            prices: None,
         }
     }
 
@@ -257,7 +273,9 @@ impl Records {
         let wanted = |roll: &&Rolled| roll.header.first_sequence <= self.last;
         let is_cut = |roll: &Rolled| {
             let header = &roll.header;
-            header.last_sequence > self.last || header.first_sequence <= self.range.after_sequence
+            let is_cut = header.last_sequence > self.last || header.first_sequence <= self.range.after_sequence;
+            // Nor has a total another price.
+            is_cut || self.prices.is_some()
         };
         match Pruned::of(self.rolled.iter().filter(wanted).filter(|roll| is_cut(roll))) {
             Some(pruned) => Err(pruned),
@@ -267,6 +285,13 @@ impl Records {
                 Ok(rolled.into_iter().filter(|roll| roll.header.first_sequence <= last).collect())
             }
         }
+    }
+
+    fn priced(&self, mut record: UsageRecord, counted: bool) -> UsageRecord {
+        if let Some(cost) = self.prices.as_ref().filter(|_| counted).and_then(|prices| prices.cost(&record)) {
+            record.cost = Some(cost);
+        }
+        record
     }
 
     /// The next record, in or out of the range of times.
@@ -319,6 +344,7 @@ impl Iterator for Records {
                     let wanted =
                         sequence > self.range.after_sequence && self.range.contains(record.started_at);
                     if wanted {
+                        let record = self.priced(record, counted);
                         return Some(Ok(StoredRecord { ledger: self.ledger, sequence, record, counted }));
                     }
                 }

@@ -2,6 +2,7 @@
 //!
 //! Not here: the rules (`budget`), windows (`window`).
 
+use super::contract::Absent;
 use super::window::{Span, Window, step_of};
 use super::{Book, Budget, Measure, Mode, Unbounded};
 use crate::price::Gap;
@@ -47,6 +48,8 @@ pub enum Unknown {
     Price(Gap),
     /// Which model answers is left to the provider.
     Model,
+    /// It cannot be told in the units of the contract: a quality profile or an exchange rate is missing.
+    Units,
 }
 
 impl fmt::Display for Unknown {
@@ -55,6 +58,7 @@ impl fmt::Display for Unknown {
             Self::Body => f.write_str("its body is longer than is held, or cannot be read"),
             Self::Price(gap) => gap.fmt(f),
             Self::Model => f.write_str("it leaves the choice of the model to the provider"),
+            Self::Units => f.write_str("no quality profile or exchange rate tells it in the contract's units"),
         }
     }
 }
@@ -64,6 +68,8 @@ impl Asked {
     fn amount(&self, measure: Measure) -> Option<i128> {
         match measure {
             Measure::Tokens => self.tokens.map(i128::from),
+            // Only a contract's profiles tell.
+            Measure::StandardTokens => None,
             Measure::Money(currency) => {
                 self.cost.filter(|cost| cost.currency() == currency).map(|cost| cost.pico().max(0))
             }
@@ -123,6 +129,8 @@ pub enum Why {
     Unbounded(Unknown),
     /// The clock stands before anything that is remembered.
     Forgotten,
+    /// The contract that it is on has nothing.
+    NoContract(Absent),
 }
 
 /// A refusal with its figures.
@@ -165,6 +173,8 @@ struct Sums {
     settled: i128,
     estimated: i128,
     held: i128,
+    /// What of it was booked since [`Accounts::mark`].
+    young: i128,
 }
 
 /// What one budget settled and holds.
@@ -220,6 +230,19 @@ impl Accounts {
         at: Timestamp,
         now: Moment,
     ) -> Admission {
+        let amount = |_: u32, budget: &Budget| asked.amount(budget.measure).ok_or(asked.unknown);
+        self.admit_amounts(book, numbers, id, amount, (at, now))
+    }
+
+    /// Like [`Accounts::admit`], with an amount, or why nobody knows it, for each budget by its number.
+    pub fn admit_amounts(
+        &mut self,
+        book: &Book,
+        numbers: &[u32],
+        id: RequestId,
+        amount_of: impl Fn(u32, &Budget) -> Result<i128, Unknown>,
+        (at, now): (Timestamp, Moment),
+    ) -> Admission {
         self.expire(now.steady);
         let mut warnings = Vec::new();
         if self.holds.contains_key(&id) {
@@ -229,9 +252,9 @@ impl Accounts {
         for number in numbers {
             let Some((budget, account)) = self.find(book, *number) else { continue };
             let span = account.span(&budget.window, at);
-            let amount = asked.amount(budget.measure);
+            let amount = amount_of(*number, budget);
             let standing = account.standing(budget, span, at);
-            if let Some(denial) = refusal(budget, account, &standing, amount, asked.unknown, at) {
+            if let Some(denial) = refusal(budget, account, &standing, amount, at) {
                 return Admission::Deny(Box::new(denial));
             }
             let amount = amount.unwrap_or(0);
@@ -278,11 +301,21 @@ impl Accounts {
 
     /// What is held for an id becomes what is known of it by now.
     pub fn resize(&mut self, book: &Book, id: RequestId, used: &Asked) {
+        self.resize_amounts(book, id, |_, budget| used.amount(budget.measure));
+    }
+
+    /// Like [`Accounts::resize`], with an amount for each budget by its number.
+    pub fn resize_amounts(
+        &mut self,
+        book: &Book,
+        id: RequestId,
+        amount_of: impl Fn(u32, &Budget) -> Option<i128>,
+    ) {
         let Some(mut parts) = self.holds.get_mut(&id).map(|hold| std::mem::take(&mut hold.parts)) else {
             return;
         };
         for (number, window, held) in &mut parts {
-            let amount = book.get(*number).and_then(|budget| used.amount(budget.measure));
+            let amount = book.get(*number).and_then(|budget| amount_of(*number, budget));
             let Some(amount) = amount else { continue };
             self.add_held(*number, *window, amount.saturating_sub(*held));
             *held = amount;
@@ -302,9 +335,60 @@ impl Accounts {
 
     /// Books what was used at `at` under one budget, as when the books are made from the ledger.
     pub fn charge(&mut self, book: &Book, number: u32, used: &Asked, at: Timestamp) {
-        let Some((budget, account)) = self.find(book, number) else { return };
-        let Some(amount) = used.amount(budget.measure).filter(|amount| *amount != 0) else { return };
-        account.book(&budget.window, at, |sums| sums.settled = sums.settled.saturating_add(amount));
+        let amount = book.get(number).and_then(|budget| used.amount(budget.measure));
+        self.charge_amount(book, number, amount.unwrap_or(0), at);
+    }
+
+    /// Books an amount at `at` under one budget.
+    pub fn charge_amount(&mut self, book: &Book, number: u32, amount: i128, at: Timestamp) {
+        let Some((budget, account)) = self.find(book, number).filter(|_| amount != 0) else { return };
+        account.book(&budget.window, at, |sums| {
+            sums.settled = sums.settled.saturating_add(amount);
+            sums.young = sums.young.saturating_add(amount);
+        });
+    }
+
+    /// From here on, what is booked is remembered apart, until it is marked again.
+    pub fn mark(&mut self) {
+        for sums in self.accounts.iter_mut().flat_map(|account| account.windows.values_mut()) {
+            sums.young = 0;
+        }
+    }
+
+    /// States what was taken at the last mark in the window that begins at `start`, and what of it is the
+    /// bound of interrupted requests. What was booked since comes on top; whether there is any is returned.
+    pub fn rebase(&mut self, number: u32, start: i64, (settled, estimated): (i128, i128)) -> bool {
+        let Some(account) = self.account(number) else { return false };
+        let sums = account.windows.entry(start).or_default();
+        sums.settled = settled.saturating_add(sums.young);
+        sums.estimated = estimated;
+        let young = sums.young != 0;
+        account.prune();
+        young
+    }
+
+    /// A budget of `book` gets other terms. Where it counts something else from now on, what was booked
+    /// and held under it is forgotten; else that stays.
+    pub fn revise(
+        &mut self,
+        book: &mut Book,
+        number: u32,
+        (measure, window, limit): (Measure, Window, i128),
+    ) {
+        let Some(budget) = book.get_mut(number) else { return };
+        let counts_else = budget.measure != measure;
+        (budget.measure, budget.window, budget.limit) = (measure, window, limit);
+        if let Some(account) = self.account(number) {
+            account.last = None;
+            if counts_else {
+                *account = Account::default();
+            }
+        }
+        if counts_else {
+            for hold in self.holds.values_mut() {
+                hold.parts.retain(|(of, _, _)| *of != number);
+            }
+        }
     }
 
     /// Books, for a request that began at `at` and was interrupted, what it was `held` for, where that is
@@ -477,6 +561,11 @@ impl Account {
     fn standing(&self, budget: &Budget, span: Span, at: Timestamp) -> Standing {
         let (sums, span) = match &budget.window {
             Window::Calendar { .. } => (self.windows.get(&span.start).copied().unwrap_or_default(), span),
+            // What is held may go into this stretch of the contract, whenever it began.
+            Window::Fixed(span) => {
+                let sums = self.windows.get(&span.start).copied().unwrap_or_default();
+                (Sums { held: self.held, ..sums }, *span)
+            }
             Window::Rolling { micros } => {
                 let since = budget.window.since(at).micros();
                 let mut all = Sums { held: self.held, ..Sums::default() };
@@ -488,7 +577,7 @@ impl Account {
                 (all, Span { start, end: at.micros().saturating_add(1) })
             }
         };
-        let Sums { settled, estimated, held } = sums;
+        let Sums { settled, estimated, held, young: _ } = sums;
         let (name, measure, limit) = (budget.name.clone(), budget.measure, budget.limit);
         Standing { name, measure, limit, settled, estimated, held, span }
     }
@@ -521,8 +610,7 @@ fn refusal(
     budget: &Budget,
     account: &Account,
     standing: &Standing,
-    amount: Option<i128>,
-    unknown: Unknown,
+    amount: Result<i128, Unknown>,
     at: Timestamp,
 ) -> Option<Denial> {
     if budget.mode != Mode::Hard {
@@ -533,11 +621,10 @@ fn refusal(
     if window.start < account.known_from {
         return denial(Why::Forgotten, None);
     }
-    let Some(asked) = amount else {
-        return match budget.unbounded {
-            Unbounded::Refuse => denial(Why::Unbounded(unknown), None),
-            Unbounded::Allow => None,
-        };
+    let asked = match (amount, budget.unbounded) {
+        (Ok(asked), _) => asked,
+        (Err(unknown), Unbounded::Refuse) => return denial(Why::Unbounded(unknown), None),
+        (Err(_), Unbounded::Allow) => return None,
     };
     let missing = asked.saturating_sub(standing.left());
     if missing <= 0 {
@@ -550,6 +637,7 @@ fn refusal(
     } else {
         let room = match &budget.window {
             Window::Calendar { .. } => Some(window.end),
+            Window::Fixed(span) => Some(span.end),
             Window::Rolling { micros } => account.room_at(*micros, budget.window.since(at).micros(), missing),
         };
         room.map(|room| u64::try_from(room.saturating_sub(at.micros())).unwrap_or(0))

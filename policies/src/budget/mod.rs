@@ -22,6 +22,7 @@
 //! Not here: how much a request may use (`bursar`), where records come from (`bursar-ledger`).
 
 mod accounts;
+pub mod contract;
 #[cfg(test)]
 mod model_tests;
 pub mod window;
@@ -39,6 +40,8 @@ pub enum Measure {
     Money(Currency),
     /// Input and output tokens.
     Tokens,
+    /// Tokens weighted by quality, which a contract sells.
+    StandardTokens,
 }
 
 /// What happens to a request that does not fit.
@@ -220,6 +223,10 @@ impl Book {
     #[must_use]
     pub fn get(&self, number: u32) -> Option<&Budget> {
         self.budgets.get(usize::try_from(number).ok()?)
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Budget> {
+        self.budgets.get_mut(usize::try_from(number).ok()?)
     }
 
     /// The numbers of the budgets that a request or record is under.

@@ -138,6 +138,7 @@ impl Model {
             }
             let (begins, rolling) = match budget.window {
                 Window::Calendar { .. } => (budget.window.span(at) == budget.window.span(request.at), false),
+                Window::Fixed(_) => panic!("contracts are not in this model"),
                 Window::Rolling { .. } => {
                     let step = budget.window.span(request.at).start;
                     (step >= budget.window.since(at).micros(), true)

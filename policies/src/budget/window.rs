@@ -68,10 +68,12 @@ pub enum Window {
         /// Its length; more than zero.
         micros: i64,
     },
+    /// These instants: the stretch of a contract.
+    Fixed(Span),
 }
 
 /// A half-open range of instants in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
     /// The first instant.
     pub start: i64,
@@ -100,6 +102,9 @@ impl Window {
                 let start = at.micros().saturating_sub(at.micros().rem_euclid(step));
                 Span { start, end: start.saturating_add(step) }
             }
+            Self::Fixed(span) if at.micros() < span.start => Span { start: i64::MIN, end: span.start },
+            Self::Fixed(span) if at.micros() >= span.end => Span { start: span.end, end: i64::MAX },
+            Self::Fixed(span) => *span,
         }
     }
 
@@ -112,6 +117,7 @@ impl Window {
                 let first = Timestamp::from_micros(now.micros().saturating_sub(*micros));
                 Timestamp::from_micros(self.span(first).start)
             }
+            Self::Fixed(span) => Timestamp::from_micros(span.start),
         }
     }
 }
@@ -135,6 +141,7 @@ impl fmt::Display for Window {
                 let (size, unit) = units.iter().find(fits).copied().unwrap_or((1, "s"));
                 write!(f, "rolling {}{unit}", seconds.checked_div(size).unwrap_or(0))
             }
+            Self::Fixed(_) => f.write_str("contract"),
         }
     }
 }

@@ -327,6 +327,12 @@ impl Market {
         observe(days.entry(date).or_default(), &what, date, (rate.known_at, rate.source), rate.rate)
     }
 
+    /// Whether any fixing of the index is there.
+    #[must_use]
+    pub fn has_fixings(&self, key: &IndexKey) -> bool {
+        self.fixings.get(key).is_some_and(|days| !days.is_empty())
+    }
+
     /// The fixing of a day, as known at `as_of`.
     #[must_use]
     pub fn fixing(&self, key: &IndexKey, date: Date, as_of: Timestamp) -> Option<Decimal> {

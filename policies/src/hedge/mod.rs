@@ -11,6 +11,7 @@
 pub mod analytics;
 pub mod calendar;
 pub mod commitment;
+pub mod compose;
 pub mod cost;
 pub mod effectiveness;
 pub mod intake;

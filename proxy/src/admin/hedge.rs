@@ -9,8 +9,10 @@
 
 use super::{Admin, problem};
 use crate::hedge::import::{self, File, ImportFailure, What};
+use crate::config::OverlayFormat;
+use crate::hedge::priced::other_book;
 use crate::hedge::report::Options;
-use crate::hedge::{AskError, documents, draw, effectiveness, report, risk, simulate};
+use crate::hedge::{AskError, compose, documents, draw, effectiveness, report, risk, simulate};
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
@@ -118,8 +120,12 @@ async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: B
     let mode = if query.dry_run { Mode::DryRun } else { Mode::Apply };
     let file = File { what, name: query.file, text };
     let done = super::reports::blocking(move || {
-        let clock = AppClock(&admin);
-        import::import(&admin.app.ledger, &file, mode, &clock)
+        let imported = import::import(&admin.app.ledger, &file, mode, &AppClock(&admin));
+        if imported.as_ref().is_ok_and(|imported| imported.written.is_some()) {
+            // Whoever reads the answer finds budgets on contracts as the import left them.
+            super::contracts::look(&admin.app);
+        }
+        imported
     });
     match done.await {
         Some(Ok(imported)) => {
@@ -148,7 +154,7 @@ impl Clock for AppClock<'_> {
 
 /// `GET /api/v1/contracts`
 pub(super) async fn contracts(State(admin): State<Admin>, query: Asked<Options>) -> Response {
-    answer(admin, query, |admin, options| documents::contracts(admin.app.as_ref(), options, admin.app.now()))
+    answer(admin, query, |admin, options| documents::contracts(&admin.app.priced(), options, admin.app.now()))
         .await
 }
 
@@ -159,7 +165,7 @@ pub(super) async fn contract(
     query: Asked<Options>,
 ) -> Response {
     answer(admin, query, move |admin, options| {
-        documents::contract(admin.app.as_ref(), &id, options, admin.app.now())
+        documents::contract(&admin.app.priced(), &id, options, admin.app.now())
     })
     .await
 }
@@ -176,23 +182,59 @@ pub(super) async fn market(
     .await
 }
 
+/// `GET /api/v1/market/compose/{index}`: from the ledger's own usage; `POST`: from the volumes in the body.
+pub(super) async fn compose(
+    State(admin): State<Admin>,
+    Path(index): Path<String>,
+    query: Asked<compose::Options>,
+    method: Method,
+    body: Bytes,
+) -> Response {
+    let body = (method == Method::POST).then(|| String::from_utf8_lossy(&body).into_owned());
+    answer(admin, query, move |admin, options| {
+        compose::document(&admin.app.priced(), (&index, options), body.as_deref(), admin.app.now())
+    })
+    .await
+}
+
 /// `GET /api/v1/hedge/report`
 pub(super) async fn hedge_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
-    answer(admin, query, |admin, options| report::document(admin.app.as_ref(), options, admin.app.now()))
+    answer(admin, query, |admin, options| report::document(&admin.app.priced(), options, admin.app.now()))
         .await
+}
+
+/// `POST /api/v1/hedge/report`: the report beside what it would be at the prices of the overlay in the body.
+pub(super) async fn hedge_report_beside(
+    State(admin): State<Admin>,
+    query: Asked<Options>,
+    body: Bytes,
+) -> Response {
+    let read = super::reports::blocking(move || {
+        let text = String::from_utf8(body.into()).map_err(|_| "the overlay is no UTF-8 text".to_owned())?;
+        other_book(&text, "overlay", OverlayFormat::Auto)
+    });
+    let book = match read.await {
+        Some(Ok(book)) => book,
+        Some(Err(error)) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &error),
+        None => return problem(StatusCode::INTERNAL_SERVER_ERROR, "the report failed; see the log"),
+    };
+    answer(admin, query, move |admin, options| {
+        report::document_beside(&admin.app.priced(), options, Some(book), admin.app.now())
+    })
+    .await
 }
 
 /// `GET /api/v1/hedge/effectiveness`
 pub(super) async fn hedge_effectiveness(State(admin): State<Admin>, query: Asked<Options>) -> Response {
     answer(admin, query, |admin, options| {
-        effectiveness::document(admin.app.as_ref(), options, admin.app.now())
+        effectiveness::document(&admin.app.priced(), options, admin.app.now())
     })
     .await
 }
 
 /// `GET /api/v1/hedge/risk`
 pub(super) async fn hedge_risk(State(admin): State<Admin>, query: Asked<Options>) -> Response {
-    answer(admin, query, |admin, options| risk::document(admin.app.as_ref(), options, admin.app.now())).await
+    answer(admin, query, |admin, options| risk::document(&admin.app.priced(), options, admin.app.now())).await
 }
 
 /// `GET /api/v1/hedge/simulate`: one thread, so that traffic keeps its cores.
@@ -243,7 +285,7 @@ impl ContractFigures {
             return page.clone();
         }
         let app = Arc::clone(&admin.app);
-        let page = super::reports::blocking(move || draw::metrics(app.as_ref(), app.now())).await;
+        let page = super::reports::blocking(move || draw::metrics(&app.priced(), app.now())).await;
         let page = match page {
             Some(Ok(page)) => page,
             Some(Err(error)) => {

@@ -8,11 +8,14 @@
 //! Not here: what the reports contain (`report`, `ledger::query`).
 
 mod budgets;
+mod contracts;
 mod hedge;
 mod ledger_metrics;
 pub mod metrics;
 mod reports;
 mod roi;
+
+pub(crate) use contracts::look as look_at_contracts;
 
 use crate::app::App;
 use crate::listen::Shutdown;
@@ -42,6 +45,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (mut end, mut last) = (shutdown.clone(), shutdown.clone());
+    let looking = contracts::keep_looking(Arc::clone(&app));
     let router = router(Admin { app, shutdown, contracts: hedge::ContractFigures::default() });
     // A dropped sender means the process is ending too.
     let served = axum::serve(listener, router).with_graceful_shutdown(async move {
@@ -54,6 +58,7 @@ pub async fn serve(
     tokio::select! {
         result = served => result,
         () = out_of_time => Ok(()),
+        () = looking => Ok(()),
     }
 }
 
@@ -72,7 +77,8 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/contracts/{id}", get(hedge::contract))
         .route("/api/v1/contracts/{id}/events", post(hedge::add_events))
         .route("/api/v1/market/{list}", get(hedge::market))
-        .route("/api/v1/hedge/report", get(hedge::hedge_report))
+        .route("/api/v1/market/compose/{index}", get(hedge::compose).post(hedge::compose))
+        .route("/api/v1/hedge/report", get(hedge::hedge_report).post(hedge::hedge_report_beside))
         .route("/api/v1/hedge/effectiveness", get(hedge::hedge_effectiveness))
         .route("/api/v1/hedge/risk", get(hedge::hedge_risk))
         .route("/api/v1/hedge/simulate", get(hedge::hedge_simulate))

@@ -55,7 +55,7 @@ pub(super) async fn list_events(State(admin): State<Admin>, query: Asked<ListOpt
 
 /// `GET /api/v1/roi`
 pub(super) async fn roi_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
-    answer(admin, query, |admin, options| report::document(admin.app.as_ref(), options, admin.app.now()))
+    answer(admin, query, |admin, options| report::document(&admin.app.priced(), options, admin.app.now()))
         .await
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn close_period(
     query: Asked<CloseOptions>,
 ) -> Response {
     answer(admin, query, move |admin, options| {
-        period::close(&admin.app.ledger, &month, options, &AppClock(admin))
+        period::close(&admin.app.ledger, &admin.app.prices, (&month, options), &AppClock(admin))
     })
     .await
 }

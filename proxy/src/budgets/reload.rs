@@ -32,6 +32,9 @@ pub enum ReloadError {
         "more than {LATER_MAX} records came in while the ledger was read; reload again when it is quieter, or restart"
     )]
     TooBusy,
+    /// What the contracts of new budgets have left is not known.
+    #[error(transparent)]
+    Contracts(#[from] super::LookError),
 }
 
 /// What of the ledger was read: for these budgets, the records that began in this time, up to a sequence.

@@ -11,8 +11,10 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::ExitCode;
 
-const COLUMNS: [(&str, &str); 11] = [
+const COLUMNS: [(&str, &str); 13] = [
     ("Budget", "budget"),
+    ("Contract", "contract"),
+    ("State", "contract_state"),
     ("Mode", "mode"),
     ("Window", "window"),
     ("Unit", "unit"),

@@ -3,19 +3,23 @@
 //! Not here: the figures (`hedge::report`, `ledger::hedge`).
 
 use super::TableFormat;
+use super::fault::Fault;
 use super::grid::{self, Column, column, grouped, text};
 use super::place::{self, PlaceArgs};
+use crate::config::OverlayFormat;
 use crate::hedge::png::png_chart;
+use crate::hedge::priced::other_book;
 use crate::hedge::report::{self, Options};
 use crate::hedge::{effectiveness, risk, simulate};
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock};
 use bursar_policies::hedge::analytics::Simulation;
+use bursar_policies::price::PriceBook;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +91,10 @@ pub(crate) struct ReportArgs {
     /// Also say what the period would have cost with every cash contract at this part of its size.
     #[arg(long)]
     hedge_ratio: Option<String>,
+    /// Also say, side by side, what the same usage and positions make at the prices of this overlay file
+    /// over the built-in book: our own rows, LiteLLM's map or models.dev's catalogue.
+    #[arg(long, value_name = "FILE")]
+    overlay: Option<PathBuf>,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     format: TableFormat,
@@ -382,6 +390,22 @@ fn query(options: &Options) -> String {
     ])
 }
 
+/// What other prices would have made of a line.
+const BESIDE: [(&str, &str); 3] = [
+    ("Spot there", "there.cost.spot"),
+    ("Hedged there", "there.cost.hedged"),
+    ("Difference", "there.difference.hedged"),
+];
+
+/// An overlay file: its text, and the book that it makes.
+fn overlay(path: &Path) -> anyhow::Result<(String, PriceBook)> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let source = path.file_stem().map_or_else(|| "overlay".into(), |stem| stem.to_string_lossy());
+    let book = other_book(&text, &source, OverlayFormat::Auto)
+        .map_err(|error| Fault::Violation(format!("{}: {error}", path.display())))?;
+    Ok((text, book))
+}
+
 const PARTS: [(&str, &str); 7] = [
     ("Displaced", "hedge.displaced"),
     ("Contract", "hedge.contract"),
@@ -396,8 +420,11 @@ fn show_report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let options =
         Options { by: Some(args.by.clone()), hedge_ratio: args.hedge_ratio.clone(), ..args.terms.options() };
     let path = format!("/api/v1/hedge/report{}", query(&options));
-    let document =
-        place::read(&args.place, &path, |source| report::document(source, &options, SystemClock.now()))?;
+    let other = args.overlay.as_deref().map(overlay).transpose()?;
+    let body = other.as_ref().map(|(text, _)| bytes::Bytes::from(text.clone()));
+    let document = place::read_with(&args.place, &path, body, |source| {
+        report::document_beside(source, &options, other.map(|(_, book)| book), SystemClock.now())
+    })?;
     let lines = lines(&document);
     let rows: Vec<&Value> = lines.iter().collect();
     let keys = grid::rows(&document, "by");
@@ -416,6 +443,11 @@ fn show_report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     }
     columns.push(column("Effective", "cost.effective"));
     columns.push(column("Hedged", "cost.hedged"));
+    if args.overlay.is_some() {
+        for (title, path) in BESIDE {
+            columns.push(column(title, path));
+        }
+    }
     columns.push(column("Coverage", "coverage"));
     let mut out = std::io::stdout().lock();
     grid::write(&document, (&rows, &columns), args.format, &mut out)?;
@@ -436,10 +468,34 @@ fn lines(document: &Value) -> Vec<Value> {
         }
         lines.push(line);
     }
+    let Some(there) = document.get("at_other_prices") else { return lines };
+    let keys: Vec<String> = grid::rows(document, "by").iter().map(|key| text(Some(key))).collect();
+    let key_of = |row: &Value| keys.iter().map(|key| text(row.get(key))).collect::<Vec<_>>();
+    let others = grid::rows(there, "rows");
+    let (count, whole) = (lines.len(), ["residual", "book"]);
+    for (place, line) in lines.iter_mut().enumerate() {
+        let last = (place + whole.len()).checked_sub(count).and_then(|index| whole.get(index));
+        let other = match last {
+            Some(name) => there.get(*name),
+            None => others.iter().find(|other| key_of(other) == key_of(line)).copied(),
+        };
+        if let (Some(other), Some(line)) = (other.cloned(), line.as_object_mut()) {
+            line.insert("there".to_owned(), other);
+        }
+    }
     lines
 }
 
 /// What stands below the table: the balance, coverage, and everything that is not in the figures.
+/// What is missing, in words.
+fn told_gap(gap: &Value) -> String {
+    let what = match text(gap.get("what")).as_str() {
+        "usage" => format!("{} requests", text(gap.get("requests"))),
+        what => format!("{what} {}", text(gap.get("id"))),
+    };
+    format!("{what}: {}", text(gap.get("reason")))
+}
+
 fn tell(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
     let at = |path: &str| {
         let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
@@ -473,6 +529,25 @@ fn tell(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
             at("currency")
         )?;
     }
+    if document.get("at_other_prices").is_some() {
+        let whole = if at("at_other_prices.complete") == "true" { "complete" } else { "incomplete" };
+        writeln!(
+            out,
+            "at the other prices ({whole}): rows {} + residual {} = book {} {}, {} more than here",
+            figure("at_other_prices.balance.rows"),
+            figure("at_other_prices.balance.residual"),
+            figure("at_other_prices.balance.book"),
+            at("currency"),
+            figure("at_other_prices.book.difference.hedged"),
+        )?;
+        for gap in document.get("at_other_prices").iter().flat_map(|there| grid::rows(there, "unpriced")) {
+            writeln!(out, "missing there: {}", told_gap(gap))?;
+        }
+        if at("at_other_prices.kept_records") != "0" {
+            let kept = at("at_other_prices.kept_records");
+            writeln!(out, "{kept} records of batch results keep their recorded cost: they hold sums")?;
+        }
+    }
     if at("provisional") == "true" {
         writeln!(out, "provisional: a settlement price is an average to {}", at("on"))?;
     }
@@ -492,11 +567,7 @@ fn tell(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
     }
     let missing = grid::rows(document, "unpriced");
     for gap in &missing {
-        let what = match text(gap.get("what")).as_str() {
-            "usage" => format!("{} requests", text(gap.get("requests"))),
-            what => format!("{what} {}", text(gap.get("id"))),
-        };
-        writeln!(out, "unpriced: {what}: {}", text(gap.get("reason")))?;
+        writeln!(out, "unpriced: {}", told_gap(gap))?;
     }
     if !missing.is_empty() {
         writeln!(out, "the report is incomplete: what is listed as unpriced is not in the figures")?;

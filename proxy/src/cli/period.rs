@@ -120,8 +120,8 @@ fn close(args: &CloseArgs) -> anyhow::Result<ExitCode> {
         ("accept_gaps", options.accept_gaps.map(|_| "true")),
     ]);
     let path = format!("/api/v1/periods/{}/close{query}", place::part(&args.month));
-    let manifest = place::write(&args.place, &path, |ledger| {
-        Ok(period::close(ledger, &args.month, &options, &SystemClock)?)
+    let manifest = place::write(&args.place, &path, |ledger, prices| {
+        Ok(period::close(ledger, prices, (&args.month, &options), &SystemClock)?)
     })?;
     let at = |name: &str| text(manifest.get(name));
     writeln!(

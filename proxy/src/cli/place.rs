@@ -26,8 +26,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-const BOOK_DAMAGED: &str = "the built-in price book is damaged: this is a defect";
-
 /// Where a command looks.
 #[derive(Debug, Args)]
 pub(crate) struct PlaceArgs {
@@ -77,17 +75,33 @@ pub(super) fn read(
     path: &str,
     offline: impl FnOnce(&dyn HedgeSource) -> Result<Value, AskError>,
 ) -> anyhow::Result<Value> {
+    read_with(place, path, None, offline)
+}
+
+/// Asks a running sidecar for `path`, with `body` where the question has one, or answers from the directory.
+pub(super) fn read_with(
+    place: &PlaceArgs,
+    path: &str,
+    body: Option<Bytes>,
+    offline: impl FnOnce(&dyn HedgeSource) -> Result<Value, AskError>,
+) -> anyhow::Result<Value> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&tasks::runtime()?, async {
         match source::read(place.told()).await? {
+            Source::Running(client) if body.is_some() => {
+                let (status, answer) = client.post(path, body.unwrap_or_default()).await?;
+                if !status.is_success() {
+                    bail!("the sidecar answered {status}: {}", String::from_utf8_lossy(&answer).trim());
+                }
+                serde_json::from_slice(&answer).context("the sidecar's answer is no document")
+            }
             Source::Running(client) => {
                 let mut body = Vec::new();
                 client.get(path, &mut body).await?;
                 serde_json::from_slice(&body).context("the sidecar's answer is no document")
             }
             Source::Offline(ledger) => {
-                let book = PriceBook::builtin().context(BOOK_DAMAGED)?;
-                Ok(offline(&Priced { ledger: ledger.as_ref(), prices: Prices::new(book) })?)
+                Ok(offline(&Priced { ledger: ledger.as_ref(), prices: &builtin()? })?)
             }
         }
     })
@@ -113,7 +127,7 @@ pub(super) fn import_file(place: &PlaceArgs, file: File, mode: Mode) -> anyhow::
 pub(super) fn write(
     place: &PlaceArgs,
     path: &str,
-    here: impl FnOnce(&Ledger) -> anyhow::Result<Value>,
+    here: impl FnOnce(&Ledger, &Prices) -> anyhow::Result<Value>,
 ) -> anyhow::Result<Value> {
     let local = tokio::task::LocalSet::new();
     local.block_on(&tasks::runtime()?, async {
@@ -133,15 +147,20 @@ pub(super) fn write(
             }
         };
         let ledger = open_here(&dir)?;
-        let done = here(&ledger)?;
+        let done = here(&ledger, &builtin()?)?;
         ledger.close()?;
         Ok(done)
     })
 }
 
+/// The prices of a command without a sidecar.
+fn builtin() -> anyhow::Result<Prices> {
+    let book = PriceBook::builtin().context("the built-in price book is damaged: this is a defect")?;
+    Ok(Prices::new(book))
+}
+
 fn open_here(dir: &Path) -> anyhow::Result<Ledger> {
-    let book = PriceBook::builtin().context(BOOK_DAMAGED)?;
-    let opened = Ledger::open(Options::new(dir), Arc::new(SystemClock), Arc::new(Prices::new(book)));
+    let opened = Ledger::open(Options::new(dir), Arc::new(SystemClock), Arc::new(builtin()?));
     let (ledger, _) = opened.with_context(|| {
         format!("cannot open the ledger in {} (a running sidecar is asked with --admin URL)", dir.display())
     })?;

@@ -38,12 +38,16 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     // heard on them before the ledger is open.
     let bound = listen_on(config.listen, "listen", listen::bind)?;
     let admin_bound = listen_on(config.admin.listen, "admin.listen", listen::bind)?;
-    let budgets = Arc::new(Budgets::new(config.budgets.clone()));
+    let budgets = Budgets::new(config.budgets.clone()).with_contracts(config.contract_budgets.clone());
+    let budgets = Arc::new(budgets);
     let (ledger, report) = open_ledger(&config, &prices, &budgets)?;
     tell_of_ledger(&config, &report);
     budgets
         .load(&ledger, SystemClock.now())
         .context("cannot read from the ledger what budgets have spent, so they cannot be kept")?;
+    for line in budgets.look_at_contracts(&ledger, &prices, SystemClock.now())? {
+        tracing::warn!("{line}");
+    }
     let listener = listen_on(config.listen, "listen", |_| bound.listen())?;
     let admin_listener = listen_on(config.admin.listen, "admin.listen", |_| admin_bound.listen())?;
     let (listening, admin_listening) = (listener.local_addr()?, admin_listener.local_addr()?);

@@ -3,6 +3,7 @@
 //! Invariants
 //! - A budget with any mistake is left out, and each of its mistakes is reported.
 //! - Two budgets never have one name.
+//! - A budget on a contract has no window and no limit of its own: the contract's are meant.
 //!
 //! Not here: what budgets do (`bursar_policies::budget`).
 
@@ -11,6 +12,7 @@ use super::suggest::nearest;
 use super::value::{Choice, Scalar, Shape, Value, tag_name};
 use super::yaml::{Content, Entry, Node};
 use bursar_domain::{Currency, Label, Money};
+use bursar_policies::budget::contract::{ContractBudget, Without};
 use bursar_policies::budget::window::{Unit, Window};
 use bursar_policies::budget::{Budget, Measure, Mode, ModelPattern, Scope, Unbounded};
 use jiff::tz::TimeZone;
@@ -24,13 +26,50 @@ const THRESHOLDS_MAX: usize = 10;
 /// Shortest and longest rolling window, in seconds.
 const ROLLING_SECONDS: std::ops::RangeInclusive<i64> = 60..=366 * 86_400;
 
-const KEYS: &[&str] =
-    &["name", "scope", "window", "zone", "fiscal_start", "limit", "mode", "thresholds", "unpriced"];
+const KEYS: &[&str] = &[
+    "name",
+    "scope",
+    "window",
+    "zone",
+    "fiscal_start",
+    "limit",
+    "mode",
+    "thresholds",
+    "unpriced",
+    "contract",
+    "without",
+];
+/// Keys of a budget that a contract says instead.
+const CONTRACT_SAYS: &[&str] = &["window", "zone", "fiscal_start", "limit"];
 const SCOPE_KEYS: &[&str] = &["team", "workload", "customer", "provider", "model", "tags"];
 
 /// The list of budgets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct BudgetList(pub(super) Vec<Budget>);
+pub(super) struct BudgetList {
+    /// Those with a limit of their own.
+    pub(super) own: Vec<Budget>,
+    /// Those on contracts.
+    pub(super) on_contracts: Vec<ContractBudget>,
+}
+
+/// One of the list.
+enum Read {
+    Own(Budget),
+    OnContract(ContractBudget),
+}
+
+impl Read {
+    const fn name(&self) -> &Label {
+        match self {
+            Self::Own(budget) => &budget.name,
+            Self::OnContract(budget) => &budget.name,
+        }
+    }
+}
+
+impl Choice for Without {
+    const CHOICES: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("allow", Self::Allow)];
+}
 
 impl Choice for Mode {
     const CHOICES: &'static [(&'static str, Self)] =
@@ -46,11 +85,20 @@ impl Value for BudgetList {
     const SHAPE: Shape = Shape::List;
 
     fn read(node: &Node, (): &()) -> Result<Self, Vec<Fault>> {
-        named_items(node, "budget", BUDGETS_MAX, Item::budget, |budget| &budget.name).map(Self)
+        let mut list = Self::default();
+        for read in named_items(node, "budget", BUDGETS_MAX, Item::any_budget, Read::name)? {
+            match read {
+                Read::Own(budget) => list.own.push(budget),
+                Read::OnContract(budget) => list.on_contracts.push(budget),
+            }
+        }
+        Ok(list)
     }
 
     fn show(&self) -> String {
-        let names: Vec<&str> = self.0.iter().map(|budget| budget.name.as_str()).collect();
+        let own = self.own.iter().map(|budget| budget.name.as_str());
+        let names: Vec<&str> =
+            own.chain(self.on_contracts.iter().map(|budget| budget.name.as_str())).collect();
         names.join(", ")
     }
 
@@ -64,7 +112,16 @@ impl Value for BudgetList {
         json!({ "type": ["array", "null"], "maxItems": BUDGETS_MAX, "items": {
             "type": "object",
             "additionalProperties": false,
-            "required": ["name", "window", "limit"],
+            "required": ["name"],
+            "oneOf": [
+                { "required": ["window", "limit"], "not": { "anyOf": [
+                    { "required": ["contract"] }, { "required": ["without"] },
+                ] } },
+                { "required": ["contract"], "not": { "anyOf": [
+                    { "required": ["window"] }, { "required": ["limit"] },
+                    { "required": ["zone"] }, { "required": ["fiscal_start"] },
+                ] } },
+            ],
             "properties": {
                 "name": text,
                 "scope": scope_schema(),
@@ -82,12 +139,14 @@ impl Value for BudgetList {
                     "maxItems": THRESHOLDS_MAX,
                 },
                 "unpriced": <Unbounded as Scalar>::schema(&()),
+                "contract": text,
+                "without": <Without as Scalar>::schema(&()),
             },
         } })
     }
 
     fn json(&self) -> Option<Json> {
-        self.0.is_empty().then(|| json!([]))
+        (self.own.is_empty() && self.on_contracts.is_empty()).then(|| json!([]))
     }
 }
 
@@ -208,8 +267,55 @@ impl Item {
         }
     }
 
-    fn budget(&mut self, node: &Node) -> Option<Budget> {
+    fn any_budget(&mut self, node: &Node) -> Option<Read> {
         let entries = self.entries(node, "", KEYS, "write keys: name, scope, window, limit and so on");
+        if entries.iter().any(|entry| entry.key == "contract") {
+            return self.contract_budget(entries, node).map(Read::OnContract);
+        }
+        if let Some(entry) = entries.iter().find(|entry| entry.key == "without") {
+            let remedy = "remove it, or name the contract of which the budget is what is left";
+            let wrong = Wrong::absent("only a budget on a contract can be without it", remedy);
+            self.wrong(&entry.value, ".without", wrong);
+        }
+        self.budget(entries, node).map(Read::Own)
+    }
+
+    /// A budget whose limit is what a contract has left.
+    fn contract_budget(&mut self, entries: &[Entry], node: &Node) -> Option<ContractBudget> {
+        let find = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+        let before = self.faults.len();
+        for entry in entries.iter().filter(|entry| CONTRACT_SAYS.contains(&entry.key.as_str())) {
+            let wrong = "a budget on a contract has the contract's days and what it has left";
+            let wrong = Wrong::absent(wrong, "remove this key, or `contract`");
+            self.wrong(&entry.value, &format!(".{}", entry.key), wrong);
+        }
+        if find("name").is_none() {
+            self.wrong(node, ".name", Wrong::absent("the key is missing", "every budget needs one"));
+        }
+        let name = find("name").and_then(|node| self.scalar::<Label>(node, ".name", &()));
+        let contract = find("contract").and_then(|node| self.scalar::<Label>(node, ".contract", &()));
+        let scope = find("scope").map_or_else(|| Some(Scope::default()), |node| self.scope(node));
+        let mode = find("mode").map_or(Some(Mode::Hard), |node| self.scalar(node, ".mode", &()));
+        let thresholds = find("thresholds").map_or(Some(Vec::new()), |node| self.thresholds(node));
+        let unbounded =
+            find("unpriced").map_or(Some(Unbounded::Refuse), |node| self.scalar(node, ".unpriced", &()));
+        let without =
+            find("without").map_or(Some(Without::Refuse), |node| self.scalar(node, ".without", &()));
+        if self.faults.len() > before {
+            return None;
+        }
+        Some(ContractBudget {
+            name: name?,
+            contract: contract?,
+            scope: scope?,
+            mode: mode?,
+            unbounded: unbounded?,
+            without: without?,
+            thresholds: thresholds?,
+        })
+    }
+
+    fn budget(&mut self, entries: &[Entry], node: &Node) -> Option<Budget> {
         let find = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
         if matches!(node.content, Content::Map(_)) {
             for key in ["name", "window", "limit"] {
@@ -384,6 +490,7 @@ fn rolling_seconds(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, Sources};
+    use bursar_policies::budget::contract::Without;
     use bursar_policies::budget::{Budget, Measure, Mode, Unbounded};
 
     fn load(text: &str) -> Result<Vec<Budget>, String> {
@@ -446,6 +553,29 @@ mod tests {
         check("name: x, window: day, limit: 1 USD, scop: {}", "did you mean \"scope\"?");
         check(
             "name: x, window: day, limit: 1 USD }\n  - { name: x, window: day, limit: 2 USD",
+            "budgets[1].name: \"x\" is also the name of the budget on line 2",
+        );
+    }
+
+    #[test]
+    fn a_budget_on_a_contract_has_no_window_and_no_limit_of_its_own() {
+        let text = "budgets:
+  - { name: x, contract: commit-beta, scope: { team: beta }, mode: soft, thresholds: [80], without: allow }
+  - { name: y, contract: commit-beta }
+";
+        let config = Config::load(Sources::from_text(text)).unwrap();
+        let [x, y] = config.contract_budgets.as_slice() else { panic!("{config:?}") };
+        assert_eq!((x.contract.as_str(), x.mode, x.without), ("commit-beta", Mode::Soft, Without::Allow));
+        assert_eq!((y.mode, y.without, y.unbounded), (Mode::Hard, Without::Refuse, Unbounded::Refuse));
+        assert!(config.budgets.is_empty());
+        check("name: x, contract: c, limit: 1 USD", "budgets[0].limit: a budget on a contract has");
+        check("name: x, contract: c, window: day", "budgets[0].window: a budget on a contract has");
+        check("name: x, contract: ''", "budgets[0].contract");
+        check("contract: c", "budgets[0].name: the key is missing");
+        check("name: x, contract: c, without: nothing", "budgets[0].without");
+        check("name: x, window: day, limit: 1 USD, without: allow", "only a budget on a contract");
+        check(
+            "name: x, window: day, limit: 1 USD }\n  - { name: x, contract: c",
             "budgets[1].name: \"x\" is also the name of the budget on line 2",
         );
     }

@@ -99,13 +99,15 @@ pub(super) fn is_for_restart(path: &str) -> bool {
 pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
     let mut loader = Loader::new(sources);
     let listen = loader.listen();
+    let budgets = loader.get(&s::BUDGETS).value;
     let config = Config {
         admin: loader.admin(listen),
         ledger: loader.ledger(),
         identity: loader.identity(),
         currency: loader.get(&s::CURRENCY).value,
         prices: loader.prices(),
-        budgets: loader.get(&s::BUDGETS).value.0,
+        budgets: budgets.own,
+        contract_budgets: budgets.on_contracts,
         limits: loader.get(&s::LIMITS).value.0,
         server: loader.server(),
         upstream: loader.upstream_pool(),

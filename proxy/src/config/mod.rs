@@ -43,6 +43,7 @@ pub use yaml::Position;
 
 use bursar_domain::{Currency, Label, Tags};
 use bursar_policies::budget::Budget;
+use bursar_policies::budget::contract::ContractBudget;
 use bursar_policies::limit::Limit;
 use std::fmt;
 use std::net::SocketAddr;
@@ -233,6 +234,8 @@ pub struct Config {
     pub prices: Prices,
     /// Who may spend how much.
     pub budgets: Vec<Budget>,
+    /// Who may use how much of which contract.
+    pub contract_budgets: Vec<ContractBudget>,
     /// How much may pass at a time.
     pub limits: Vec<Limit>,
     /// Most bytes of a request's body that are held for a hard budget to know it.

@@ -374,7 +374,9 @@ settings! {
               that may not fit is refused with 429; `soft`: it passes with a warning header; `shadow`: only \
               metrics tell); `thresholds` in percent, from which replies carry the warning header; `unpriced` \
               (`refuse`, the default, or `allow`): what a hard budget does with a request of which nobody knows \
-              what it may use. See docs/guide/budgets.md.");
+              what it may use. Instead of `window` and `limit`: `contract`, the position whose remaining balance \
+              or units are the limit, and `without` (`refuse`, the default, or `allow`): what happens while that \
+              contract is not there or is over. See docs/guide/budgets.md.");
     RESERVE_MAX_OUTPUT: u32 = Setting::new("reserve.max_output", counts(1, 10_000_000), || 16_384)
         .doc("Output tokens that budgets hold for a request that does not bound its output itself.")
         .because("More than nearly all answers; a longer one is booked beyond its hold.");

@@ -3,20 +3,27 @@
 //! Invariants
 //! - Figures follow from usage and contracts alone, by the same waterfall as the report's.
 //! - What cannot be told has a reason; it is never a zero.
+//! - Of what must be used in its month, day or hour, that month or day is told: what lapsed before is not
+//!   left.
 //!
 //! Not here: the waterfall (`policies::hedge::cost`), pages and tables.
 
 use super::AskError;
 use super::report::{Options, money, share, units};
-use bursar_domain::{Money, Timestamp};
+use bursar_domain::{Money, StoredFact, Timestamp, UsageRecord};
 use bursar_ledger::hedge::{HedgeAsk, HedgeReport, HedgeSource, report, state};
+use bursar_ledger::{
+    GrainRow, Hourly, QueryError, ReadError, ReadFrom, RecordRange, Records, UsageQuery, UsageReport,
+};
 use bursar_policies::exact::{ExactError, Ratio};
-use bursar_policies::hedge::calendar::Window;
-use bursar_policies::hedge::position::{Group, Position};
+use bursar_policies::hedge::calendar::{Month, Window};
+use bursar_policies::hedge::position::{Group, Interval, Position};
+use bursar_policies::price::ClassCosts;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// A run-out beyond this many days is none.
 const DAYS_MAX: i64 = 36_500;
@@ -29,6 +36,8 @@ struct DrawDown {
     left: Ratio,
     per_day: Ratio,
     days: u32,
+    since: Date,
+    lapses_after: Date,
     runs_out: Option<Date>,
     unused: Money,
 }
@@ -39,6 +48,21 @@ type Told = Result<DrawDown, String>;
 /// Whether there is anything to draw.
 fn draws(position: &Position) -> bool {
     matches!(position.terms().kind.group(), Group::Pool | Group::Units)
+}
+
+/// The days of which the quantity of a position is told on the day `on`.
+fn stretch(position: &Position, on: Date) -> Option<Window> {
+    let terms = position.terms();
+    let window = terms.timing.effective;
+    let last = on.min(window.last());
+    if terms.kind.group() == Group::Pool || position.carries_over() {
+        return Window::new(window.from(), last.tomorrow().ok()?).ok();
+    }
+    let interval = terms.commitment.as_ref().map(|terms| terms.fulfilment);
+    match interval {
+        Some(Interval::Hour | Interval::Day) => Window::new(last, last.tomorrow().ok()?).ok(),
+        _ => Month::of(last).window().ok()?.overlap(window),
+    }
 }
 
 /// What is left of a balance or commitment after the day `on`; null for what has nothing to draw.
@@ -56,15 +80,7 @@ pub(crate) fn remaining(
     if on < window.from() {
         return Ok(json!({ "reason": format!("it begins on {}", window.from()) }));
     }
-    let last = on.min(window.last());
-    let mut ask = options.ask(now)?;
-    (ask.from, ask.until, ask.today) = (window.from(), last.tomorrow().unwrap_or(last), last);
-    if position.terms().kind.group() == Group::Pool {
-        // A balance is told in its own currency.
-        ask.currency = position.terms().economics.price_currency;
-    }
-    let found = report(source, &ask)?;
-    let drawn = match draw_down(&found, position, &ask)? {
+    let drawn = match draw_down_on(source, position, on, options.ask(now)?)? {
         Ok(drawn) => drawn,
         Err(reason) => return Ok(json!({ "reason": reason })),
     };
@@ -77,13 +93,40 @@ pub(crate) fn remaining(
         "per_day": units(drawn.per_day)?,
         "days": drawn.days,
         "runs_out": drawn.runs_out.map(|date| date.to_string()),
-        "lapses_after": window.last().to_string(),
+        "since": drawn.since.to_string(),
+        "lapses_after": drawn.lapses_after.to_string(),
         "unused_so_far": money(drawn.unused),
     }))
 }
 
-/// What a report that begins with the position, or before, says of it.
-fn draw_down(found: &HedgeReport, position: &Position, ask: &HedgeAsk) -> Result<Told, AskError> {
+/// The draw-down of one position on the day `on`, which is not before it begins.
+fn draw_down_on(
+    source: &dyn HedgeSource,
+    position: &Position,
+    on: Date,
+    mut ask: HedgeAsk,
+) -> Result<Told, AskError> {
+    let Some(days) = stretch(position, on) else { return Ok(Err("it is out of any calendar".to_owned())) };
+    (ask.from, ask.until, ask.today) = (days.from(), days.until(), days.last());
+    if position.terms().kind.group() == Group::Pool {
+        // A balance is told in its own currency.
+        ask.currency = position.terms().economics.price_currency;
+    }
+    // All of a month's quantity is there from its beginning; what was used is told up to the day.
+    let outside = on.tomorrow().unwrap_or(on).to_zoned(ask.zone.clone());
+    let outside = outside.map_or(i64::MAX, |at| at.timestamp().as_microsecond());
+    let source = Before { source, outside: Timestamp::from_micros(outside) };
+    let found = report(&source, &ask)?;
+    draw_down(&found, position, &ask, on)
+}
+
+/// What a report that begins with the stretch of the position, or before, says of it on the day `on`.
+fn draw_down(
+    found: &HedgeReport,
+    position: &Position,
+    ask: &HedgeAsk,
+    on: Date,
+) -> Result<Told, AskError> {
     let terms = position.terms();
     let row = found.positions.iter().find(|row| row.position == *position.id());
     let Some(result) = row.and_then(|row| row.result.as_ref()) else {
@@ -92,9 +135,19 @@ fn draw_down(found: &HedgeReport, position: &Position, ask: &HedgeAsk) -> Result
             Err(gap.map_or_else(|| "nothing of it was used".to_owned(), |gap| gap.reason.to_string())),
         );
     };
-    let last = ask.today.min(terms.timing.effective.last());
-    let window = Window::new(terms.timing.effective.from(), last.tomorrow().unwrap_or(last));
-    let days = window.map_or(1, |window| window.days());
+    let last = on.min(terms.timing.effective.last());
+    let stretch = stretch(position, on);
+    let since = stretch.map_or(last, Window::from);
+    let days = Window::new(since, last.tomorrow().unwrap_or(last)).map_or(1, |window| window.days());
+    let carries = terms.kind.group() == Group::Pool || position.carries_over();
+    let lapses_after = match stretch {
+        Some(stretch) if !carries => stretch.last(),
+        _ => {
+            let expiry = terms.commitment.as_ref().and_then(|terms| terms.expiry);
+            let end = terms.timing.effective.last();
+            expiry.map_or(end, |expiry| expiry.min(end))
+        }
+    };
     let (unit, committed, used) = match terms.kind.group() {
         Group::Pool => (ask.currency.code().to_owned(), position.units()?, Ratio::of(result.used)),
         _ if position.carries_over() => {
@@ -110,8 +163,51 @@ fn draw_down(found: &HedgeReport, position: &Position, ask: &HedgeAsk) -> Result
     let left = committed.minus_near(used)?.or_zero();
     let per_day = used.over_near(Ratio::whole(i128::from(days)))?;
     let runs_out = if per_day.is_positive() { run_out(left, per_day, last)? } else { None };
+    // What is there anew in the next month does not run out in it.
+    let runs_out = runs_out.filter(|date| carries || *date <= lapses_after);
     let unused = result.unused;
-    Ok(Ok(DrawDown { unit, committed, used, left, per_day, days, runs_out, unused }))
+    Ok(Ok(DrawDown { unit, committed, used, left, per_day, days, since, lapses_after, runs_out, unused }))
+}
+
+/// A ledger without the usage from an instant on.
+struct Before<'a> {
+    source: &'a dyn HedgeSource,
+    outside: Timestamp,
+}
+
+impl Before<'_> {
+    fn query(&self, query: &UsageQuery) -> UsageQuery {
+        let to = query.to.map_or(self.outside, |to| to.min(self.outside));
+        // Nothing lies between an instant and itself.
+        UsageQuery { from: query.from.map(|from| from.min(to)), to: Some(to), ..query.clone() }
+    }
+}
+
+impl HedgeSource for Before<'_> {
+    fn finance_facts(&self) -> Result<Vec<Arc<StoredFact>>, ReadError> {
+        self.source.finance_facts()
+    }
+
+    fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
+        self.source.ask_usage(&self.query(query))
+    }
+
+    fn ask_grains(
+        &self,
+        query: &UsageQuery,
+        hourly: &Hourly<'_>,
+    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
+        self.source.ask_grains(&self.query(query), hourly)
+    }
+
+    fn read_records(&self, range: RecordRange) -> Records {
+        let to = range.to.map_or(self.outside, |to| to.min(self.outside));
+        self.source.read_records(RecordRange { to: Some(to), ..range })
+    }
+
+    fn class_costs(&self, record: &UsageRecord) -> Option<ClassCosts> {
+        self.source.class_costs(record)
+    }
 }
 
 /// The day on which what is left is gone at this rate; `None` beyond any calendar.
@@ -144,16 +240,25 @@ pub(crate) fn metrics(source: &dyn HedgeSource, now: Timestamp) -> Result<String
         Group::Pool => position.terms().economics.price_currency,
         _ => bursar_domain::Currency::USD,
     };
-    let currencies: std::collections::BTreeSet<_> = running.iter().map(currency_of).collect();
+    // One report tells all that stand for their whole term; of the others, each its own month or day.
+    let (standing, renewed): (Vec<&Position>, Vec<&Position>) = running
+        .into_iter()
+        .partition(|position| position.terms().kind.group() == Group::Pool || position.carries_over());
+    for position in renewed {
+        if let Ok(drawn) = draw_down_on(source, position, today, ask.clone())? {
+            tell(position, &drawn, &mut lines)?;
+        }
+    }
+    let currencies: std::collections::BTreeSet<_> = standing.iter().map(currency_of).collect();
     for currency in currencies {
-        let mine = || running.iter().filter(|position| currency_of(position) == currency);
+        let mine = || standing.iter().filter(|position| currency_of(position) == currency);
         let first = mine().map(|position| position.terms().timing.effective.from()).min();
         ask.currency = currency;
         ask.from = first.unwrap_or(today);
         ask.until = today.tomorrow().unwrap_or(today);
         let found = report(source, &ask)?;
         for position in mine() {
-            if let Ok(drawn) = draw_down(&found, position, &ask)? {
+            if let Ok(drawn) = draw_down(&found, position, &ask, today)? {
                 tell(position, &drawn, &mut lines)?;
             }
         }

@@ -7,6 +7,7 @@
 //!
 //! Not here: rules (`bursar-policies`), state and joins (`ledger::hedge`), tables (`cli`).
 
+pub(crate) mod compose;
 pub(crate) mod documents;
 pub(crate) mod draw;
 pub(crate) mod effectiveness;

@@ -7,19 +7,24 @@
 //! Not here: the figures (`ledger::hedge`, `policies::hedge::cost`), tables (`cli::hedge`).
 
 use super::AskError;
+use super::priced::OtherPrices;
 use crate::report::rfc3339;
-use bursar_domain::money::format_pico;
+use bursar_domain::money::{format_pico, parse_pico};
 use bursar_domain::{Currency, Money, Timestamp};
-use bursar_ledger::hedge::{HedgeAsk, HedgeError, HedgeReport, HedgeSource, PositionRow, SpotCost, report};
+use bursar_ledger::hedge::{
+    HedgeAsk, HedgeError, HedgeReport, HedgeSource, PositionRow, Repriced, SpotCost, report,
+};
 use bursar_ledger::{GroupKey, KeyValue, ReadFrom};
 use bursar_policies::exact::{Decimal, ExactError, Ratio};
 use bursar_policies::hedge::calendar::{Month, parse_day};
 use bursar_policies::hedge::cost::{Line, Lines};
 use bursar_policies::hedge::profile::Unit;
+use bursar_policies::price::PriceBook;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// The options of every question about hedges, as they are written.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -138,6 +143,65 @@ impl From<ExactError> for AskError {
     fn from(error: ExactError) -> Self {
         Self::Ledger(error.to_string())
     }
+}
+
+/// The report as a document, beside what the same usage and positions make at other prices.
+pub(crate) fn document_beside(
+    source: &dyn HedgeSource,
+    options: &Options,
+    other: Option<PriceBook>,
+    now: Timestamp,
+) -> Result<Value, AskError> {
+    let mut document = document(source, options, now)?;
+    let Some(book) = other else { return Ok(document) };
+    let ask = options.ask(now)?;
+    let prices = Arc::new(OtherPrices::new(book));
+    let found = report(&Repriced::new(source, prices.clone()), &ask)?;
+    let mut there = render(&found, &ask)?;
+    differences(&document, &mut there, ask.currency)?;
+    if let (Some(there), Some(document)) = (there.as_object_mut(), document.as_object_mut()) {
+        for same in ["period", "on", "currency", "unit", "by", "method", "read_from"] {
+            there.remove(same);
+        }
+        there.insert("kept_records".to_owned(), prices.kept().into());
+        document.insert("at_other_prices".to_owned(), Value::Object(there.clone()));
+    }
+    Ok(document)
+}
+
+/// How much more each row, the residual and the book cost there: nothing where one of them is not here.
+fn differences(here: &Value, there: &mut Value, currency: Currency) -> Result<(), AskError> {
+    let keys = here.get("by").and_then(Value::as_array).cloned().unwrap_or_default();
+    let names: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let key_of = |row: &Value| names.iter().map(|name| row.get(*name).cloned()).collect::<Vec<_>>();
+    let rows = here.get("rows").and_then(Value::as_array).cloned().unwrap_or_default();
+    for row in there.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
+        let same = rows.iter().find(|other| key_of(other) == key_of(row));
+        tell_difference(same, row, currency)?;
+    }
+    for name in ["residual", "book"] {
+        if let Some(row) = there.get_mut(name) {
+            tell_difference(here.get(name), row, currency)?;
+        }
+    }
+    Ok(())
+}
+
+fn tell_difference(here: Option<&Value>, there: &mut Value, currency: Currency) -> Result<(), AskError> {
+    let mut told = Map::new();
+    for name in ["spot", "effective", "hedged"] {
+        let amount = |row: &Value| {
+            let text = row.get("cost").and_then(|cost| cost.get(name)).and_then(Value::as_str);
+            text.map(parse_pico).transpose().map_err(ExactError::Money)
+        };
+        let (before, after) = (here.map(amount).transpose()?.flatten(), amount(there)?);
+        let change = before.zip(after).and_then(|(before, after)| after.checked_sub(before));
+        told.insert(name.to_owned(), change.map(|pico| money(Money::from_pico(currency, pico))).into());
+    }
+    if let Some(row) = there.as_object_mut() {
+        row.insert("difference".to_owned(), Value::Object(told));
+    }
+    Ok(())
 }
 
 /// The report as a document.

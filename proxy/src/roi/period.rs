@@ -10,7 +10,9 @@
 //! Not here: keeping reports (`ledger::periods`), the figures (`roi::report`).
 
 use super::report::{self, Options, keys};
+use crate::app::Prices;
 use crate::hedge::AskError;
+use crate::hedge::priced::Priced;
 use crate::hedge::report::money;
 use crate::report::rfc3339;
 use bursar_domain::{Clock, FactKind, Money, Timestamp};
@@ -69,6 +71,21 @@ pub(crate) struct CloseOptions {
     pub(crate) accept_gaps: Option<bool>,
 }
 
+impl CloseOptions {
+    /// The terms that are asked; what is absent is as in the last close.
+    fn terms(&self) -> Terms {
+        Terms {
+            tz: self.tz.clone(),
+            currency: self.currency.clone(),
+            unit: self.unit.clone(),
+            by: self.by.clone(),
+            model: self.model.clone(),
+            look_back: self.look_back.clone(),
+            half_life: self.half_life.clone(),
+        }
+    }
+}
+
 impl From<CloseError> for AskError {
     fn from(error: CloseError) -> Self {
         match error {
@@ -108,8 +125,22 @@ impl Cut {
 }
 
 impl Terms {
+    /// These terms, and those of `base` where these say nothing.
+    fn or(&self, base: Self) -> Self {
+        let pick = |asked: &Option<String>, base: Option<String>| asked.clone().or(base);
+        Self {
+            tz: pick(&self.tz, base.tz),
+            currency: pick(&self.currency, base.currency),
+            unit: pick(&self.unit, base.unit),
+            by: pick(&self.by, base.by),
+            model: pick(&self.model, base.model),
+            look_back: pick(&self.look_back, base.look_back),
+            half_life: pick(&self.half_life, base.half_life),
+        }
+    }
+
     /// The terms of the last close, with what is asked instead; they cannot change.
-    fn settle(asked: &CloseOptions, last: Option<&Closed>) -> Result<Self, AskError> {
+    fn settle(asked: &Self, last: Option<&Closed>) -> Result<Self, AskError> {
         let usual = Self {
             tz: Some("UTC".to_owned()),
             currency: Some("USD".to_owned()),
@@ -121,17 +152,7 @@ impl Terms {
         };
         let there = last.map(|last| serde_json::from_value::<Self>(last.manifest.options.clone()));
         let there = there.transpose().map_err(|error| AskError::Ledger(error.to_string()))?;
-        let base = there.clone().unwrap_or(usual);
-        let pick = |asked: &Option<String>, base: Option<String>| asked.clone().or(base);
-        let settled = Self {
-            tz: pick(&asked.tz, base.tz),
-            currency: pick(&asked.currency, base.currency),
-            unit: pick(&asked.unit, base.unit),
-            by: pick(&asked.by, base.by),
-            model: pick(&asked.model, base.model),
-            look_back: pick(&asked.look_back, base.look_back),
-            half_life: pick(&asked.half_life, base.half_life),
-        };
+        let settled = asked.or(there.clone().unwrap_or(usual));
         match there {
             Some(there) if there != settled => Err(wrong(format!(
                 "earlier months were closed in other terms ({}): months are closed in the same, so that they add up",
@@ -360,19 +381,16 @@ pub(super) fn reported(
     }
     let closed = closed(&source.finance_facts()?)?;
     let place = closed.iter().position(|closed| closed.month == month);
-    let asked = |last: Option<&Closed>| {
-        let base = Terms::settle(&CloseOptions::default(), last)?;
-        let pick = |asked: &Option<String>, base: Option<String>| asked.clone().or(base);
-        Ok::<_, AskError>(Terms {
-            tz: pick(&options.tz, base.tz),
-            currency: pick(&options.currency, base.currency),
-            unit: pick(&options.unit, base.unit),
-            by: pick(&options.by, base.by),
-            model: pick(&options.model, base.model),
-            look_back: pick(&options.look_back, base.look_back),
-            half_life: pick(&options.half_life, base.half_life),
-        })
+    let asked = Terms {
+        tz: options.tz.clone(),
+        currency: options.currency.clone(),
+        unit: options.unit.clone(),
+        by: options.by.clone(),
+        model: options.model.clone(),
+        look_back: options.look_back.clone(),
+        half_life: options.half_life.clone(),
     };
+    let terms = asked.or(Terms::settle(&Terms::default(), closed.last())?);
     let (cut, earlier) = match place.and_then(|place| Some((closed.get(place)?, closed.get(..place)?))) {
         Some((closed, earlier)) => (Cut::of(closed), earlier),
         None => {
@@ -380,14 +398,14 @@ pub(super) fn reported(
             (cut, closed.as_slice())
         }
     };
-    document_at(source, &asked(closed.last())?, month, (&cut, earlier), now)
+    document_at(source, &terms, month, (&cut, earlier), now)
 }
 
-/// Closes a month; its manifest.
+/// Closes a month, by the prices that tell what each token class costs; its manifest.
 pub(crate) fn close(
     ledger: &Ledger,
-    month: &str,
-    options: &CloseOptions,
+    prices: &Prices,
+    (month, options): (&str, &CloseOptions),
     clock: &dyn Clock,
 ) -> Result<Value, AskError> {
     let now = clock.now();
@@ -396,7 +414,7 @@ pub(crate) fn close(
     periods(&closed)
         .and_then(|mut periods| periods.close(month, now))
         .map_err(|error| wrong(error.to_string()))?;
-    let terms = Terms::settle(options, closed.last())?;
+    let terms = Terms::settle(&options.terms(), closed.last())?;
     let zone = terms.zone()?;
     let at = jiff::Timestamp::from_microsecond(now.micros()).unwrap_or_default();
     let today = at.to_zoned(zone).date();
@@ -409,7 +427,7 @@ pub(crate) fn close(
         None => today.yesterday().unwrap_or(today).to_string(),
     };
     let cut = Cut { sequence: ledger.stats().last_sequence, on: Some(on.clone()), as_of: rfc3339(now) };
-    let document = document_at(ledger, &terms, month, (&cut, &closed), now)?;
+    let document = document_at(&Priced { ledger, prices }, &terms, month, (&cut, &closed), now)?;
     refuse_gaps(&document, options)?;
     let text = format!("{document:#}\n");
     let count = |name: &str| document.get(name).and_then(Value::as_array).map_or(0, Vec::len) as u64;

@@ -191,6 +191,10 @@ impl Api {
         )
     }
 
+    /// The APIs whose replies hold the results of a batch.
+    pub(crate) const BATCH_RESULTS: [Self; 3] =
+        [Self::BatchOutput, Self::MessagesBatchResults, Self::BatchResults];
+
     /// Whether a reply of this API holds the results of a batch.
     #[must_use]
     pub const fn is_batch_results(self) -> bool {

@@ -12,22 +12,31 @@ pub(crate) struct Sidecar {
     child: Child,
     /// Where its admin API is.
     pub(crate) admin: String,
+    /// Where it serves.
+    #[allow(dead_code, reason = "not every test sends requests")]
+    pub(crate) proxy: String,
 }
 
 impl Sidecar {
     /// Starts it in `dir`.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// Starts it in `dir` with more options.
+    pub(crate) fn start_with(dir: &Path, more: &[&str]) -> Self {
         let listen = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
-        command.arg("serve").args(listen).current_dir(dir).env_clear().stdin(Stdio::null());
+        command.arg("serve").args(listen).args(more).current_dir(dir).env_clear().stdin(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let ready = lines.find(|line| line.contains("bursar serves")).expect("it serves");
         let ready: Value = serde_json::from_str(&ready).unwrap();
         let admin = format!("http://{}", ready["admin"].as_str().unwrap());
+        let proxy = ready["proxy"].as_str().unwrap().to_owned();
         // Whoever writes to a pipe that nobody reads would stop.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, admin }
+        Self { child, admin, proxy }
     }
 }
 

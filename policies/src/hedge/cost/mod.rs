@@ -322,6 +322,8 @@ pub struct LegResult {
     pub over_hedge: Money,
     /// Charged for delivered units, or drawn from the balance.
     pub used: Money,
+    /// Drawn from the balance before that was rounded.
+    pub drawn: Ratio,
     /// Paid for and not used.
     pub unused: Money,
     /// Spot cost of what it delivered or paid for.

@@ -250,6 +250,7 @@ impl Run {
             effective: zero,
             over_hedge: zero,
             used: zero,
+            drawn: Ratio::ZERO,
             unused: leg.unused,
             displaced: zero,
             premium: leg.premium,
@@ -419,7 +420,8 @@ impl Run {
         let pays = Ratio::ONE.minus(benefit)?;
         let slots = self.slots(&eligible.cells, |cell| cell.spot.times_near(cell.unpaid, NEAR_PLACES))?;
         let wanted = Ratio::sum_near(slots.iter().map(|slot| slot.open.or_zero()))?;
-        let cost = wanted.times_near(pays, NEAR_PLACES)?.money_half_even(self.currency)?;
+        let exact = wanted.times_near(pays, NEAR_PLACES)?;
+        let cost = exact.money_half_even(self.currency)?;
         let drawn = if balance.pico() < cost.pico() { balance } else { cost };
         let enough = drawn == cost;
         let worth = if enough { wanted } else { Ratio::of(drawn).over_near(pays)?.min(wanted) };
@@ -438,6 +440,7 @@ impl Run {
         self.share(Line::Contract, drawn, &displaced)?;
         result.displaced = self.apportion(Line::Displaced, &displaced)?;
         result.used = drawn;
+        result.drawn = if enough { exact.min(Ratio::of(balance)) } else { Ratio::of(drawn) };
         if leftover == Leftover::Lapses {
             result.unused = result.unused.checked_add(balance.checked_sub(drawn)?)?;
         }

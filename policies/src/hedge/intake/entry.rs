@@ -24,6 +24,8 @@ pub struct FixingEntry {
     pub currency: Option<String>,
     /// Who published it; `unnamed` when absent.
     pub source: Option<String>,
+    /// How it was made, as it is to be kept; nothing follows from it.
+    pub provenance: Option<serde_json::Value>,
 }
 
 /// An exchange rate.
@@ -54,6 +56,8 @@ pub struct IndexEntry {
     pub calendar: Option<String>,
     /// The last day on which it is published.
     pub last: Option<String>,
+    /// How its values are made; another method is another version.
+    pub method: Option<String>,
 }
 
 /// A calendar.

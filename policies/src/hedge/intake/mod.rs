@@ -16,7 +16,7 @@ pub use entry::{CalendarEntry, EventEntry, FixingEntry, IndexEntry, ProfileEntry
 use super::calendar::{Calendar, CalendarError, Month, Weekends, Window, parse_day};
 use super::lifecycle::{Event, LifecycleError, Portfolio, Purchases, What};
 use super::market::{Added, Fixing, FxRate, Index, IndexKey, Market, MarketError, Pair};
-use super::position::{Entry, EntryError, Group, Position};
+use super::position::{Entry, EntryError, Group, Kind, Position};
 use super::profile::{Conversion, Measured, Profile, ProfileError, Profiles, Quality};
 use crate::exact::Decimal;
 use crate::price::overlay::Decimal as Written;
@@ -39,6 +39,8 @@ pub struct Intake {
     pub profiles: Profiles,
     calendars: BTreeMap<Label, Calendar>,
     indices: BTreeMap<IndexKey, (Index, Label)>,
+    /// How the values of an index are made, where that was said.
+    methods: BTreeMap<IndexKey, String>,
     /// The last word on each day of each index and pair by each source.
     observed: BTreeMap<Label, Decimal>,
     /// Quality profiles by id, with the model they are for.
@@ -96,6 +98,17 @@ pub enum IntakeError {
     /// No such position.
     #[error("there is no position {0}: add it first")]
     NoPosition(String),
+    /// An event of contracts that settle in cash, of one that delivers or is drawn.
+    #[error(
+        "{id} is a {kind}, which is delivered or drawn and not settled or closed in cash: cancel it, or \
+         enter a new version of it with other days or another quantity"
+    )]
+    NotCash {
+        /// The position.
+        id: Label,
+        /// Its kind.
+        kind: Kind,
+    },
     /// No such calendar.
     #[error("there is no calendar {0}: import it first, or use weekdays or daily")]
     NoCalendar(String),
@@ -108,6 +121,14 @@ pub enum IntakeError {
         expected: Currency,
         /// The amount's.
         found: Currency,
+    },
+    /// An index that changes how its values are made.
+    #[error("{index} is made otherwise ({before}): another method is another version of it")]
+    MethodChanged {
+        /// The index.
+        index: IndexKey,
+        /// Its method.
+        before: String,
     },
     /// An index that changes what its values are.
     #[error("{index} has fixings in {before}: an index in {after} is another version of it")]
@@ -156,6 +177,17 @@ impl Intake {
     /// The calendars that were entered.
     pub fn calendars(&self) -> impl Iterator<Item = &Calendar> {
         self.calendars.values()
+    }
+
+    /// How the values of an index are made, where that was said.
+    #[must_use]
+    pub fn method_of(&self, key: &IndexKey) -> Option<&str> {
+        self.methods.get(key).map(String::as_str)
+    }
+
+    /// The calendar of this name.
+    pub fn calendar_of(&self, name: &str) -> Result<Calendar, IntakeError> {
+        self.calendar_named(name)
     }
 
     /// The quality profile for a model: the one whose model is the longest that fits.
@@ -213,7 +245,11 @@ impl Intake {
         let index = Index { key: key.clone(), currency, calendar: self.calendar_named(calendar_name)?, last };
         let name = label("index", &key.to_string())?;
         let before = self.indices.get(&key).map(|(index, _)| index.clone());
-        if before.as_ref() == Some(&index) {
+        let method = entry.method.as_ref().filter(|method| self.methods.get(&key) != Some(method));
+        if let (Some(_), Some(before)) = (method, self.methods.get(&key)) {
+            return Err(IntakeError::MethodChanged { index: key, before: before.clone() });
+        }
+        if before.as_ref() == Some(&index) && method.is_none() {
             return Ok(Admitted { name, added: Added::Same });
         }
         if let Some(before) = before.as_ref().filter(|before| before.currency != currency) {
@@ -221,6 +257,9 @@ impl Intake {
             return Err(IntakeError::IndexChanged { index: key, before, after });
         }
         let calendar_name = label("calendar", calendar_name)?;
+        if let Some(method) = method {
+            self.methods.insert(key.clone(), method.clone());
+        }
         self.market.declare(index.clone());
         self.indices.insert(key, (index, calendar_name));
         let added = if before.is_some() { Added::Restated } else { Added::New };
@@ -329,6 +368,10 @@ impl Intake {
             return Err(bad("date", &entry.date, remedy));
         }
         let what = what(entry, position)?;
+        // Its cost would not change, and whoever entered the event would believe that it had.
+        if matches!(position.terms().kind.group(), Group::Units | Group::Pool) && is_of_cash(&what) {
+            return Err(IntakeError::NotCash { id, kind: position.terms().kind });
+        }
         let event_id = match &entry.event_id {
             Some(text) => label("event_id", text)?,
             None => label("event_id", &usual_id(entry, date))?,
@@ -341,6 +384,20 @@ impl Intake {
         let added = self.portfolio.record(&id, event);
         let added = added.ok_or_else(|| IntakeError::NoPosition(id.to_string()))??;
         Ok(Admitted { name, added })
+    }
+}
+
+/// Whether only a contract that settles in cash has such an event.
+fn is_of_cash(what: &What) -> bool {
+    match what {
+        What::VariationMargin(_)
+        | What::Funding(_)
+        | What::Settlement { .. }
+        | What::CloseOut { .. }
+        | What::Roll { .. }
+        | What::Fixing { .. } => true,
+        What::Trade | What::Cancel => false,
+        What::Correction { instead, .. } => instead.as_deref().is_some_and(is_of_cash),
     }
 }
 

@@ -54,6 +54,39 @@ fn events_are_named_by_what_happened_unless_they_have_a_name() {
 }
 
 #[test]
+fn what_is_delivered_or_drawn_is_not_settled_closed_or_rolled_in_cash() {
+    let mut intake = begun();
+    let credit = r#"{"position_id":"p","kind":"prepaid_credit","quantity":10,"unit":"USD","price_currency":"USD","trade_date":"2026-08-11","effective_from":"2026-09-01","effective_until":"2026-10-01"}"#;
+    let _ = intake.admit(FactKind::Contract, credit, NOW).unwrap();
+    let event = |more: &str| format!(r#"{{"position_id":"p","date":"2026-09-05",{more}}}"#);
+    for more in [
+        r#""event":"close","price":"1""#,
+        r#""event":"settle","month":"2026-09","amount":"1""#,
+        r#""event":"roll","into":"q""#,
+        r#""event":"fix","value":"1""#,
+    ] {
+        let error = intake.admit(FactKind::ContractEvent, &event(more), NOW).unwrap_err().to_string();
+        assert!(error.contains("p is a prepaid_credit") && error.contains("cancel it"), "{error}");
+    }
+    let _ = intake.admit(FactKind::ContractEvent, &event(r#""event":"cancel""#), NOW).unwrap();
+}
+
+#[test]
+fn an_index_keeps_the_method_that_it_was_given() {
+    let mut intake = begun();
+    let index = |method: &str| format!(r#"{{"index":"TPI","currency":"USD","calendar":"CN","last":"2026-12-31"{method}}}"#);
+    let first = index(r#","method":"capped at 30 %""#);
+    assert_eq!(intake.admit(FactKind::Index, &first, NOW).unwrap().added, Added::Restated);
+    assert_eq!(intake.admit(FactKind::Index, &first, NOW).unwrap().added, Added::Same);
+    assert_eq!(intake.admit(FactKind::Index, &index(""), NOW).unwrap().added, Added::Same);
+    let other = index(r#","method":"capped at 40 %""#);
+    let error = intake.admit(FactKind::Index, &other, NOW).unwrap_err().to_string();
+    assert!(error.contains("TPI v1 is made otherwise (capped at 30 %)"), "{error}");
+    let fixing = r#"{"index":"TPI","date":"2026-09-01","value":2,"provenance":{"records":3}}"#;
+    assert_eq!(intake.admit(FactKind::Fixing, fixing, NOW).unwrap().added, Added::New);
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_reason() {
     use FactKind as K;
     check_refused(

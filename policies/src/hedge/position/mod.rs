@@ -25,7 +25,7 @@ use super::market::{AverageDays, Fallback, IndexKey, Pair};
 use super::payoff::{Shape, Side};
 use super::profile::Unit;
 use crate::exact::{Decimal, ExactError, Ratio};
-use bursar_domain::{Currency, Label, Money};
+use bursar_domain::{Currency, Label, Money, TokenClass};
 use jiff::civil::Date;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -549,6 +549,27 @@ impl Kind {
             Self::SwapFixedFloat | Self::Future | Self::Perpetual | Self::FxForward => 300,
             Self::Cap | Self::Floor | Self::Collar | Self::Binary => 400,
         }
+    }
+}
+
+// === impl ContractClass ===
+
+impl ContractClass {
+    /// The class under which contracts know tokens; `None` for tokens that are in the totals already.
+    #[must_use]
+    pub const fn of(class: TokenClass) -> Option<Self> {
+        use TokenClass as C;
+        Some(match class {
+            C::InputFresh | C::InputAudio | C::InputImage | C::InputVideo | C::InputToolUse => Self::Input,
+            C::CachedRead | C::CachedAudio | C::CachedImage | C::CachedVideo => Self::CachedRead,
+            C::CacheWrite | C::CacheWrite5m | C::CacheWrite1h => Self::CachedWrite,
+            C::OutputText
+            | C::OutputReasoning
+            | C::OutputAudio
+            | C::OutputImage
+            | C::OutputReasoningAudio => Self::Output,
+            C::CacheRewrite => return None,
+        })
     }
 }
 

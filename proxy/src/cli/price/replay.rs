@@ -239,10 +239,7 @@ impl Side {
 
 impl Replay<'_> {
     fn add(&mut self, facts: &Facts) {
-        if [Api::BatchOutput, Api::MessagesBatchResults, Api::BatchResults]
-            .iter()
-            .any(|api| api.name() == facts.api)
-        {
+        if Api::BATCH_RESULTS.iter().any(|api| api.name() == facts.api) {
             self.batches = self.batches.saturating_add(1);
             return;
         }
