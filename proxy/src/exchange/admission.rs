@@ -66,7 +66,8 @@ impl Exchange {
         let body = if body == BodyBytes::Read && is_unreadable { BodyBytes::Unknown } else { body };
         let model = self.api.requested_model(facts.model.clone(), self.model_in_path.clone());
         read_headers(&mut facts, headers);
-        let is_metered = self.api.is_metered();
+        // Most looks at a batch of Google's tell how far it is; what its results cost was spent already.
+        let is_metered = self.api.is_metered() && self.api != Api::GeminiBatch;
         let request = Request {
             id: self.id,
             at: self.started_at,

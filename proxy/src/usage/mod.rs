@@ -385,15 +385,16 @@ impl ReplyMeter {
             // There is no reply in which the model could have called anything.
             usage.forget_quantity(Quantity::ToolCalls);
         }
+        let answers = metering == Metering::Count && self.status < 400;
         // xAI charges for each image that it is given; no reply says how many those were.
         if self.api == Api::Images
             && self.flavour.charge == flavour::Charge::Ticks
-            && metering == Metering::Count
+            && answers
             && let Some(images) = request.input_images
         {
             usage.set_quantity(Quantity::InputImages, images);
         }
-        if metering == Metering::Count && self.always_searches(&found) {
+        if answers && self.always_searches(&found) {
             usage.set_quantity(Quantity::WebSearchRequests, 1);
         }
         Reading {
