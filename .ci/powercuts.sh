@@ -2,11 +2,13 @@
 # Cuts the power under a writing ledger, again and again, and looks whether anything acknowledged is gone.
 # Needs root, loop devices, FUSE and Debian's nbdkit, libnbd-bin, fuse3 and e2fsprogs; says so and passes
 # where they are not to be had.
-# usage: powercuts.sh SHARED POWERCUT [TRIALS]
+# With `must-fail` the ledger is one that never syncs (feature break-skip-sync): then it is an error if nothing is lost.
+# usage: powercuts.sh SHARED POWERCUT [TRIALS [must-fail]]
 set -euo pipefail
 tool=$1/faults/powercut.sh
 powercut=$(realpath "$2")
 trials=${3:-8}
+expected=${4:-}
 
 skip() { echo "SKIPPED: power cuts ($1)"; exit 0; }
 [ "$(id -u)" = 0 ] || skip "they need root"
@@ -23,7 +25,13 @@ losetup -f >/dev/null 2>&1 || skip "no loop device is free"
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-bash "$tool" "$trials" "$powercut write {dir}" "$powercut verify {dir} {ack} | tee -a $log" 2>/dev/null
+if bash "$tool" "$trials" "$powercut write {dir}" "$powercut verify {dir} {ack} | tee -a $log" 2>/dev/null; then lost=no; else lost=yes; fi
+if [ "$expected" = must-fail ]; then
+  [ "$lost" = yes ] && { echo "a ledger that never syncs is caught"; exit 0; }
+  echo "a ledger that never syncs was not caught: these cuts prove nothing"
+  exit 1
+fi
+[ "$lost" = no ]
 # A trial in which nothing was acknowledged proves nothing.
 acknowledged=$(grep -c '^ok [0-9]* records, [0-9]' "$log" || true)
 echo "$acknowledged of $trials cuts came after an acknowledgement"

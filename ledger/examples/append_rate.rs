@@ -3,7 +3,8 @@
 //! `cargo run --release -p bursar-ledger --example append_rate [RECORDS] [DIR]`
 //!
 //! For each durability and group size: events per second from the first append to the last
-//! acknowledgement, and CPU time per record (all threads of the process, Linux).
+//! acknowledgement, also against a plain file that gets as many writes of as many bytes with as many
+//! `fdatasync`s, and CPU time per record (all threads of the process, Linux).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measuring program, not a product")]
 #![expect(clippy::disallowed_methods, reason = "measures wall time on plain threads")]
 
@@ -117,6 +118,29 @@ fn run(dir: &Path, durability: Durability, group_records_max: usize, records: u6
         read as f64 / scan.as_secs_f64() / 1e6,
     );
     std::fs::remove_dir_all(dir).unwrap();
+    let plain = plain_file(dir, stats.frames, stats.journal_bytes, durability != Durability::Relaxed);
+    println!(
+        "    against a plain file with the same syncs: {:.2} x",
+        plain.as_secs_f64() / wall.as_secs_f64()
+    );
+}
+
+/// How long a plain append-only file takes for the same bytes in the same number of pieces.
+fn plain_file(dir: &Path, pieces: u64, bytes: u64, synced: bool) -> Duration {
+    use std::io::Write;
+    std::fs::create_dir_all(dir).unwrap();
+    let piece = vec![7; usize::try_from(bytes / pieces.max(1)).unwrap()];
+    let mut file = std::fs::File::create(dir.join("plain")).unwrap();
+    let begin = Instant::now();
+    for _ in 0..pieces {
+        file.write_all(&piece).unwrap();
+        if synced {
+            file.sync_data().unwrap();
+        }
+    }
+    let took = begin.elapsed();
+    std::fs::remove_dir_all(dir).unwrap();
+    took
 }
 
 /// CPU time of making and dropping the records alone.

@@ -145,7 +145,7 @@ fn look(journal: &Path, dir: &Path) -> Result<Found, OpenError> {
     }
 }
 
-fn partial_of(target: &Path) -> PathBuf {
+pub(crate) fn partial_of(target: &Path) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     target.with_file_name(name)
@@ -161,7 +161,7 @@ fn copy_file(from: &Path, to: &Path, limit: u64) -> io::Result<u64> {
     Ok(bytes)
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

@@ -83,6 +83,9 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
+        if cfg!(feature = "break-skip-sync") {
+            return Ok(());
+        }
         self.0.sync_data()
     }
 

@@ -250,9 +250,15 @@ fn a_full_disk_at_sync_is_survived() {
 }
 
 #[test]
-fn a_full_disk_keeps_records_waiting_refuses_above_the_queue_and_resumes_alone() {
+fn a_disk_that_is_full_or_read_only_keeps_records_waiting_refuses_above_the_queue_and_resumes_alone() {
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::ReadOnlyFilesystem] {
+        check_unwritable(kind);
+    }
+}
+
+fn check_unwritable(kind: io::ErrorKind) {
     let dir = tempfile::tempdir().unwrap();
-    let state = FaultState::new(Fault::Write(io::ErrorKind::StorageFull), 300, true);
+    let state = FaultState::new(Fault::Write(kind), 300, true);
     let disk = Arc::new(FaultyDisk { real: RealDisk, state: state.clone() });
     let small = Options { queue_entries_max: 8, group_records_max: 4, ..options(dir.path()) };
     let (ledger, _) = open_with(disk, small).unwrap();

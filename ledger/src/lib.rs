@@ -39,8 +39,10 @@ mod open;
 mod opening;
 pub mod periods;
 mod place;
+pub mod postings;
 mod query;
-pub mod retention;
+mod repair;
+mod retention;
 mod revenue;
 pub mod roi;
 mod rollup;
@@ -65,6 +67,7 @@ pub use query::{
     Filter, GrainRow, GroupKey, Hourly, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport,
     UsageRow,
 };
+pub use repair::{Break, Gap, RepairError, Repaired, repair};
 pub use retention::{DETAIL_DAYS_MIN, Kept, PruneAsk, PruneError, PruneReport, Retention};
 pub use revenue::{RevenueImported, revenue_events};
 pub use rollup::{MoneySum, MoneyTotals, Totals};
@@ -352,6 +355,7 @@ impl Ledger {
     ) -> Result<Receipt, Rejected> {
         let (ack, receipt) = match wait {
             Wait::No => (None, Receipt::queued()),
+            Wait::Acknowledged if cfg!(feature = "break-acknowledge-early") => (None, Receipt::queued()),
             Wait::Acknowledged => {
                 let (ack, receipt) = ack::pair();
                 (Some(ack), receipt)
@@ -491,8 +495,15 @@ impl Ledger {
 
 impl Inner {
     fn stop(&self) -> Result<(), CloseError> {
-        // It asks the writer, which ends below.
-        drop(self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stopped = self.stop_writer();
+        // It may be waiting for the writer, which has answered now.
+        drop(keeper);
+        stopped
+    }
+
+    fn stop_writer(&self) -> Result<(), CloseError> {
+        self.pruner.stop();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return Ok(()) };
         self.shared.ask_close(thread.thread());

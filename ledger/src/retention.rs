@@ -173,6 +173,11 @@ impl Pruner {
         Self { shared, disk, journal: dir.join("journal"), clock, doomed, stopping }
     }
 
+    /// Begins no further round.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
     pub(crate) fn prune(&self, ask: &PruneAsk) -> Result<PruneReport, PruneError> {
         let now = self.clock.now();
         let latest = days_before(now, DETAIL_DAYS_MIN);
@@ -369,7 +374,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.pruner.stopping.store(true, Ordering::Release);
+        self.pruner.stop();
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
         if let Some(thread) = self.thread.take() {
@@ -422,4 +427,4 @@ fn keep(pruner: &Pruner, retention: Retention, (stopped, signal): &(Mutex<bool>,
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -21,7 +21,7 @@ pub(crate) const HOUR_MICROS: i64 = 3_600_000_000;
 
 const OUTCOMES: usize = Outcome::ALL.len();
 const SOURCES: usize = UsageSource::ALL.len();
-const TOTALS_VERSION: u8 = 2;
+const TOTALS_VERSION: u8 = 3;
 
 /// A sum of amounts of one currency, exact far beyond 128 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,19 @@ impl MoneySum {
         self.low = low;
         self.high = self.high.saturating_add(other.high).saturating_add(i64::from(carry));
         self.terms = self.terms.saturating_add(other.terms);
+    }
+
+    /// Takes another sum away. The number of amounts adds up all the same.
+    pub(crate) fn take(&mut self, other: &Self) {
+        let (low, borrow) = self.low.overflowing_sub(other.low);
+        self.low = low;
+        self.high = self.high.saturating_sub(other.high).saturating_sub(i64::from(borrow));
+        self.terms = self.terms.saturating_add(other.terms);
+    }
+
+    /// Whether it is zero, or nothing was added.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.low == 0 && self.high == 0
     }
 
     /// The sum in pico-units; `None` when nothing was added or it does not fit.
@@ -83,12 +96,27 @@ pub struct MoneyTotals {
     pub billed: MoneySum,
     /// What providers themselves said they charged.
     pub provider: MoneySum,
+    /// The steps from the public price to the invoice, each of which takes the one before it where its own
+    /// amount is not known: what postings are made of.
+    pub(crate) steps: Steps,
+}
+
+/// See [`MoneyTotals`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Steps {
+    /// At public prices, else what else is known.
+    pub(crate) gross: MoneySum,
+    /// At negotiated prices.
+    pub(crate) net: MoneySum,
+    /// What is owed.
+    pub(crate) due: MoneySum,
 }
 
 impl MoneyTotals {
     fn new(currency: Currency) -> Self {
         let zero = MoneySum::default();
-        Self { currency, list: zero, contracted: zero, billed: zero, provider: zero }
+        let steps = Steps::default();
+        Self { currency, list: zero, contracted: zero, billed: zero, provider: zero, steps }
     }
 }
 
@@ -164,6 +192,11 @@ impl Totals {
                 sum.add(pico);
             }
         }
+        if let Some([gross, net, due]) = crate::postings::steps(cost) {
+            money.steps.gross.add(gross);
+            money.steps.net.add(net);
+            money.steps.due.add(due);
+        }
     }
 
     /// Adds other totals.
@@ -203,6 +236,9 @@ impl Totals {
             ours.contracted.merge(&theirs.contracted);
             ours.billed.merge(&theirs.billed);
             ours.provider.merge(&theirs.provider);
+            ours.steps.gross.merge(&theirs.steps.gross);
+            ours.steps.net.merge(&theirs.steps.net);
+            ours.steps.due.merge(&theirs.steps.due);
         }
     }
 
@@ -436,6 +472,7 @@ struct WireMoney {
     contracted: (u128, i64, u64),
     billed: (u128, i64, u64),
     provider: (u128, i64, u64),
+    steps: [(u128, i64, u64); 3],
 }
 
 /// The bytes of totals, for the store.
@@ -465,6 +502,7 @@ pub(crate) fn encode_totals(totals: &Totals) -> Vec<u8> {
                 contracted: sum(&money.contracted),
                 billed: sum(&money.billed),
                 provider: sum(&money.provider),
+                steps: [&money.steps.gross, &money.steps.net, &money.steps.due].map(sum),
             })
             .collect(),
     };
@@ -504,7 +542,9 @@ pub(crate) fn decode_totals(bytes: &[u8]) -> Option<Totals> {
         totals.usage.set_quantity(Quantity::from_number(number)?, amount);
     }
     for money in wire.money {
+        let [gross, net, due] = money.steps.map(sum);
         totals.money.push(MoneyTotals {
+            steps: Steps { gross, net, due },
             currency: codec::currency(money.currency).ok()?,
             list: sum(money.list),
             contracted: sum(money.contracted),

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Version of the rows. Any other is built anew.
-const SCHEMA: u16 = 2;
+const SCHEMA: u16 = 3;
 const CACHE_BYTES: u64 = 8 << 20;
 const LOCK_WAIT: Duration = Duration::from_millis(5);
 const LOCK_WAITS_MAX: u32 = 400;
@@ -516,6 +516,29 @@ mod tests {
         assert_eq!((store.meta().rows, store.watermark()), (rows, (9, [1; 32])), "{counts:?}");
         for n in 0..rows {
             assert!(store.has_meter_id(&n.to_le_bytes()).unwrap(), "{n}");
+        }
+    }
+
+    #[test]
+    fn a_store_of_another_schema_is_not_read_and_is_built_anew() {
+        use crate::codec::tests::plain_record;
+        for schema in [1, SCHEMA - 1, SCHEMA + 1] {
+            let dir = tempfile::tempdir().unwrap();
+            let (ledger, _) = crate::faults::open(dir.path());
+            let id = ledger.id();
+            let _ =
+                ledger.append(Box::new(plain_record(1)), crate::Wait::Acknowledged).unwrap().wait().unwrap();
+            ledger.close().unwrap();
+            let path = dir.path().join("store");
+            let store = Store::open(&path, id).unwrap();
+            store.commit(sled::Batch::default(), &Meta { schema, ..store.meta() }).unwrap();
+            store.flush().unwrap();
+            store.discard();
+            assert!(matches!(Store::open(&path, id), Err(StoreError::OtherSchema(found)) if found == schema));
+            let (ledger, report) = crate::faults::open(dir.path());
+            assert!(matches!(report.store, crate::StoreState::Rebuilt { records: 1, .. }), "{report:?}");
+            assert_eq!(ledger.usage(&crate::UsageQuery::default()).unwrap().totals.requests, 1);
+            ledger.close().unwrap();
         }
     }
 

@@ -15,6 +15,7 @@ use crate::journal::roll::Rolled;
 use crate::journal::segment::Check;
 use crate::journal::{Damage, View};
 use crate::open::{OpenError, open_offline, view_of};
+use crate::postings::{self, Balances, OneByOne};
 use crate::retention;
 use crate::rollup::{Rollups, Totals};
 use crate::settle::{self, Counting};
@@ -104,6 +105,8 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
         Found::Wrong { sequence, what } => VerifyError::Record { sequence, what },
         Found::Unreadable(error) => error.into(),
     })?;
+    let last = recount.last_sequence;
+    recount.check_postings().map_err(|what| VerifyError::Record { sequence: last, what })?;
     let Recount { totals, rollups, open, records, reservations, facts, last_sequence, rolled, .. } = recount;
     if last_sequence != view.last_sequence() {
         return Err(VerifyError::Record { sequence: last_sequence, what: "records after it are missing" });
@@ -178,14 +181,37 @@ struct Recount {
     reservations: u64,
     facts: u64,
     last_sequence: u64,
+    /// What records post one by one, and what those post of which only totals are left.
+    posted: OneByOne,
+    postings: Balances,
 }
 
 impl Recount {
+    /// What records post, one by one, is what their totals post, and sums to zero.
+    fn check_postings(&self) -> Result<(), &'static str> {
+        let mut of_totals = Balances::default();
+        for (key, totals) in self.rollups.iter() {
+            postings::of_rollup(key, totals, &mut of_totals).ok_or("a rollup before it cannot be read")?;
+        }
+        let mut one_by_one = self.postings.clone();
+        self.posted.add_to(&mut one_by_one);
+        if !of_totals.sums_are_those_of(&one_by_one) {
+            return Err("the postings up to it are not those of the totals");
+        }
+        if of_totals.is_balanced() { Ok(()) } else { Err("the postings up to it do not sum to zero") }
+    }
+
     /// What is left of a segment.
     fn add_roll(&mut self, roll: &Rolled) -> Result<(), ReadError> {
         let (header, contents) = (&roll.header, roll.read()?);
         self.totals.merge(&contents.totals());
-        contents.rollups.iter().for_each(|(key, totals)| self.rollups.merge_key(key, totals));
+        for (key, totals) in &contents.rollups {
+            self.rollups.merge_key(key, totals);
+            // Of records that are gone the totals are all there is.
+            if postings::of_rollup(key, totals, &mut self.postings).is_none() {
+                return Err(roll.damage("a rollup of it cannot be read").into());
+            }
+        }
         self.once.extend(contents.counted);
         for id in &contents.closed {
             self.open.remove(id);
@@ -231,6 +257,11 @@ impl Recount {
         self.open.remove(&decoded.record.id);
         self.records = self.records.saturating_add(1);
         self.totals.add_record(&decoded.record, decoded.counted);
+        if decoded.counted {
+            if !self.posted.add(&decoded.record) {
+                return Err("its postings do not sum to zero");
+            }
+        }
         self.rollups.add_record(&decoded.record, decoded.counted);
         Ok(())
     }

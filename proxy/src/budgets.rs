@@ -25,8 +25,8 @@ use arc_swap::{ArcSwap, Guard};
 use bursar_domain::money::format_pico;
 use bursar_domain::{Clock, Identity, Label, Metering, Outcome, RequestId, Timestamp, UsageRecord};
 use bursar_ledger::{
-    Filter, GroupKey, InterruptedRequest, Ledger, Observer, QueryError, RecordRange, UsageQuery, UsageReport,
-    UsageRow,
+    Filter, GroupKey, InterruptedRequest, Ledger, Observer, QueryError, ReadError, RecordRange, UsageQuery,
+    UsageReport, UsageRow,
 };
 use bursar_policies::budget::contract::{Absent, ContractBudget};
 use bursar_policies::budget::window::{Span, Window};
@@ -461,7 +461,19 @@ impl Budgets {
         let earliest = questions.keys().map(|question| question.from).min();
         for (question, numbers) in questions {
             let through = if question.by_hour || question.to.is_some() {
-                let report = ledger.usage(&query(&question))?;
+                let report = match ledger.usage(&query(&question)) {
+                    // A window that is over: only requests with an old time would look at it.
+                    Err(QueryError::Read(ReadError::Pruned(_)))
+                        if question.to.is_some_and(|to| to <= now.micros()) =>
+                    {
+                        let known = Timestamp::from_micros(question.to.unwrap_or_default());
+                        for number in numbers {
+                            self.lock().accounts.known_from(&self.book(), number, known);
+                        }
+                        continue;
+                    }
+                    report => report?,
+                };
                 self.charge_rows(&question, &numbers, &report, now);
                 report.as_of_sequence
             } else {

@@ -344,6 +344,8 @@ pub fn stats_json(stats: &Stats) -> Value {
         "last_commit_us": stats.last_commit_us,
         "journal_bytes": stats.journal_bytes,
         "segments": stats.segments,
+        "rolled_segments": stats.rolled_segments,
+        "rolled_records": stats.rolled_records,
         "healthy": healthy,
         "reason": reason,
         "last_error": stats.last_error,

@@ -229,6 +229,25 @@ impl Journal {
         Ok(Self::assemble(place, ledger, (Vec::new(), Vec::new()), current, file, filled))
     }
 
+    /// Begins a new journal whose first segments have rolls already.
+    pub(crate) fn create_after(
+        place: Place,
+        ledger: LedgerId,
+        rolled: Vec<roll::Rolled>,
+        now: Timestamp,
+    ) -> Result<Self, JournalError> {
+        let Some(last) = rolled.last() else { return Self::create(place, ledger, now) };
+        let header = SegmentHeader {
+            ledger,
+            number: last.header.number.saturating_add(1),
+            first_sequence: last.header.last_sequence.saturating_add(1),
+            previous_hash: last.header.hash,
+            made_at: now,
+        };
+        let (current, file, filled) = create_segment(&place, &header)?;
+        Ok(Self::assemble(place, ledger, (rolled, Vec::new()), current, file, filled))
+    }
+
     /// Continues the journal that `find` found, cutting a torn tail.
     pub(crate) fn resume(place: Place, found: &find::Found, now: Timestamp) -> Result<Self, JournalError> {
         let mut segments = found.segments.clone();

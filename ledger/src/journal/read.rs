@@ -267,6 +267,12 @@ impl Records {
         }
     }
 
+    /// What of the range is not kept: then the first item is this error.
+    #[must_use]
+    pub fn pruned(&self) -> Option<Pruned> {
+        Pruned::of(self.rolled.iter().filter(|roll| roll.header.first_sequence <= self.last))
+    }
+
     /// Takes the rolls that stand for records of the range: who does so adds their totals up. They are
     /// never taken apart: none may reach beyond the last sequence.
     pub(crate) fn take_rolled(&mut self) -> Result<Vec<Rolled>, Pruned> {
@@ -330,9 +336,7 @@ impl Iterator for Records {
     type Item = Result<StoredRecord, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(pruned) =
-            Pruned::of(self.rolled.iter().filter(|roll| roll.header.first_sequence <= self.last))
-        {
+        if let Some(pruned) = self.pruned() {
             self.rolled.clear();
             self.failed = true;
             return Some(Err(pruned.into()));

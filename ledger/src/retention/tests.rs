@@ -264,10 +264,20 @@ fn an_end_at_any_operation_on_files_leaves_the_old_or_the_new() {
         let left = Arc::new(AtomicU64::new(u64::MAX));
         let ledger = open_on(Arc::new(DyingDisk(left.clone())), dir.path(), &clock);
         left.store(nth, Ordering::SeqCst);
-        let done = ledger.prune(&PruneAsk { before: days_before(clock.now(), 40), dry_run: false });
-        let is_over = left.swap(0, Ordering::SeqCst) > 0;
+        let old = PruneAsk { before: days_before(clock.now(), 40), dry_run: false };
+        let done = std::thread::scope(|scope| {
+            let pruning = scope.spawn(|| ledger.prune(&old));
+            while left.load(Ordering::SeqCst) > 0 && !pruning.is_finished() {
+                std::thread::yield_now();
+            }
+            // The writer would try a dead disk again and again.
+            let is_over = left.swap(0, Ordering::SeqCst) > 0;
+            let _ = ledger.clone().close();
+            (pruning.join().unwrap(), is_over)
+        });
+        let (done, is_over) = done;
         assert_eq!(done.is_ok(), is_over, "operation {nth}: {done:?}");
-        let _ = ledger.close();
+        drop(ledger);
 
         let found = verify(dir.path()).unwrap();
         assert_eq!(found.totals, expected, "operation {nth}");

@@ -7,6 +7,7 @@
 //!
 //! Not here: what the reports contain (`report`, `ledger::query`).
 
+mod books;
 mod budgets;
 mod contracts;
 mod hedge;
@@ -72,6 +73,8 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/usage", get(reports::usage))
         .route("/api/v1/usage/records", get(reports::records))
         .route("/api/v1/ledger/stats", get(reports::ledger_stats))
+        .route("/api/v1/ledger/prune", post(books::prune))
+        .route("/api/v1/ledger/trial-balance", get(books::trial_balance))
         .route("/api/v1/import/{what}", post(hedge::import_rows))
         .route("/api/v1/contracts", get(hedge::contracts).post(hedge::add_contracts))
         .route("/api/v1/contracts/{id}", get(hedge::contract))

@@ -11,6 +11,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bursar_ledger::export::TableFormat;
+use bursar_ledger::{QueryError, ReadError};
 use serde::Deserialize;
 use std::io::Write;
 
@@ -62,6 +63,9 @@ pub(super) async fn usage(
             let kind = HeaderValue::from_static("application/json");
             ([(header::CONTENT_TYPE, kind)], table.to_string()).into_response()
         }
+        Some(Err(QueryError::Read(ReadError::Pruned(pruned)))) => {
+            problem(StatusCode::BAD_REQUEST, &pruned.to_string())
+        }
         Some(Err(error)) => {
             problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot read the ledger: {error}"))
         }
@@ -100,6 +104,10 @@ pub(super) async fn records(
             );
         }
     };
+    // Before the answer begins: what is streamed cannot be refused any more.
+    if let Some(pruned) = admin.app.ledger.records(report::range(&period)).pruned() {
+        return problem(StatusCode::BAD_REQUEST, &pruned.to_string());
+    }
     streamed(kind, move |out| {
         let records = admin.app.ledger.records(report::range(&period));
         Ok(report::write_records(records, format, out, &mut |_| {}).map(drop)?)

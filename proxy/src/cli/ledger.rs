@@ -1,15 +1,19 @@
-//! `bursar ledger`: verify, figures, backup and restore.
+//! `bursar ledger`: verify, figures, backup and restore, pruning, salvage, the trial balance.
 //!
 //! Invariants
-//! - `verify` ends with 3 when the ledger is not what it should be.
+//! - `verify` ends with 3 when the ledger is not what it should be, `repair` when anything is gone.
 //!
 //! Not here: the work itself (`bursar_ledger`).
 
 use super::fault::Fault;
-use super::{AdminArgs, serve, source};
+use super::grid::{self, column, text};
+use super::place::{self, PlaceArgs};
+use super::{AdminArgs, TableFormat, serve, source};
 use crate::tasks;
+use crate::{prune, trial};
 use anyhow::Context;
-use bursar_ledger::{StoreCheck, Verified, VerifyError, backup, restore, verify};
+use bursar_domain::{Clock, SystemClock, Timestamp};
+use bursar_ledger::{Repaired, StoreCheck, Verified, VerifyError, backup, repair, restore, verify};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -26,6 +30,13 @@ pub(super) enum LedgerCommand {
     Backup(BackupArgs),
     /// Make a data directory from a backup.
     Restore(RestoreArgs),
+    /// Roll old records up into hourly totals, and give their room back.
+    Prune(PruneArgs),
+    /// Add all double-entry postings up: accounts with their debit or credit; exits with 3 if they do not
+    /// sum to zero.
+    TrialBalance(TrialArgs),
+    /// Get what is whole out of a damaged ledger, into a new one; exits with 3 if anything is gone.
+    Repair(RepairArgs),
 }
 
 /// `bursar ledger verify`
@@ -67,6 +78,63 @@ pub(super) struct RestoreArgs {
     data_dir: Option<PathBuf>,
 }
 
+/// `bursar ledger prune`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("age").required(true).args(["before", "detail"]))]
+pub(super) struct PruneArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Give up whole segments of records that began, and were written, before this time, at least 35 days
+    /// ago: 2026-08-01, 2026-08-01T09:00:00Z, or an age such as 90d.
+    #[arg(long)]
+    before: Option<String>,
+    /// Keep records for so many days, such as 90d; at least 35d.
+    #[arg(long)]
+    detail: Option<String>,
+    /// Only say what would be given up.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `bursar ledger trial-balance`
+#[derive(Debug, Args)]
+pub(super) struct TrialArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Usage that began, and revenue that happened, at or after this: a day such as 2026-10-01, or a time.
+    /// Contracts are in it if both ends are days.
+    #[arg(long)]
+    from: Option<String>,
+    /// And before this.
+    #[arg(long)]
+    to: Option<String>,
+    /// Time zone of the days [default: UTC].
+    #[arg(long)]
+    tz: Option<String>,
+    /// Currency of contracts' amounts [default: USD].
+    #[arg(long)]
+    currency: Option<String>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    format: TableFormat,
+}
+
+/// `bursar ledger repair`
+#[derive(Debug, Args)]
+pub(super) struct RepairArgs {
+    /// Directory of the damaged ledger, which is only read [default: where `serve` has it].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Directory to make. It appears only when complete.
+    target: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the command.
 pub(super) fn run(command: &LedgerCommand) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
@@ -89,6 +157,18 @@ pub(super) fn run(command: &LedgerCommand) -> anyhow::Result<ExitCode> {
             writeln!(out, "copied up to sequence {} to {path} ({bytes} bytes)", copied.last_sequence)?;
             Ok(ExitCode::SUCCESS)
         }
+        LedgerCommand::Repair(args) => {
+            let dir = data_dir(args.data_dir.as_ref())?;
+            let found = repair(&dir, &args.target, &SystemClock)?;
+            if args.json {
+                writeln!(out, "{:#}", repaired_json(&found))?;
+            } else {
+                write_repaired(&found, &mut out)?;
+            }
+            Ok(ExitCode::from(if found.has_lost() { 3 } else { 0 }))
+        }
+        LedgerCommand::TrialBalance(args) => write_trial(args, &mut out),
+        LedgerCommand::Prune(args) => prune_ledger(args, &mut out),
         LedgerCommand::Restore(args) => {
             let (copied, verified) = restore(&args.from, &data_dir(args.data_dir.as_ref())?)?;
             let (path, records) = (copied.path.display(), verified.records);
@@ -96,6 +176,56 @@ pub(super) fn run(command: &LedgerCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn prune_ledger(args: &PruneArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let options =
+        prune::Options { before: args.before.clone(), detail: args.detail.clone(), dry_run: args.dry_run };
+    let dry = args.dry_run.then_some("true");
+    let query = [("before", args.before.as_deref()), ("detail", args.detail.as_deref()), ("dry_run", dry)];
+    let path = format!("/api/v1/ledger/prune{}", place::query(&query));
+    let done =
+        place::write(&args.place, &path, |ledger| Ok(prune::prune(ledger, &options, SystemClock.now())?))?;
+    if args.json {
+        writeln!(out, "{done:#}")?;
+    } else {
+        prune::write(&done, out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_trial(args: &TrialArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let options = trial::Options {
+        from: args.from.clone(),
+        to: args.to.clone(),
+        tz: args.tz.clone(),
+        currency: args.currency.clone(),
+    };
+    let query = [
+        ("from", args.from.as_deref()),
+        ("to", args.to.as_deref()),
+        ("tz", args.tz.as_deref()),
+        ("currency", args.currency.as_deref()),
+    ];
+    let path = format!("/api/v1/ledger/trial-balance{}", place::query(&query));
+    let found =
+        place::read(&args.place, &path, |source| trial::document(source, &options, SystemClock.now()))?;
+    let columns =
+        [("Account", "account"), ("Currency", "currency"), ("Debit", "debit"), ("Credit", "credit")];
+    let columns = columns.map(|(title, path)| column(title, path));
+    grid::write(&found, (&grid::rows(&found, "rows"), &columns), args.format, out)?;
+    if args.format == TableFormat::Table {
+        for total in grid::rows(&found, "totals") {
+            let part = |name| text(total.get(name));
+            writeln!(out, "{}: debit {}, credit {}", part("currency"), part("debit"), part("credit"))?;
+        }
+        if let Some(remedy) = found.get("contracts_left_out").and_then(Value::as_str) {
+            writeln!(out, "contracts are left out: {remedy}")?;
+        }
+        writeln!(out, "{} requests have no complete price", text(found.get("unpriced_requests")))?;
+    }
+    let is_balanced = found.get("balanced").and_then(Value::as_bool).unwrap_or(false);
+    Ok(ExitCode::from(if is_balanced { 0 } else { 3 }))
 }
 
 fn data_dir(told: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
@@ -141,6 +271,9 @@ fn store_text(store: &StoreCheck) -> String {
 
 fn write_verified(found: &Verified, out: &mut dyn Write) -> anyhow::Result<()> {
     writeln!(out, "ledger {}: the chain holds", found.ledger)?;
+    if found.rolled > 0 {
+        writeln!(out, "{} of the usage records are kept as hourly totals only", found.rolled)?;
+    }
     writeln!(
         out,
         "{} usage records, {} finance facts, {} reservations, {} of them open",
@@ -158,11 +291,96 @@ fn verified_json(found: &Verified) -> Value {
         "verified": !matches!(found.store, StoreCheck::Differs { .. }),
         "ledger": found.ledger.to_string(),
         "records": found.records,
+        "rolled": found.rolled,
         "reservations": found.reservations,
         "open": found.open,
         "facts": found.facts,
         "hash": found.hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
         "torn_tail": found.torn_tail.as_ref().map(|tail| tail.first_sequence),
         "store": store_text(&found.store),
+    })
+}
+
+fn time(at: Option<Timestamp>) -> Option<String> {
+    at.map(|at| jiff::Timestamp::from_microsecond(at.micros()).unwrap_or_default().to_string())
+}
+
+fn write_repaired(found: &Repaired, out: &mut dyn Write) -> anyhow::Result<()> {
+    let from = found.from.map_or_else(|| "an unknown ledger".to_owned(), |id| format!("ledger {id}"));
+    writeln!(
+        out,
+        "{} records and {} finance facts of {from} are in {} (ledger {}), which verifies",
+        found.verified.records,
+        found.verified.facts,
+        found.path.display(),
+        found.verified.ledger
+    )?;
+    for broken in &found.breaks {
+        let sequence = broken.sequence.map(|sequence| format!(", sequence {sequence}")).unwrap_or_default();
+        writeln!(
+            out,
+            "the chain broke in segment {:08} at byte {}{sequence}: {}",
+            broken.segment, broken.offset, broken.what
+        )?;
+    }
+    for gap in &found.gaps {
+        let last = gap.last_sequence.map_or_else(|| "the end".to_owned(), |last| last.to_string());
+        let side = |at| time(at).unwrap_or_else(|| "unknown".to_owned());
+        writeln!(
+            out,
+            "gone: sequences {} to {last}, of requests between {} and {}",
+            gap.first_sequence,
+            side(gap.after),
+            side(gap.before)
+        )?;
+    }
+    if found.more_gaps > 0 {
+        writeln!(out, "gone: {} more ranges", found.more_gaps)?;
+    }
+    if found.repeated > 0 {
+        writeln!(out, "{} records were there twice and are there once", found.repeated)?;
+    }
+    if found.count_now > 0 {
+        writeln!(
+            out,
+            "{} records count now, because the one that counted is gone; their cost is unknown",
+            found.count_now
+        )?;
+    }
+    if !found.has_lost() {
+        writeln!(out, "nothing is gone")?;
+    }
+    Ok(())
+}
+
+fn repaired_json(found: &Repaired) -> Value {
+    let gaps = found.gaps.iter().map(|gap| {
+        json!({
+            "first_sequence": gap.first_sequence,
+            "last_sequence": gap.last_sequence,
+            "after": time(gap.after),
+            "before": time(gap.before),
+        })
+    });
+    let breaks = found.breaks.iter().map(|broken| {
+        json!({
+            "segment": broken.segment,
+            "offset": broken.offset,
+            "sequence": broken.sequence,
+            "what": broken.what,
+        })
+    });
+    json!({
+        "from": found.from.map(|id| id.to_string()),
+        "path": found.path.display().to_string(),
+        "ledger": found.verified.ledger.to_string(),
+        "records": found.verified.records,
+        "facts": found.verified.facts,
+        "repeated": found.repeated,
+        "count_now": found.count_now,
+        "lost": found.has_lost(),
+        "gone": gaps.collect::<Vec<_>>(),
+        "more_gone": found.more_gaps,
+        "breaks": breaks.collect::<Vec<_>>(),
     })
 }

@@ -146,6 +146,9 @@ pub(super) fn write(
                 dir
             }
         };
+        if !dir.join("journal").is_dir() {
+            bail!("there is no ledger in {}: check the data directory", dir.display());
+        }
         let ledger = open_here(&dir)?;
         let done = here(&ledger, &builtin()?)?;
         ledger.close()?;

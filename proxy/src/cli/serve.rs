@@ -16,12 +16,13 @@ use crate::upstream::TlsSetup;
 use crate::{tasks, telemetry};
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock};
-use bursar_ledger::{Durability, Ledger, OpenReport, Options};
+use bursar_ledger::{Durability, Ledger, OpenReport, Options, Retention};
 use bursar_policies::price::PriceBook;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -149,6 +150,10 @@ fn open_ledger(
         queue_entries_max: config.ledger.queue_entries_max,
         group_delay: config.ledger.group_delay,
         observer: Some(budgets.clone()),
+        retention: config
+            .ledger
+            .detail_days
+            .map(|days| Retention::of(Duration::from_secs(u64::from(days).saturating_mul(86_400)))),
         ..Options::new(&config.ledger.path)
     };
     let pricer: Arc<dyn bursar_ledger::Pricer> = prices.clone();

@@ -19,7 +19,7 @@ use super::suggest::nearest;
 use super::value::{Value, Workers, node_from_text};
 use super::{
     Admin, Config, Counting, DrainLimits, Effective, Identify, Ledger, Prices, Server, ServerLimits,
-    ServerTimeouts, Telemetry, UpstreamPool, yaml,
+    ServerTimeouts, Telemetry, UpstreamPool, retention, yaml,
 };
 use routes::RouteAt;
 use std::fmt;
@@ -122,6 +122,11 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         warnings: Vec::new(),
         effective: Vec::new(),
     };
+    if let Some((days, what)) = retention::too_short(config.ledger.detail_days, &config.budgets) {
+        let wrong = Wrong::value(&format!("{days}d"), &what, "keep details longer, or shorten the window");
+        let origin = loader.retention_origin.clone();
+        loader.wrong(&origin, s::LEDGER_RETENTION_DETAIL.path, wrong);
+    }
     loader.reserved();
     loader.misspelt_variables();
     match ConfigErrors::of(loader.errors) {
@@ -205,6 +210,8 @@ struct Loader<'a> {
     /// Files that it was read from, beside the configuration itself.
     watched: Vec<PathBuf>,
     effective: Vec<Effective>,
+    /// Who said how long details are kept.
+    retention_origin: Origin,
 }
 
 // === reading ===
@@ -228,6 +235,7 @@ impl<'a> Loader<'a> {
             warnings: Vec::new(),
             watched: Vec::new(),
             effective: Vec::new(),
+            retention_origin: Origin::Default,
         };
         loader.read_file(text);
         loader
@@ -422,7 +430,8 @@ impl Loader<'_> {
     }
 
     fn ledger(&mut self) -> Ledger {
-        self.get(&s::LEDGER_RETENTION_DETAIL);
+        let detail = self.get(&s::LEDGER_RETENTION_DETAIL);
+        self.retention_origin = detail.origin;
         self.get(&s::LEDGER_RETENTION_ROLLUP);
         let path = self.get(&s::LEDGER_PATH);
         // From the command line a path need not be text; take it as it is.
@@ -436,6 +445,7 @@ impl Loader<'_> {
             group_delay: self.get(&s::LEDGER_GROUP_DELAY).value,
             fail: self.get(&s::LEDGER_FAIL).value,
             queue_entries_max: count(self.get(&s::LEDGER_QUEUE_ENTRIES_MAX).value),
+            detail_days: detail.value.0,
         }
     }
 

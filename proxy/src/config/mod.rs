@@ -22,6 +22,7 @@ mod overlay;
 mod providers;
 mod raw;
 mod reference;
+mod retention;
 mod routes;
 mod secret;
 mod settings;
@@ -282,6 +283,8 @@ pub struct Ledger {
     pub fail: FailMode,
     /// Most records that wait for the disk.
     pub queue_entries_max: usize,
+    /// For how many days single records are kept; `None`: for ever.
+    pub detail_days: Option<u32>,
 }
 
 /// Whose requests these are.

@@ -12,8 +12,8 @@ use super::limits::LimitList;
 use super::providers::PROVIDERS;
 use super::routes::{Dialect, Upstream};
 use super::value::{
-    Forever, NotYet, NotYetList, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value,
-    Workers,
+    Forever, KeptDays, NotYet, NotYetList, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape,
+    Size, Value, Workers,
 };
 use super::{
     AuthMode, BadTag, CountMode, Durability, FailMode, LogFilter, LogFormat, OnAbort, OverlayFormat,
@@ -171,6 +171,10 @@ const fn local(port: u16) -> SocketAddr {
     SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
 }
 
+const fn kept_days() -> Range<u32> {
+    Range { min: 35, max: 36_500 }
+}
+
 const fn from_millis(min: u64, max: u64) -> Range<Duration> {
     Range { min: Duration::from_millis(min), max: Duration::from_millis(max) }
 }
@@ -239,12 +243,17 @@ settings! {
         .doc("Most records that wait for the disk. When more come, `ledger.fail` decides.")
         .because("Holds several seconds of a busy sidecar in some tens of MiB.")
         .at_restart();
-    LEDGER_RETENTION_DETAIL: Forever = Setting::new("ledger.retention.detail", (), || Forever)
-        .doc("How long single records are kept.")
-        .because("This version does not delete.");
+    LEDGER_RETENTION_DETAIL: KeptDays = Setting::new("ledger.retention.detail", kept_days(), || KeptDays(None))
+        .doc("How long single records are kept. Older ones are rolled up, a whole journal segment at a time, \
+              into hourly totals by team, workload, provider, model, route, API, tier, outcome and source; \
+              totals, contracts, revenue and closed months stay. Questions about single requests, customers, \
+              sessions or tags of that time are then refused. An id is known for as long as its record is \
+              kept, so 35 days are the least. `bursar ledger prune` does the same once.")
+        .because("What is given up does not come back, so somebody must decide it.")
+        .at_restart();
     LEDGER_RETENTION_ROLLUP: Forever = Setting::new("ledger.retention.rollup", (), || Forever)
         .doc("How long totals are kept.")
-        .because("This version does not delete.");
+        .because("Totals are small, and a total that is gone cannot be explained.");
 
     IDENTITY_TEAM: Option<Label> = Setting::new("identity.team", (), || None)
         .doc("Team that pays for requests through this sidecar. It wins over headers.");

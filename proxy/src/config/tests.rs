@@ -70,6 +70,7 @@ fn without_any_source_every_setting_has_its_default() {
             group_delay: Duration::from_millis(5),
             fail: FailMode::Open,
             queue_entries_max: 65_536,
+            detail_days: None,
         }
     );
     assert_eq!(
@@ -185,7 +186,7 @@ fn a_full_file_is_read_whole() {
     let config = good(
         "listen: 0.0.0.0:80
 allow_plaintext: true
-ledger: { path: /data, durability: sync, fail: closed, queue_entries_max: 1000, group_delay: 20ms, retention: { detail: forever } }
+ledger: { path: /data, durability: sync, fail: closed, queue_entries_max: 1000, group_delay: 20ms, retention: { detail: 90d, rollup: forever } }
 identity: { team: checkout, tags: { version: 1.10, on: true }, required: [team, 'tag:version', team], trust_headers: false, on_bad_tag: refuse, aliases: false }
 server: { workers: 3, timeouts: { head: 1500ms, drain: 2m }, limits: { body_bytes: 1048576, head_bytes: 32KiB } }
 upstream: { connect: 1s, idle: 1h, pool_max_idle_per_host: 0 }
@@ -198,6 +199,7 @@ routes:
     );
     assert_eq!(config.ledger.durability, Durability::Sync);
     assert_eq!(config.ledger.group_delay, Duration::from_millis(20));
+    assert_eq!(config.ledger.detail_days, Some(90));
     assert_eq!(config.identity.tags.get("version").map(Label::as_str), Some("1.10"));
     let version = RequiredTag::Tag(Label::new("version").unwrap());
     assert_eq!(config.identity.required, [RequiredTag::Team, version]);
@@ -460,9 +462,20 @@ fn each_wrong_value_is_refused_with_its_place_and_remedy() {
             "b.yaml:1:19: server.workers: \"0\" is below the least, 1; use a value from 1 to 256".to_owned(),
         ),
         (
-            "ledger: {retention: {detail: 90d}}",
-            "b.yaml:1:30: ledger.retention.detail: \"90d\" is not yet supported in this version, which keeps \
-             everything; remove it or set forever"
+            "ledger: {retention: {detail: 34d}}",
+            "b.yaml:1:30: ledger.retention.detail: \"34d\" is below the least, 35d; use a value from 35d to 36500d"
+                .to_owned(),
+        ),
+        (
+            "ledger: {retention: {detail: 5h}}",
+            "b.yaml:1:30: ledger.retention.detail: \"5h\" is no retention; write whole days such as 90d, or \
+             forever"
+                .to_owned(),
+        ),
+        (
+            "ledger: {retention: {detail: 90d}}\nbudgets: [{name: x, scope: {customer: acme}, window: year, limit: 5 USD}]",
+            "b.yaml:1:30: ledger.retention.detail: \"90d\" is shorter than what budget x counts anew at a start \
+             (366 days of single records); keep details longer, or shorten the window"
                 .to_owned(),
         ),
         (

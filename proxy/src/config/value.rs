@@ -903,6 +903,43 @@ impl Scalar for HeaderName {
     }
 }
 
+// === retention ===
+
+/// How long something is kept: whole days, or for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeptDays(pub(super) Option<u32>);
+
+impl Scalar for KeptDays {
+    type Limits = Range<u32>;
+
+    fn parse(text: &str, limits: &Range<u32>) -> Result<Self, Wrong> {
+        if text == "forever" {
+            return Ok(Self(None));
+        }
+        let remedy = "write whole days such as 90d, or forever";
+        match split_number(text) {
+            ("", _) | (_, "") => Err(Wrong::value(text, "is no retention", remedy)),
+            (digits, "d") => {
+                let days = digits.parse().unwrap_or(u32::MAX);
+                limits.check(text, days, |days| format!("{days}d")).map(|days| Self(Some(days)))
+            }
+            _ => Err(Wrong::value(text, "is no retention", remedy)),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.map_or_else(|| "forever".to_owned(), |days| format!("{days}d"))
+    }
+
+    fn describe(limits: &Range<u32>) -> String {
+        format!("whole days, `{}d` to `{}d`, or `forever`", limits.min, limits.max)
+    }
+
+    fn schema(_: &Range<u32>) -> Json {
+        json!({ "type": "string", "pattern": "^([0-9]+d|forever)$" })
+    }
+}
+
 // === settings of later versions ===
 
 /// A retention; only `forever` for now.

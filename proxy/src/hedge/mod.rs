@@ -36,6 +36,10 @@ pub(crate) enum AskError {
 
 impl From<bursar_ledger::ReadError> for AskError {
     fn from(error: bursar_ledger::ReadError) -> Self {
-        Self::Ledger(error.to_string())
+        match error {
+            // The question can be asked otherwise.
+            bursar_ledger::ReadError::Pruned(pruned) => Self::Wrong(pruned.to_string()),
+            error => Self::Ledger(error.to_string()),
+        }
     }
 }

@@ -14,7 +14,7 @@ use bursar_domain::{Currency, Money, Timestamp};
 use bursar_ledger::hedge::{
     HedgeAsk, HedgeError, HedgeReport, HedgeSource, PositionRow, Repriced, SpotCost, report,
 };
-use bursar_ledger::{GroupKey, KeyValue, ReadFrom};
+use bursar_ledger::{GroupKey, KeyValue, QueryError, ReadError, ReadFrom};
 use bursar_policies::exact::{Decimal, ExactError, Ratio};
 use bursar_policies::hedge::calendar::{Month, parse_day};
 use bursar_policies::hedge::cost::{Line, Lines};
@@ -132,6 +132,8 @@ impl From<HedgeError> for AskError {
             HedgeError::NothingYet { .. } | HedgeError::TooManyRecords(_) | HedgeError::Calendar(_) => {
                 Self::Wrong(error.to_string())
             }
+            HedgeError::Query(QueryError::Read(error @ ReadError::Pruned(_)))
+            | HedgeError::Read(error @ ReadError::Pruned(_)) => error.into(),
             HedgeError::Query(_) | HedgeError::Read(_) | HedgeError::Cost(_) => {
                 Self::Ledger(error.to_string())
             }
