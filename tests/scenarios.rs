@@ -9,6 +9,7 @@
     reason = "test code: a failed expectation is a failed test"
 )]
 
+mod access;
 mod aws_signature;
 mod batches;
 mod bedrock;
@@ -26,6 +27,7 @@ mod http2_peers;
 mod http_rules;
 mod http_versions;
 mod identity;
+mod keys;
 mod ledger_modes;
 mod limits;
 mod metering;

@@ -102,6 +102,8 @@ numbered!(
         ProviderCostDiffers = 14 "provider_cost_differs",
         /// The client left and the rest of the reply was read for its usage.
         Drained = 16 "drained",
+        /// A header or baggage contradicted the credential, and was dropped.
+        IdentityContradicted = 17 "identity_contradicted",
     }
 );
 

@@ -8,6 +8,7 @@
 //! Not here: what the facts are (`bursar-domain`), where they are kept (`bursar-ledger`).
 #![cfg_attr(not(test), deny(clippy::float_arithmetic, clippy::arithmetic_side_effects))]
 
+pub mod access;
 pub mod attribution;
 pub mod budget;
 pub mod exact;

@@ -6,6 +6,8 @@ use crate::admin::metrics::Metrics;
 use crate::budgets::Budgets;
 use crate::config::Config;
 use crate::count::Counting;
+use crate::credentials::refusals::{Refusals, Refused};
+use crate::failure::Failure;
 use crate::guard::Limits;
 use crate::layers::room::BodyRoom;
 use crate::limits::Limiter;
@@ -27,6 +29,8 @@ pub struct App {
     pub budgets: Arc<Budgets>,
     /// How much may pass at a time.
     pub limits: Arc<Limiter>,
+    /// What was refused lately for its credential, its identity or its access.
+    pub refusals: Refusals,
     /// Counters.
     pub metrics: Metrics,
     /// What a request may be, as the guard wants it.
@@ -67,6 +71,7 @@ impl App {
             prices,
             budgets,
             limits,
+            refusals: Refusals::default(),
             metrics: Metrics::new(),
             guard_limits,
             counting,
@@ -84,6 +89,13 @@ impl App {
     /// From now on these settings are in force. Only [`crate::reload`] knows what else changes with them.
     pub(crate) fn set_config(&self, config: Config) {
         self.config.store(Arc::new(config));
+    }
+
+    /// Remembers a refusal for `why`, where nothing else does.
+    pub(crate) fn remember(&self, failure: &Failure, reason: &'static str) {
+        let (Some(standing), Some(id)) = (failure.kind.standing(), failure.request) else { return };
+        let (rule, message) = (failure.kind.rule().cloned(), failure.kind.to_string());
+        self.refusals.remember(standing, Refused { id, at: self.now(), rule, reason, message });
     }
 
     /// Why the ledger takes no records now, if it does not.

@@ -1,6 +1,7 @@
 //! A request on its way through the layers: what each layer has found out so far.
 
 use crate::config::{Dialect, Route};
+use crate::credentials::Credential;
 use crate::upstream::Origin;
 use crate::usage::Api;
 use bursar_domain::{Anomalies, Identity, Label, RequestId, Timestamp, TraceId};
@@ -37,6 +38,8 @@ pub struct Call {
     pub model: Option<Label>,
     /// Who it is for, once that is known.
     pub identity: Option<Arc<Identity>>,
+    /// The credential that it rests on, if it brought one of ours.
+    pub credential: Option<Arc<Credential>>,
     /// Where its record will go, if nothing may pass unrecorded.
     pub place: Option<Place>,
     /// The caller's trace.

@@ -6,15 +6,19 @@
 //!
 //! Not here: reading the usage (`usage`), writing the record (`bursar_ledger`).
 
+mod access;
 mod admission;
 mod most;
 
+pub(crate) use access::AccessRefusal;
+pub(crate) use access::Seen;
 pub(crate) use admission::{BodyBytes, NextResponse, used_by};
 
 use crate::app::App;
 use crate::call::Call;
-use crate::config::{CountMode, DrainLimits, Durability, OnAbort, Route};
+use crate::config::{Config, CountMode, DrainLimits, Durability, OnAbort, Route};
 use crate::count::{BLOCK_BYTES, Sample, Settlement, Watch, Work};
+use crate::credentials::Credential;
 use crate::limits::Pass;
 use crate::upstream::RequestProgress;
 use crate::usage::text::{DOCUMENT_BYTES_MAX, PassedText, STREAM_BYTES_MAX};
@@ -47,6 +51,10 @@ pub struct Exchange {
     id: RequestId,
     started_at: Timestamp,
     identity: Arc<Identity>,
+    credential: Option<Arc<Credential>>,
+    /// The settings with the access rules that it began under, until they were asked; `None` where there is
+    /// none.
+    access: Option<Arc<Config>>,
     route: Arc<Route>,
     region: Option<Label>,
     api: Api,
@@ -155,11 +163,15 @@ impl Exchange {
     #[must_use]
     pub fn new(app: &Arc<App>, call: &mut Call, request: Rc<RefCell<RequestProgress>>) -> Self {
         app.metrics.in_flight.inc();
+        let config = app.config();
+        let has_rules = call.credential.is_some() || !config.access.is_empty();
         Self {
+            access: has_rules.then(|| Arc::clone(&config)),
             app: Arc::clone(app),
             id: call.id,
             started_at: call.started_at,
             identity: call.identity.clone().unwrap_or_else(|| Arc::new(Identity::unallocated())),
+            credential: call.credential.take(),
             route: Arc::clone(&call.route),
             region: call.region.clone(),
             api: call.api,

@@ -5,7 +5,10 @@
 use crate::aws::SignError;
 use crate::budgets::Refusal;
 use crate::config::Dialect;
+use crate::credentials::refusals::Standing;
+use crate::exchange::AccessRefusal;
 use crate::guard::Rejection;
+use crate::layers::authenticate::CredentialError;
 use crate::layers::identify::IdentityError;
 use crate::limits::LimitRefusal;
 use crate::upstream::{ConnectError, SendError};
@@ -46,6 +49,12 @@ pub enum FailureKind {
     /// The request's identity is missing or malformed.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The request's credential is missing or does not hold.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The request's credential, or a rule, does not allow what it asks for.
+    #[error("{0}")]
+    Access(Box<AccessRefusal>),
     /// The body is over the limit.
     #[error("the request body is larger than {limit} bytes: raise server.limits.body_bytes")]
     BodyTooLarge {
@@ -109,6 +118,10 @@ impl FailureKind {
             Self::Upgrade => "upgrade_not_supported",
             Self::Handshake(_) => "bad_handshake",
             Self::Identity(IdentityError::Missing { .. }) => "identity_missing",
+            Self::Identity(IdentityError::Contradicts { .. }) => "identity_contradicted",
+            Self::Identity(IdentityError::WorkloadUnnamed { .. }) => "workload_missing",
+            Self::Credential(error) => error.reason(),
+            Self::Access(refusal) => refusal.denied.reason(),
             Self::Identity(IdentityError::BadLabel { .. } | IdentityError::UnknownHeader { .. }) => "bad_tag",
             Self::BodyTooLarge { .. } | Self::BodyTooLargeToSign { .. } => "body_too_large",
             Self::Unsigned(_) => "not_signed",
@@ -118,6 +131,30 @@ impl FailureKind {
             Self::Limit(_) => "rate_limited",
             Self::Upstream { .. } | Self::UpstreamTimeout { .. } => return None,
         })
+    }
+}
+
+impl FailureKind {
+    /// Whether a refusal is remembered for `why`, and with those of whom. Budgets and limits remember their
+    /// own.
+    #[must_use]
+    pub const fn standing(&self) -> Option<Standing> {
+        match self {
+            Self::Credential(_) => Some(Standing::Stranger),
+            Self::Identity(_) | Self::Access(_) => Some(Standing::Known),
+            _ => None,
+        }
+    }
+
+    /// The rule, key or issuer that a remembered refusal names.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Label> {
+        match self {
+            Self::Credential(error) => error.rule(),
+            Self::Identity(error) => error.rule(),
+            Self::Access(refusal) => Some(&refusal.rule),
+            _ => None,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod call;
 pub mod cli;
 pub mod config;
 pub mod count;
+pub mod credentials;
 mod exchange;
 mod failure;
 pub mod guard;

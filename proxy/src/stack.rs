@@ -11,7 +11,7 @@ use crate::http::{LocalFuture, Request, Response};
 use crate::ids::IdSource;
 use crate::layers::identify::IdentityCache;
 use crate::layers::route::RouteCache;
-use crate::layers::{admit, meter, respond, route, upgrade};
+use crate::layers::{admit, authenticate, meter, respond, route, upgrade};
 use crate::upstream::Pool;
 use futures_util::future::{Either, Ready, ready};
 use http_body::Body;
@@ -47,7 +47,8 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
             // Only some APIs may leave HTTP.
             upgrade::check(call)
         }))
-        // Who pays must be known before anything is decided.
+        // Who pays must be known before anything is decided: by a credential of ours, which is taken out of
+        // the request here, and else by configuration and headers.
         .layer(step(move |call| identified(&for_identify, &identities, call)))
         // The last moment at which nothing has been spent.
         .layer(step(move |call| admit::admit(&for_admit, call)))
@@ -86,7 +87,9 @@ fn check(app: &App, request: Request) -> Result<Request, Failure> {
 }
 
 fn identified(app: &App, cache: &RefCell<IdentityCache>, mut call: Box<Call>) -> Result<Box<Call>, Failure> {
-    match cache.borrow_mut().identify(&call.head.headers, &app.config()) {
+    authenticate::authenticate(app, &mut call)?;
+    let credential = call.credential.as_deref();
+    match cache.borrow_mut().identify(&call.head.headers, &app.config(), credential) {
         Ok((identity, trace, anomalies)) => {
             call.identity = Some(identity);
             call.trace = trace;
@@ -164,6 +167,7 @@ where
                     tracing::info!(failure = %failure.kind, "request failed");
                     if let Some(reason) = failure.kind.refusal() {
                         app.metrics.refused(reason);
+                        app.remember(&failure, reason);
                     }
                     respond::respond(&failure)
                 }

@@ -220,9 +220,7 @@ impl Pieces {
 fn decimals(bytes: Vec<u8>) -> Vec<FixedLenByteArray> {
     let bytes = Bytes::from(bytes);
     let starts = (0..bytes.len()).step_by(DECIMAL_BYTES);
-    starts
-        .map(|from| ByteArray::from(bytes.slice(from..from.saturating_add(DECIMAL_BYTES))).into())
-        .collect()
+    starts.map(|from| ByteArray::from(bytes.slice(from..from.saturating_add(DECIMAL_BYTES))).into()).collect()
 }
 
 /// Columns by name; those whose names share what stands before a point are a group of that name.

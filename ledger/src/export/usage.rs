@@ -31,7 +31,8 @@ impl<W: Write> UsageTable<W> {
 
     /// Writes one record.
     pub fn write(&mut self, stored: &StoredRecord) -> Result<(), ExportError> {
-        let cells = cells(stored).map_err(|source| ExportError::Json { sequence: stored.sequence, source })?;
+        let cells =
+            cells(stored).map_err(|source| ExportError::Json { sequence: stored.sequence, source })?;
         self.table.write(&cells)
     }
 
@@ -207,10 +208,7 @@ mod tests {
         let [table, published] = both(&stored);
         let cells = |text: &str| -> Vec<Vec<String>> {
             let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
-            reader
-                .records()
-                .map(|row| row.unwrap().iter().map(str::to_owned).collect())
-                .collect()
+            reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
         };
         let (table, published) = (cells(&table), cells(&published));
         assert_eq!(table[0], published[0], "the same columns in the same order");

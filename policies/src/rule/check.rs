@@ -95,8 +95,7 @@ pub(super) fn compile(text: &str) -> Result<(Program, Uses), CompileError> {
         }
         None => CompileError::at((1, 1), "it cannot be read", "write an expression of CEL"),
     })?;
-    let mut checker =
-        Checker { text, program: &program, uses: Uses::default(), scope: Vec::new(), nodes: 0 };
+    let mut checker = Checker { text, program: &program, uses: Uses::default(), scope: Vec::new(), nodes: 0 };
     let found = checker.type_of(program.expression())?;
     if found != Type::Bool {
         return Err(CompileError::at(
@@ -189,7 +188,11 @@ impl Checker<'_> {
     fn type_of(&mut self, part: &IdedExpr) -> Result<Type, CompileError> {
         self.nodes = self.nodes.saturating_add(1);
         if self.nodes > NODES_MAX {
-            return self.wrong(part.id, format!("it has more than {NODES_MAX} parts"), "make several rules of it");
+            return self.wrong(
+                part.id,
+                format!("it has more than {NODES_MAX} parts"),
+                "make several rules of it",
+            );
         }
         match &part.expr {
             Expr::Ident(name) => self.name(part.id, name),
@@ -201,7 +204,11 @@ impl Checker<'_> {
                 for element in &list.elements {
                     let found = self.type_of(element)?;
                     if kind.as_ref().is_some_and(|kind| *kind != found) {
-                        return self.wrong(element.id, "a list of several types", "write elements of one type");
+                        return self.wrong(
+                            element.id,
+                            "a list of several types",
+                            "write elements of one type",
+                        );
                     }
                     kind = Some(found);
                 }
@@ -228,11 +235,15 @@ impl Checker<'_> {
                 "fractions are not offered",
                 "write whole numbers; money is in millionths (`estimated.cost_micros`)",
             ),
-            LiteralValue::UInt(_) => self.wrong(id, "there are no unsigned numbers here", "leave out the `u`"),
-            LiteralValue::Bytes(_) => self.wrong(id, "there are no bytes here", "leave out the `b`"),
-            LiteralValue::Null => {
-                self.wrong(id, "nothing is null here", "a text that is not there is \"\"; test a number with has()")
+            LiteralValue::UInt(_) => {
+                self.wrong(id, "there are no unsigned numbers here", "leave out the `u`")
             }
+            LiteralValue::Bytes(_) => self.wrong(id, "there are no bytes here", "leave out the `b`"),
+            LiteralValue::Null => self.wrong(
+                id,
+                "nothing is null here",
+                "a text that is not there is \"\"; test a number with has()",
+            ),
         }
     }
 
@@ -266,8 +277,11 @@ impl Checker<'_> {
                     }
                     None => {
                         let start = format!("{group}.");
-                        let known: Vec<&str> =
-                            VARIABLES.iter().map(|v| v.name).filter(|known| known.starts_with(&start)).collect();
+                        let known: Vec<&str> = VARIABLES
+                            .iter()
+                            .map(|v| v.name)
+                            .filter(|known| known.starts_with(&start))
+                            .collect();
                         return self.wrong(
                             id,
                             format!("unknown variable `{name}`"),
@@ -282,7 +296,11 @@ impl Checker<'_> {
                 Type::Int
             }
             other => {
-                return self.wrong(id, format!("{other} has no `{field}`"), "only groups and maps have fields");
+                return self.wrong(
+                    id,
+                    format!("{other} has no `{field}`"),
+                    "only groups and maps have fields",
+                );
             }
         };
         Ok(if select.test { Type::Bool } else { found })
@@ -340,7 +358,8 @@ impl Checker<'_> {
         target: Option<&Type>,
         args: &[&Type],
     ) -> Result<Type, CompileError> {
-        let types: Vec<String> = target.into_iter().chain(args.iter().copied()).map(Type::to_string).collect();
+        let types: Vec<String> =
+            target.into_iter().chain(args.iter().copied()).map(Type::to_string).collect();
         let types = types.join(" and ");
         if let Some(sign) = sign_of(name) {
             let remedy = if name == op::ADD { "only ints can be added" } else { "compare what has one type" };
@@ -348,7 +367,8 @@ impl Checker<'_> {
         }
         match name {
             "size" | "startsWith" | "endsWith" | "contains" => {
-                let remedy = "write text.startsWith(\"…\"), text.endsWith(\"…\"), text.contains(\"…\") or size(…)";
+                let remedy =
+                    "write text.startsWith(\"…\"), text.endsWith(\"…\"), text.contains(\"…\") or size(…)";
                 self.wrong(id, format!("`{name}` does not fit {types}"), remedy)
             }
             "matches" => self.wrong(
@@ -386,7 +406,11 @@ impl Checker<'_> {
 
     fn comprehension(&mut self, id: u64, one: &ComprehensionExpr) -> Result<Type, CompileError> {
         if !self.scope.is_empty() {
-            return self.wrong(id, "one of exists, exists_one and all is in another", "write them side by side");
+            return self.wrong(
+                id,
+                "one of exists, exists_one and all is in another",
+                "write them side by side",
+            );
         }
         if matches!(one.accu_init.expr, Expr::List(_) | Expr::Map(_)) {
             return self.wrong(id, "map and filter are not offered", "use exists, exists_one or all");
@@ -402,7 +426,9 @@ impl Checker<'_> {
                 self.scope.push((name.clone(), second));
                 first
             }
-            (Some(_), None) => return self.wrong(id, "a list has one value for each element", "name one variable"),
+            (Some(_), None) => {
+                return self.wrong(id, "a list has one value for each element", "name one variable");
+            }
         };
         let accumulated = self.type_of(&one.accu_init)?;
         self.scope.push((one.iter_var.clone(), first));

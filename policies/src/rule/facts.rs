@@ -95,9 +95,19 @@ pub const VARIABLES: &[Variable] = &[
         Of::Body,
         "the bound of output tokens under any of its names; of several the highest",
     ),
-    variable("request.choices", Kind::Int, Of::Body, "how many answers or pictures are asked for; 1 if unsaid"),
+    variable(
+        "request.choices",
+        Kind::Int,
+        Of::Body,
+        "how many answers or pictures are asked for; 1 if unsaid",
+    ),
     variable("request.tier", Kind::Text, Of::Body, "the service tier that is asked for"),
-    variable("request.background", Kind::Truth, Of::Body, "whether the reply is to be made in the background"),
+    variable(
+        "request.background",
+        Kind::Truth,
+        Of::Body,
+        "whether the reply is to be made in the background",
+    ),
     variable("request.searches", Kind::Truth, Of::Body, "whether the provider may search the web"),
     variable("request.bytes", Kind::Int, Of::Body, "the length of the body, decoded"),
     variable("team", Kind::Text, Of::Head, "the team"),
@@ -216,7 +226,10 @@ pub struct RuleFacts<'a> {
 
 impl std::fmt::Debug for RuleFacts<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RuleFacts").field("model", &self.model).field("team", &self.team).finish_non_exhaustive()
+        f.debug_struct("RuleFacts")
+            .field("model", &self.model)
+            .field("team", &self.team)
+            .finish_non_exhaustive()
     }
 }
 
@@ -248,9 +261,8 @@ pub(super) fn bind(context: &mut Context<'_, '_>, uses: &Uses, facts: &RuleFacts
     let mut groups: Vec<(&'static str, HashMap<Key, Value>)> = Vec::new();
     let mut clock = None;
     for variable in uses.variables.iter().filter_map(|place| VARIABLES.get(*place)) {
-        let value = value(variable, uses, facts, || {
-            clock.get_or_insert_with(|| now_in(facts.now, zone)).clone()
-        });
+        let value =
+            value(variable, uses, facts, || clock.get_or_insert_with(|| now_in(facts.now, zone)).clone());
         match variable.name.split_once('.') {
             None => {
                 if let Some(value) = value {

@@ -216,7 +216,12 @@ fn a_body_that_is_not_known_fails_only_rules_that_ask_for_it() {
         Rule { fail: Fail::Closed, ..rule("request.stream", Action::Deny("x".into())) },
     ]);
     let verdict = with_facts(|facts| {
-        rules.evaluate(&RuleFacts { body_is_known: false, tags: facts.tags, used_of: facts.used_of, ..*facts })
+        rules.evaluate(&RuleFacts {
+            body_is_known: false,
+            tags: facts.tags,
+            used_of: facts.used_of,
+            ..*facts
+        })
     });
     assert_eq!(verdict.denied.map(|denied| denied.rule), Some(1));
     assert_eq!(verdict.failed.len(), 1);
@@ -272,7 +277,10 @@ fn a_rule_may_wait_for_a_budget_to_be_used() {
         (used(None, 82), false),
         (used(Some("month"), 40), true),
         (used(Some("month"), 41), false),
-        (Rule { condition: rule("team == \"x\"", Action::Deny("x".into())).condition, ..used(None, 1) }, false),
+        (
+            Rule { condition: rule("team == \"x\"", Action::Deny("x".into())).condition, ..used(None, 1) },
+            false,
+        ),
     ] {
         let verdict = with_facts(|facts| Rules::new(vec![rule.clone()]).evaluate(facts));
         assert_eq!(verdict.denied.is_some(), denied, "{rule:?}");

@@ -47,6 +47,9 @@ pub(super) async fn why_of(State(admin): State<Admin>, Path(id): Path<String>) -
     if let Some(refusal) = admin.app.limits.why(id) {
         return answer(&refusal.json());
     }
+    if let Some(refused) = admin.app.refusals.why(id) {
+        return answer(&refused.json());
+    }
     let ledger = admin.app.ledger.clone();
     let found = tokio::task::spawn_blocking(move || find(&ledger, id)).await;
     match found {

@@ -16,6 +16,7 @@ mod fault;
 mod grid;
 mod hedge;
 mod import;
+mod key;
 mod ledger;
 mod market;
 mod period;
@@ -83,6 +84,9 @@ enum Command {
     Budget(BudgetArgs),
     /// Explain why a request was refused.
     Why(WhyArgs),
+    /// Make and list virtual keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Check and copy the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -272,6 +276,7 @@ pub fn run() -> ExitCode {
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
         Command::Budget(args) => budget::list(args),
         Command::Why(args) => budget::why(args),
+        Command::Key(command) => key::run(command),
         Command::Ledger(command) => ledger::run(command),
     };
     match result {

@@ -182,7 +182,8 @@ mod tests {
             bail!("no more")
         });
         assert!(failed.is_err());
-        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["out.csv"]);
         assert_eq!(std::fs::read(&path).unwrap(), b"abc", "what was whole stays");
     }

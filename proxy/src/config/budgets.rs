@@ -209,6 +209,11 @@ impl Item {
         Self { below, faults: Vec::new() }
     }
 
+    /// How many mistakes it has so far.
+    pub(super) const fn faults(&self) -> usize {
+        self.faults.len()
+    }
+
     pub(super) fn wrong(&mut self, node: &Node, key: &str, wrong: Wrong) {
         self.faults.push(Fault { at: node.at, below: format!("{}{key}", self.below), wrong });
     }
@@ -243,7 +248,16 @@ impl Item {
     }
 
     pub(super) fn scalar<T: Scalar>(&mut self, node: &Node, key: &str, limits: &T::Limits) -> Option<T> {
-        match <T as Value>::read(node, limits) {
+        self.read(<T as Value>::read(node, limits), key)
+    }
+
+    /// A value in any shape.
+    pub(super) fn value<T: Value<Limits = ()>>(&mut self, node: &Node, key: &str) -> Option<T> {
+        self.read(T::read(node, &()), key)
+    }
+
+    fn read<T>(&mut self, read: Result<T, Vec<Fault>>, key: &str) -> Option<T> {
+        match read {
             Ok(value) => Some(value),
             Err(faults) => {
                 for fault in faults {
@@ -379,7 +393,7 @@ impl Item {
         (self.faults.len() == before).then_some(scope)
     }
 
-    fn tags(&mut self, node: &Node, key: &str) -> Vec<(Label, Label)> {
+    pub(super) fn tags(&mut self, node: &Node, key: &str) -> Vec<(Label, Label)> {
         let Content::Map(entries) = &node.content else {
             let wrong = format!("this is {}", node.kind());
             self.wrong(node, key, Wrong::absent(&wrong, "write names and values, such as { env: prod }"));

@@ -7,6 +7,7 @@
 //!
 //! Not here: the table of settings (`settings`), types (`value`), the file's shape (`raw`).
 
+mod keys;
 mod routes;
 mod secrets;
 
@@ -21,6 +22,7 @@ use super::{
     Admin, Config, Counting, DrainLimits, Effective, Identify, Ledger, Prices, Server, ServerLimits,
     ServerTimeouts, Telemetry, UpstreamPool, retention, yaml,
 };
+use crate::credentials::keys::Key;
 use routes::RouteAt;
 use std::fmt;
 use std::net::SocketAddr;
@@ -100,6 +102,8 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
     let mut loader = Loader::new(sources);
     let listen = loader.listen();
     let budgets = loader.get(&s::BUDGETS).value;
+    // First, since what routes ask for depends on whether there are any.
+    loader.keys = loader.get(&s::KEYS).value.0;
     let config = Config {
         admin: loader.admin(listen),
         ledger: loader.ledger(),
@@ -109,6 +113,9 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         budgets: budgets.own,
         contract_budgets: budgets.on_contracts,
         limits: loader.get(&s::LIMITS).value.0,
+        access: loader.get(&s::ACCESS).value.0,
+        keys: loader.keys.clone(),
+        key_table: loader.key_table(),
         server: loader.server(),
         upstream: loader.upstream_pool(),
         counting: loader.counting(),
@@ -127,6 +134,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         let origin = loader.retention_origin.clone();
         loader.wrong(&origin, s::LEDGER_RETENTION_DETAIL.path, wrong);
     }
+    loader.keys_fit(&config);
     loader.reserved();
     loader.misspelt_variables();
     match ConfigErrors::of(loader.errors) {
@@ -205,6 +213,9 @@ struct Loader<'a> {
     raw: Raw,
     /// Variables that a route reads its secret from.
     secret_variables: Vec<String>,
+    keys: Vec<Key>,
+    /// Whether routes ask for a key unless they say otherwise.
+    requires_key: bool,
     errors: Vec<ConfigError>,
     warnings: Vec<String>,
     /// Files that it was read from, beside the configuration itself.
@@ -231,6 +242,8 @@ impl<'a> Loader<'a> {
             name: name.into(),
             raw: Raw::default(),
             secret_variables: Vec::new(),
+            keys: Vec::new(),
+            requires_key: false,
             errors: Vec::new(),
             warnings: Vec::new(),
             watched: Vec::new(),
@@ -460,6 +473,8 @@ impl Loader<'_> {
             trust_headers: self.get(&s::IDENTITY_TRUST_HEADERS).value,
             on_bad_tag: self.get(&s::IDENTITY_ON_BAD_TAG).value,
             aliases: self.get(&s::IDENTITY_ALIASES).value,
+            on_contradiction: self.get(&s::IDENTITY_ON_CONTRADICTION).value,
+            require_key: self.require_key(),
         }
     }
 

@@ -12,10 +12,12 @@
 //!
 //! Not here: watching the file and reloading, the contents of price files, command-line parsing.
 
+mod access;
 mod aws;
 mod budgets;
 mod error;
 mod files;
+mod keys;
 mod limits;
 mod load;
 mod overlay;
@@ -42,13 +44,16 @@ pub use routes::{Auth, Dialect, Inject, Matched, NoRoute, Route, RouteTable, Rou
 pub use secret::Secret;
 pub use yaml::Position;
 
+use crate::credentials::keys::{Key, Keys};
 use bursar_domain::{Currency, Label, Tags};
+use bursar_policies::access::AccessRule;
 use bursar_policies::budget::Budget;
 use bursar_policies::budget::contract::ContractBudget;
 use bursar_policies::limit::Limit;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Defines an enum whose values have one name each in configuration.
@@ -239,6 +244,12 @@ pub struct Config {
     pub contract_budgets: Vec<ContractBudget>,
     /// How much may pass at a time.
     pub limits: Vec<Limit>,
+    /// What may be used, and what must be said.
+    pub access: Vec<AccessRule>,
+    /// Virtual keys.
+    pub keys: Vec<Key>,
+    /// The same, to be found by their ids. One with the rest, so that a reload changes both at once.
+    pub key_table: Arc<Keys>,
     /// Most bytes of a request's body that are held for a hard budget to know it.
     pub reserve_body_bytes: u64,
     /// Limits of the listener.
@@ -308,6 +319,10 @@ pub struct Identify {
     pub on_bad_tag: BadTag,
     /// Whether other gateways' headers are understood.
     pub aliases: bool,
+    /// What happens to a header that contradicts the request's credential.
+    pub on_contradiction: BadTag,
+    /// Whether routes ask for a credential of ours, unless they say otherwise.
+    pub require_key: bool,
 }
 
 /// Where prices come from.

@@ -105,6 +105,8 @@ pub struct Route {
     pub on_abort: OnAbort,
     /// Output tokens that budgets hold for a request that does not bound its output.
     pub max_output: u64,
+    /// Whether a request must carry a credential of ours.
+    pub require_key: bool,
     pub(super) pattern: Pattern,
     pub(super) upstream: Upstream,
 }
@@ -606,6 +608,7 @@ pub(super) struct RouteDefaults {
     pub(super) count: CountMode,
     pub(super) on_abort: OnAbort,
     pub(super) max_output: u64,
+    pub(super) require_key: bool,
 }
 
 /// All built-in routes.
@@ -628,6 +631,7 @@ fn build(built_in: &BuiltIn, defaults: RouteDefaults) -> Option<Route> {
         count: defaults.count,
         on_abort: defaults.on_abort,
         max_output: defaults.max_output,
+        require_key: defaults.require_key,
         pattern: Pattern::built_in(built_in),
         upstream: Upstream::built_in(built_in.upstream)?,
     })

@@ -7,7 +7,9 @@
 //!
 //! Not here: how types are read (`value`), rules between settings (`load`).
 
+use super::access::AccessList;
 use super::budgets::BudgetList;
+use super::keys::KeyList;
 use super::limits::LimitList;
 use super::providers::PROVIDERS;
 use super::routes::{Dialect, Upstream};
@@ -283,6 +285,19 @@ settings! {
               `x-portkey-trace-id`, `openai-organization`, `openai-project`.")
         .because("Applications that come from them keep their tags without a change.");
 
+    IDENTITY_ON_CONTRADICTION: BadTag = Setting::new("identity.on_contradiction", (), || BadTag::Drop)
+        .doc("What happens to a header or baggage member that says something else than the request's key or \
+              token. `drop`: it is left out and the record is marked `identity_contradicted`. `refuse`: the \
+              request is refused with 403.")
+        .because("A client that always sends its headers keeps working, and spends as its credential says.");
+    IDENTITY_REQUIRE_KEY: Option<bool> = Setting::new("identity.require_key", (), || None)
+        .default_words("`true` where there are keys, `false` elsewhere")
+        .doc("Whether a request must carry a Bursar key (see `keys`), unless its route says otherwise.")
+        .because("Where some have keys, whoever has none could say any team in a header.");
+    IDENTITY_KEY_PEPPER_FILE: Option<PathBuf> = Setting::new("identity.key_pepper_file", PathKind::OfSecret, || None)
+        .doc("File with a secret that the hashes of keys are made with, beside the key's id. Hashes that begin \
+              with `b3p:` need it. Space around it is ignored.");
+
     CURRENCY: Currency = Setting::new("currency", (), || Currency::USD)
         .doc("Currency of the books.")
         .because("Providers publish their prices in it.")
@@ -327,6 +342,9 @@ settings! {
     ROUTE_ALLOW_PLAINTEXT_UPSTREAM: bool = Setting::new("routes[].allow_plaintext_upstream", (), || false)
         .doc("Allows credentials to cross the network to an `http://` upstream that is not this machine.")
         .because("Credentials must not cross a network in the clear by accident.");
+    ROUTE_REQUIRE_KEY: Option<bool> = Setting::new("routes[].require_key", (), || None)
+        .default_words("`identity.require_key`")
+        .doc("Whether a request must carry a Bursar key.");
     ROUTE_REGION: Option<Label> = Setting::new("routes[].region", (), || None)
         .default_words("the one in the path or in Bedrock's host name, if any")
         .doc("Region whose prices apply, and which `auth: sigv4` signs for.");
@@ -400,6 +418,18 @@ settings! {
               `requests_per_minute`, `tokens_per_minute` (input and output; what a request used beyond what it \
               was admitted for is carried as a debt) and `concurrent_requests`. A request that does not fit is \
               refused with 429 and `retry-after`. See docs/guide/limits.md.");
+    ACCESS: AccessList = Setting::new("access", (), AccessList::default)
+        .doc("What may be used. Keys of each rule: `name`; `scope` (as that of budgets, without `model`) and \
+              `except_teams`; at least one of `allow_models`, `deny_models`, `allow_providers`, \
+              `deny_providers` (lists; a model may end in `*`), `required` (as `identity.required`) and \
+              `unpriced: refuse` (calls of which nobody knows what they may cost). A request must keep every \
+              rule that it is under, and is refused with 403 otherwise. See docs/guide/keys.md.");
+    KEYS: KeyList = Setting::new("keys", (), KeyList::default)
+        .doc("Virtual keys. Keys of each: `name`; `id` and `hash` as `bursar key new` prints them; `previous` \
+              (`hash` and `expires`: the secret before, while both are good); `team`; `workload` (one, or a \
+              list of which a request names one), `customer` and `tags`; `routes` (prefixes), `models` (which \
+              may end in `*`) and `providers` that it is for, all without a list; `not_before` and `expires`. \
+              See docs/guide/keys.md.");
     RULES: NotYetList = Setting::new("rules", "rules are not enforced", || NotYetList)
         .doc("Reserved for rules.")
         .because("A rule that is silently ignored is worse than an error.");

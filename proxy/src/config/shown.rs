@@ -46,6 +46,7 @@ impl Route {
         put("timeouts", &format!("{{ connect: {connect}, response_head: {response_head}, idle: {idle} }}"));
         let headers = self.response_headers;
         put("response_headers", &format!("{{ request_id: {}, cost: {} }}", headers.request_id, headers.cost));
+        put("require_key", if self.require_key { "true" } else { "false" });
         text.push_str(" }");
         text
     }

@@ -85,6 +85,8 @@ fn without_any_source_every_setting_has_its_default() {
             trust_headers: true,
             on_bad_tag: BadTag::Drop,
             aliases: true,
+            on_contradiction: BadTag::Drop,
+            require_key: false,
         }
     );
     assert_eq!(config.currency, Currency::USD);

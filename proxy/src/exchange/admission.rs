@@ -37,13 +37,15 @@ pub(crate) enum BodyBytes {
 }
 
 impl Exchange {
-    /// Whether a hard budget may refuse the request, so that all of its body must be known.
+    /// Whether a hard budget, or a rule about its model, may refuse the request, so that all of its body must
+    /// be known.
     pub(crate) fn needs_whole_body(&self, method: &Method) -> bool {
         let budgets = &self.app.budgets;
-        !budgets.is_empty()
+        let by_budgets = !budgets.is_empty()
             && self.api.is_metered()
             && self.is_asked(method)
-            && budgets.may_refuse(&self.identity, &self.route.provider)
+            && budgets.may_refuse(&self.identity, &self.route.provider);
+        by_budgets || self.access_wants_body(method)
     }
 
     /// Lets the request pass if the budgets allow it, and holds what it may use.
@@ -129,7 +131,7 @@ impl Exchange {
     }
 
     /// Leaves a record that counts nothing. Losing it costs a line in a report, so nobody waits for it.
-    fn record_refusal(&mut self) {
+    pub(super) fn record_refusal(&mut self) {
         let (mut record, _) = self.read_record(Ending::ClientAbort);
         record.outcome = Outcome::Refused;
         record.metering = Metering::Never;
@@ -152,25 +154,25 @@ impl Exchange {
 }
 
 /// What InvokeModel of Bedrock is told in its head.
-fn read_headers(facts: &mut RequestFacts, headers: &HeaderMap) {
+pub(super) fn read_headers(facts: &mut RequestFacts, headers: &HeaderMap) {
     let label = |name: &str| headers.get(name)?.to_str().ok().and_then(Label::lossy);
     facts.speed = facts.speed.take().or_else(|| label("x-amzn-bedrock-performanceconfig-latency"));
     facts.service_tier = facts.service_tier.take().or_else(|| label("x-amzn-bedrock-service-tier"));
 }
 
 /// What decides the price of a request.
-struct About<'a> {
-    route: &'a Route,
-    api: Api,
-    model: Option<&'a Label>,
-    region: Option<&'a Label>,
-    at: Timestamp,
-    facts: &'a RequestFacts,
+pub(super) struct About<'a> {
+    pub(super) route: &'a Route,
+    pub(super) api: Api,
+    pub(super) model: Option<&'a Label>,
+    pub(super) region: Option<&'a Label>,
+    pub(super) at: Timestamp,
+    pub(super) facts: &'a RequestFacts,
 }
 
 impl About<'_> {
     /// The most that it can use with so many bytes of input.
-    fn asked(&self, app: &App, bytes: u64, in_money: bool) -> Asked {
+    pub(super) fn asked(&self, app: &App, bytes: u64, in_money: bool) -> Asked {
         let most = Most::of(self.api, self.facts, bytes, self.route.max_output);
         let mut asked = Asked { tokens: Some(most.tokens()), ..Asked::default() };
         if in_money {

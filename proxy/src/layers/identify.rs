@@ -1,16 +1,18 @@
 //! Who a request is for: team, workload, customer, session, tags and trace.
 //!
 //! Invariants
-//! - Configuration beats headers, headers beat baggage; a weaker source only fills what is missing.
+//! - A credential beats configuration, configuration beats headers, headers beat baggage; a weaker source
+//!   only fills what is missing. What contradicts a credential is dropped and marked, or refused.
 //! - What is not a valid label is dropped (and counted) or refused, never stored raw.
 //! - A header under our own prefix that means nothing here (a slip, nearly always) counts as a bad tag, and
 //!   its name is logged once; how many names are logged is bounded.
-//! - Nothing here reads a credential.
+//! - Nothing here reads a credential; what one says is given.
 //!
 //! Not here: refusing (`respond`), the defaults themselves (`config`).
 
 use crate::config::suggest::nearest;
 use crate::config::{BadTag, Config, Identify, RequiredTag};
+use crate::credentials::Credential;
 use bursar_domain::{Anomalies, Anomaly, Identity, IdentitySource, Label, Tags, TraceId};
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -55,18 +57,19 @@ impl IdentityCache {
         &mut self,
         headers: &HeaderMap,
         config: &Arc<Config>,
+        credential: Option<&Credential>,
     ) -> Result<(Arc<Identity>, Option<TraceId>, Anomalies), IdentityError> {
         if self.by.as_ref().is_none_or(|by| !Arc::ptr_eq(by, config)) {
             self.known.clear();
             self.by = Some(Arc::clone(config));
         }
         let config = &config.identity;
-        let usable = config.trust_headers && self.make_key(headers, config.aliases);
+        let usable = config.trust_headers && self.make_key(headers, config.aliases, credential);
         if usable && let Some((identity, anomalies)) = self.known.get(self.key.as_slice()) {
             let trace = headers.get(&TRACEPARENT).and_then(trace_id);
             return Ok((Arc::clone(identity), trace, *anomalies));
         }
-        let found = identify(headers, config)?;
+        let found = identify(headers, config, credential)?;
         if let Some(header) = found.unknown {
             self.tell_of(&header);
         }
@@ -94,8 +97,13 @@ impl IdentityCache {
 
     /// Writes the headers that make an identity into the key; `false` when they are too long, or
     /// when one of them is different for every request.
-    fn make_key(&mut self, headers: &HeaderMap, aliases: bool) -> bool {
+    fn make_key(&mut self, headers: &HeaderMap, aliases: bool, credential: Option<&Credential>) -> bool {
         self.key.clear();
+        if let Some(credential) = credential {
+            // No header's name begins with a zero.
+            self.key.push(0);
+            self.key.extend_from_slice(&credential.serial.to_le_bytes());
+        }
         for (name, value) in headers {
             let header = name.as_str();
             if header == "x-portkey-trace-id" {
@@ -142,6 +150,31 @@ pub enum IdentityError {
         /// The header.
         header: String,
     },
+    /// Something contradicts the credential and the configuration says to refuse.
+    #[error(
+        "{header} contradicts the {kind} {name:?}, which fixes the {part}: leave it out, or set \
+         identity.on_contradiction: drop"
+    )]
+    Contradicts {
+        /// The header.
+        header: String,
+        /// What of it.
+        part: &'static str,
+        /// `key` or `issuer`.
+        kind: &'static str,
+        /// Its name.
+        name: Label,
+    },
+    /// The credential is for several workloads, and the request names none of them.
+    #[error("the {kind} {name:?} is for several workloads: send x-bursar-workload with one of {workloads}")]
+    WorkloadUnnamed {
+        /// `key` or `issuer`.
+        kind: &'static str,
+        /// Its name.
+        name: Label,
+        /// What may be named.
+        workloads: String,
+    },
     /// A required part is missing.
     #[error(
         "this sidecar requires {name}: send the header x-bursar-{header}, or set it under identity in its configuration"
@@ -154,12 +187,24 @@ pub enum IdentityError {
     },
 }
 
+impl IdentityError {
+    /// The key or issuer that it is about.
+    #[must_use]
+    pub const fn rule(&self) -> Option<&Label> {
+        match self {
+            Self::Contradicts { name, .. } | Self::WorkloadUnnamed { name, .. } => Some(name),
+            Self::BadLabel { .. } | Self::UnknownHeader { .. } | Self::Missing { .. } => None,
+        }
+    }
+}
+
 /// Prefix of Bursar's own headers; they never reach the upstream.
 pub const OWN_PREFIX: &str = "x-bursar-";
 const TAG_PREFIX: &str = "x-bursar-tag-";
 
-/// Ours on replies, without the prefix. A client that sends one back has not misspelt anything.
-const ON_REPLIES: [&str; 9] = [
+/// Ours on replies and for credentials, without the prefix: whoever sends one has not misspelt anything.
+const NO_TAGS: [&str; 10] = [
+    "key",
     "request-id",
     "input-tokens",
     "output-tokens",
@@ -175,9 +220,14 @@ const HELICONE_PROPERTY: &str = "helicone-property-";
 pub static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Reads the identity of a request from its headers, over the configured defaults.
-pub fn identify(headers: &HeaderMap, config: &Identify) -> Result<Identified, IdentityError> {
-    let mut reading = Reading::new(config);
+/// Reads the identity of a request from its headers, over what its credential says and the configured
+/// defaults.
+pub fn identify(
+    headers: &HeaderMap,
+    config: &Identify,
+    credential: Option<&Credential>,
+) -> Result<Identified, IdentityError> {
+    let mut reading = Reading::new(config, credential);
     if config.trust_headers {
         reading.read_own(headers)?;
         if config.aliases {
@@ -188,6 +238,7 @@ pub fn identify(headers: &HeaderMap, config: &Identify) -> Result<Identified, Id
         }
     }
     let trace = headers.get(&TRACEPARENT).and_then(trace_id).or(reading.trace);
+    reading.require_workload()?;
     let identity = reading.identity();
     require(&identity, &config.required)?;
     Ok(Identified { identity, trace, anomalies: reading.anomalies, unknown: reading.unknown })
@@ -244,6 +295,15 @@ impl Part {
             _ => None,
         }
     }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Team => "team",
+            Self::Workload => "workload",
+            Self::Customer => "customer",
+            Self::Session => "session",
+        }
+    }
 }
 
 /// A value with the source it came from.
@@ -251,6 +311,7 @@ type Sourced = Option<(Label, IdentitySource)>;
 
 struct Reading<'a> {
     config: &'a Identify,
+    credential: Option<&'a Credential>,
     team: Sourced,
     workload: Sourced,
     customer: Sourced,
@@ -262,15 +323,31 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(config: &'a Identify) -> Self {
+    fn new(config: &'a Identify, credential: Option<&'a Credential>) -> Self {
         let configured = |label: &Option<Label>| label.clone().map(|l| (l, IdentitySource::Config));
+        let bound = |label: Option<&Label>| label.map(|l| (l.clone(), IdentitySource::Credential));
+        let mut tags = credential.map_or_else(Tags::default, |credential| credential.tags.clone());
+        if credential.is_some() {
+            for (name, value) in config.tags.iter() {
+                tags.insert(name.clone(), value.clone());
+            }
+        } else {
+            tags = config.tags.clone();
+        }
+        let workload = match credential.map(|credential| credential.workloads.as_slice()) {
+            None | Some([]) => configured(&config.workload),
+            Some([only]) => bound(Some(only)),
+            Some(several) => configured(&config.workload).filter(|(workload, _)| several.contains(workload)),
+        };
         Self {
             config,
-            team: configured(&config.team),
-            workload: configured(&config.workload),
-            customer: configured(&config.customer),
+            credential,
+            team: bound(credential.map(|one| &one.team)).or_else(|| configured(&config.team)),
+            workload,
+            customer: bound(credential.and_then(|one| one.customer.as_ref()))
+                .or_else(|| configured(&config.customer)),
             session: configured(&config.session),
-            tags: config.tags.clone(),
+            tags,
             trace: None,
             anomalies: Anomalies::default(),
             unknown: None,
@@ -288,7 +365,7 @@ impl<'a> Reading<'a> {
                 self.part(part, text_of(value), IdentitySource::Header, name.as_str())?;
             } else if let Some(tag) = name.as_str().strip_prefix(TAG_PREFIX) {
                 self.tag(tag, text_of(value), name.as_str())?;
-            } else if !ON_REPLIES.contains(&rest) {
+            } else if !NO_TAGS.contains(&rest) {
                 self.unknown(name.as_str())?;
             }
         }
@@ -388,6 +465,9 @@ impl<'a> Reading<'a> {
         header: &str,
     ) -> Result<(), IdentityError> {
         let Some(label) = self.label(text, header)? else { return Ok(()) };
+        if self.contradicts(part, &label) {
+            return self.contradiction(part.name(), header);
+        }
         let slot = match part {
             Part::Team => &mut self.team,
             Part::Workload => &mut self.workload,
@@ -403,6 +483,10 @@ impl<'a> Reading<'a> {
     fn tag(&mut self, name: &str, text: Option<&str>, header: &str) -> Result<(), IdentityError> {
         let Some(value) = self.label(text, header)? else { return Ok(()) };
         let Some(name) = self.label(Some(name), header)? else { return Ok(()) };
+        let bound = self.credential.and_then(|credential| credential.tags.get(name.as_str()));
+        if bound.is_some_and(|bound| *bound != value) {
+            return self.contradiction("tag", header);
+        }
         if self.tags.get(name.as_str()).is_none() && !self.tags.insert(name, value) {
             return self.bad(header, "there are more than 32 tags");
         }
@@ -430,6 +514,45 @@ impl<'a> Reading<'a> {
             BadTag::Refuse => {
                 Err(IdentityError::BadLabel { header: header.to_owned(), problem: problem.to_owned() })
             }
+        }
+    }
+
+    /// Whether the credential says otherwise.
+    fn contradicts(&self, part: Part, label: &Label) -> bool {
+        let Some(credential) = self.credential else { return false };
+        match part {
+            Part::Team => credential.team != *label,
+            Part::Workload => !credential.workloads.is_empty() && !credential.workloads.contains(label),
+            Part::Customer => credential.customer.as_ref().is_some_and(|customer| customer != label),
+            Part::Session => false,
+        }
+    }
+
+    fn contradiction(&mut self, part: &'static str, header: &str) -> Result<(), IdentityError> {
+        self.anomalies.insert(Anomaly::IdentityContradicted);
+        match (self.config.on_contradiction, self.credential) {
+            (BadTag::Refuse, Some(credential)) => Err(IdentityError::Contradicts {
+                header: header.chars().take(TOLD_CHARS_MAX).collect(),
+                part,
+                kind: credential.kind.name(),
+                name: credential.name.clone(),
+            }),
+            (BadTag::Drop, _) | (_, None) => Ok(()),
+        }
+    }
+
+    /// A credential for several workloads must not be used for none of them: their budgets would be passed by.
+    fn require_workload(&self) -> Result<(), IdentityError> {
+        match self.credential {
+            Some(credential) if credential.workloads.len() > 1 && self.workload.is_none() => {
+                let names: Vec<&str> = credential.workloads.iter().map(Label::as_str).collect();
+                Err(IdentityError::WorkloadUnnamed {
+                    kind: credential.kind.name(),
+                    name: credential.name.clone(),
+                    workloads: names.join(", "),
+                })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::aws::{Authorization, SIGNED_BODY_BYTES_MAX, Signer, Unsigned};
 use crate::call::Call;
 use crate::config::{Auth, FailMode, ResponseHeaders};
-use crate::exchange::{BodyBytes, Exchange, Figures};
+use crate::exchange::{BodyBytes, Exchange, Figures, Seen};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
 use crate::http::{Frame, Response};
@@ -75,6 +75,14 @@ pub async fn meter(
     };
     exchange.watch(&window.held, window.rest.is_none(), encoding_of(&call.head.headers));
     // Before anything is sent, and after as much of the body as tells what it may use.
+    let seen = Seen {
+        method: &call.head.method,
+        headers: &call.head.headers,
+        target: &call.target,
+        held: &window.held,
+        is_whole: window.rest.is_none(),
+    };
+    exchange.check_access(seen).map_err(|kind| fail.kind(kind))?;
     let body = body_bytes(&window, &call.head.headers);
     exchange.admit(&call.head.method, &call.head.headers, body).map_err(|kind| fail.kind(kind))?;
     let Call { id, mut head, route, origin, host, target, api, .. } = *call;

@@ -1,6 +1,7 @@
 //! The layers of the request path, one file each; `stack` lists them in order.
 
 pub mod admit;
+pub mod authenticate;
 pub mod forward;
 pub mod identify;
 pub mod meter;
@@ -9,4 +10,4 @@ pub mod room;
 pub mod route;
 pub mod upgrade;
 
-mod query_keys;
+pub(crate) mod query_keys;

@@ -11,13 +11,25 @@ use percent_encoding::percent_decode_str;
 const CREDENTIALS: [&str; 3] = ["key", "access_token", "oauth_token"];
 
 /// `query` without credentials; `None` when nothing is left of it.
-pub(super) fn without_credentials(query: &str) -> Option<String> {
-    let kept: Vec<&str> = query.split('&').filter(|parameter| !is_credential(parameter)).collect();
+pub(crate) fn without_credentials(query: &str) -> Option<String> {
+    without(query, |name, _| is_credential(name))
+}
+
+/// `query` without the parameters of these names and values, both as they came; `None` when nothing is left
+/// of it.
+pub(crate) fn without(query: &str, goes: impl Fn(&str, &str) -> bool) -> Option<String> {
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|parameter| {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            !goes(name, value)
+        })
+        .collect();
     (!kept.is_empty()).then(|| kept.join("&"))
 }
 
-fn is_credential(parameter: &str) -> bool {
-    let name = parameter.split('=').next().unwrap_or_default();
+/// Whether a parameter of this name, as it came, carries a credential.
+pub(crate) fn is_credential(name: &str) -> bool {
     let name = percent_decode_str(name).decode_utf8_lossy();
     CREDENTIALS.contains(&name.trim_start_matches('$'))
 }

@@ -9,8 +9,11 @@
 use crate::aws::SignError;
 use crate::budgets::Refusal;
 use crate::config::Dialect;
+use crate::credentials::presented::PresentError;
 use crate::failure::{Failure, FailureKind, Handshake};
 use crate::http::Response;
+use crate::layers::authenticate::CredentialError;
+use crate::layers::identify::IdentityError;
 use crate::limits::LimitRefusal;
 use crate::reply::ReplyBody;
 use crate::upstream::{ConnectError, SendError};
@@ -42,6 +45,10 @@ pub fn respond(failure: &Failure) -> Response {
     }
     if let Some(seconds) = retry_after(&failure.kind) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 9110 §15.5.2.
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bursar\""));
     }
     if let FailureKind::Budget(refusal) = &failure.kind {
         tell_of_budget(headers, refusal);
@@ -92,6 +99,14 @@ fn status_of(kind: &FailureKind) -> StatusCode {
         FailureKind::Rejected(rejection) => rejection.status(),
         FailureKind::NoRoute { .. } => StatusCode::NOT_FOUND,
         FailureKind::Upgrade => StatusCode::NOT_IMPLEMENTED,
+        FailureKind::Credential(CredentialError::Presented(PresentError::Misplaced(_))) => {
+            StatusCode::BAD_REQUEST
+        }
+        FailureKind::Credential(_) => StatusCode::UNAUTHORIZED,
+        FailureKind::Access(_)
+        | FailureKind::Identity(IdentityError::Contradicts { .. } | IdentityError::WorkloadUnnamed { .. }) => {
+            StatusCode::FORBIDDEN
+        }
         FailureKind::Identity(_)
         | FailureKind::BodyBroken
         | FailureKind::Handshake(Handshake::Malformed)
@@ -178,6 +193,10 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::NoRoute { .. } => "no_route",
         FailureKind::Upgrade => "upgrade_not_supported",
         FailureKind::Handshake(_) => "bad_handshake",
+        // As OpenAI has it.
+        FailureKind::Credential(_) => "invalid_api_key",
+        FailureKind::Access(refusal) => refusal.denied.reason(),
+        FailureKind::Identity(IdentityError::Contradicts { .. }) => "identity_contradicted",
         FailureKind::Identity(_) => "identity_required",
         FailureKind::BodyTooLarge { .. } | FailureKind::BodyTooLargeToSign { .. } => "body_too_large",
         FailureKind::Unsigned(_) => "not_signed",
@@ -205,6 +224,8 @@ fn openai_type(kind: &FailureKind, status: StatusCode) -> &'static str {
 
 fn anthropic_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
         404 => "not_found_error",
         413 => "request_too_large",
         429 => "rate_limit_error",
@@ -230,9 +251,11 @@ fn google_status(status: StatusCode) -> &'static str {
     }
 }
 
-/// The exceptions that Bedrock's API reference lists for its runtime.
+/// The exceptions that Bedrock's API reference lists for its runtime, and AWS's common one for credentials.
 fn aws_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        401 => "UnrecognizedClientException",
+        403 => "AccessDeniedException",
         404 => "ResourceNotFoundException",
         429 => "ThrottlingException",
         503 => "ServiceUnavailableException",

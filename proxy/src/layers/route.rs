@@ -99,6 +99,7 @@ pub fn route(
         api,
         model,
         identity: None,
+        credential: None,
         place: None,
         trace: None,
         anomalies: Anomalies::default(),

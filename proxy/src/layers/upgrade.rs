@@ -13,7 +13,8 @@ use super::{forward, meter};
 use crate::app::App;
 use crate::call::Call;
 use crate::config::Auth;
-use crate::exchange::{BodyBytes, Exchange};
+use crate::credentials::presented::KEY_PROTOCOL;
+use crate::exchange::{BodyBytes, Exchange, Seen};
 use crate::failure::{Failure, FailureKind, Handshake};
 use crate::guard::Upgrade;
 use crate::http::Response;
@@ -31,9 +32,6 @@ use hyper::upgrade::OnUpgrade;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// OpenAI's browser clients send their key as one of the subprotocols.
-const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
 
 /// Whether `call` asks to leave HTTP.
 pub fn is_asked(call: &Call) -> bool {
@@ -95,6 +93,9 @@ pub(crate) async fn upgrade(
     };
     let progress = Rc::new(RefCell::new(RequestProgress::new(RequestScan::new(None), false)));
     let mut exchange = Exchange::new(&app, &mut call, Rc::clone(&progress));
+    let (method, headers) = (&call.head.method, &call.head.headers);
+    let seen = Seen { method, headers, target: &call.target, held: &[], is_whole: true };
+    exchange.check_access(seen).map_err(fail)?;
     exchange.admit(&call.head.method, &call.head.headers, BodyBytes::Read).map_err(fail)?;
     let opening = Opening::of(&call);
     let Call { head, route, origin, host, target, .. } = *call;

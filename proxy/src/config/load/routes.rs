@@ -77,7 +77,7 @@ impl Loader<'_> {
                 Auth::Inject(_) => auth == "inject",
                 Auth::SigV4(_) => auth == "sigv4",
             };
-            if !is_loopback(listen) && configured.iter().any(has) {
+            if !is_loopback(listen) && configured.iter().any(|route| has(route) && !route.require_key) {
                 self.warnings.push(format!(
                     "routes with auth: {auth}: whoever reaches `listen` spends with the sidecar's {what}"
                 ));
@@ -101,6 +101,7 @@ impl Loader<'_> {
             count: self.get(&s::COUNTING_MODE).value,
             on_abort: self.get(&s::ABORT_ACTION).value,
             max_output: u64::from(self.get(&s::RESERVE_MAX_OUTPUT).value),
+            require_key: self.requires_key,
         }
     }
 
@@ -137,6 +138,7 @@ impl Loader<'_> {
         let count = self.get_in(at, &s::ROUTE_COUNT).value.unwrap_or(defaults.count);
         let on_abort = self.get_in(at, &s::ROUTE_ON_ABORT).value.unwrap_or(defaults.on_abort);
         let max_output = self.get_in(at, &s::ROUTE_MAX_OUTPUT).value.map_or(defaults.max_output, u64::from);
+        let require_key = self.route_requires_key(at, defaults.require_key);
         let (prefix, upstream, speaks) = (prefix?, upstream?, speaks?);
         let region = region.or_else(|| region_of(&speaks, &upstream));
         Some(Route {
@@ -152,9 +154,20 @@ impl Loader<'_> {
             count,
             on_abort,
             max_output,
+            require_key,
             pattern: prefix.pattern,
             upstream,
         })
+    }
+
+    fn route_requires_key(&mut self, at: &RouteAt<'_>, default: bool) -> bool {
+        let path = s::ROUTE_REQUIRE_KEY.path;
+        let required = self.get_in(at, &s::ROUTE_REQUIRE_KEY).value;
+        if required == Some(true) && !self.has_credentials() {
+            let wrong = Wrong::value("true", "asks for a key, and there is none", "add keys, or remove this");
+            self.fault_in_file(&at.key(path), Fault::at(at.place(path), wrong));
+        }
+        required.unwrap_or(default)
     }
 
     fn upstream(&mut self, at: &RouteAt<'_>) -> Option<Upstream> {

@@ -26,11 +26,13 @@ fn config() -> Identify {
         trust_headers: true,
         on_bad_tag: BadTag::Drop,
         aliases: true,
+        on_contradiction: BadTag::Drop,
+        require_key: false,
     }
 }
 
 fn read(pairs: &[(&'static str, &str)]) -> Identified {
-    identify(&headers(pairs), &config()).unwrap()
+    identify(&headers(pairs), &config(), None).unwrap()
 }
 
 fn tags(identified: &Identified) -> Vec<(&str, &str)> {
@@ -64,7 +66,7 @@ fn nothing_said_is_unallocated() {
 fn the_configured_team_beats_the_header_and_the_header_fills_the_rest() {
     let config = Identify { team: Some(label("payments")), ..config() };
     let sent = headers(&[("x-bursar-team", "spoof"), ("x-bursar-workload", "bot")]);
-    let id = identify(&sent, &config).unwrap().identity;
+    let id = identify(&sent, &config, None).unwrap().identity;
     assert_eq!(id.team, Some(label("payments")));
     assert_eq!(id.workload, Some(label("bot")));
     assert_eq!(id.source, IdentitySource::Header, "the weakest source used");
@@ -86,7 +88,7 @@ fn headers_beat_baggage_and_baggage_is_percent_decoded() {
 fn untrusted_headers_are_not_read_but_the_trace_is() {
     let config = Identify { trust_headers: false, ..config() };
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let it = identify(&headers(&[("x-bursar-team", "a"), ("traceparent", trace)]), &config).unwrap();
+    let it = identify(&headers(&[("x-bursar-team", "a"), ("traceparent", trace)]), &config, None).unwrap();
     assert_eq!(it.identity.team, None);
     assert_eq!(it.trace.unwrap().to_string(), "0af7651916cd43dd8448eb211c80319c");
 }
@@ -116,7 +118,7 @@ fn aliases_of_other_gateways_are_understood() {
 #[test]
 fn aliases_can_be_switched_off() {
     let config = Identify { aliases: false, ..config() };
-    let it = identify(&headers(&[("x-litellm-end-user-id", "acme")]), &config).unwrap();
+    let it = identify(&headers(&[("x-litellm-end-user-id", "acme")]), &config, None).unwrap();
     assert_eq!(it.identity.customer, None);
 }
 
@@ -140,16 +142,16 @@ fn a_header_sent_twice_is_a_bad_value() {
 #[test]
 fn a_bad_value_is_refused_where_configured_and_names_the_header() {
     let config = Identify { on_bad_tag: BadTag::Refuse, ..config() };
-    let error = identify(&headers(&[("x-bursar-tag-x", "a\tb")]), &config).unwrap_err();
+    let error = identify(&headers(&[("x-bursar-tag-x", "a\tb")]), &config, None).unwrap_err();
     assert!(error.to_string().starts_with("header x-bursar-tag-x: "), "{error}");
 }
 
 #[test]
 fn a_required_part_that_is_missing_is_refused_with_the_remedy() {
     let config = Identify { required: vec![RequiredTag::Team], ..config() };
-    let error = identify(&headers(&[]), &config).unwrap_err();
+    let error = identify(&headers(&[]), &config, None).unwrap_err();
     assert_eq!(error, IdentityError::Missing { name: "team".to_owned(), header: "team".to_owned() });
-    assert!(identify(&headers(&[("x-bursar-team", "a")]), &config).is_ok());
+    assert!(identify(&headers(&[("x-bursar-team", "a")]), &config, None).is_ok());
 }
 
 #[test]
@@ -167,7 +169,7 @@ fn malformed_trace_headers_give_no_trace() {
 /// The problem with a header under our prefix that is none of ours, when bad tags are refused.
 fn unknown(name: &'static str) -> String {
     let config = Identify { on_bad_tag: BadTag::Refuse, ..config() };
-    identify(&headers(&[(name, "v")]), &config).unwrap_err().to_string()
+    identify(&headers(&[(name, "v")]), &config, None).unwrap_err().to_string()
 }
 
 #[test]
@@ -198,7 +200,7 @@ fn only_so_many_unknown_names_are_remembered() {
     for n in 0..1000 {
         let name = HeaderName::try_from(format!("x-bursar-{n}-{}", "x".repeat(100))).unwrap();
         let map: HeaderMap = [(name, HeaderValue::from_static("v"))].into_iter().collect();
-        let (_, _, anomalies) = cache.identify(&map, &config).unwrap();
+        let (_, _, anomalies) = cache.identify(&map, &config, None).unwrap();
         assert!(anomalies.contains(Anomaly::TagDropped));
     }
     assert_eq!(cache.told.len(), TOLD_MAX);
