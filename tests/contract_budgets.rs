@@ -340,8 +340,7 @@ fn after_a_restart_what_was_drawn_is_known() {
         let dir = system.close().await;
         let prices = Arc::new(bursar::app::Prices::new(PriceBook::builtin().unwrap()));
         let budgets = Arc::new(Budgets::new(Vec::new()).with_contracts(rules));
-        let options =
-            Options { observer: Some(budgets.clone()), ..Options::new(&dir.path().join("ledger")) };
+        let options = Options { observer: Some(budgets.clone()), ..Options::new(&dir.path().join("ledger")) };
         let (ledger, _) = Ledger::open(options, clock.clone(), prices.clone()).unwrap();
         budgets.look_at_contracts(&ledger, &prices, clock.now()).unwrap();
         let standing = budgets.contract_standing("b", clock.now()).unwrap();

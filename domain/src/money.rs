@@ -159,13 +159,22 @@ impl Money {
     /// lower index, sign applied last (FINANCE §1). What is finer than a minor unit, and everything
     /// when all weights are zero, is the second value, the residual. Parts + residual = whole, always.
     pub fn split_wide(self, weights: &[u128]) -> Result<(Vec<Self>, Self), MoneyError> {
+        self.split_in(self.currency.minor_pico().unsigned_abs(), weights)
+    }
+
+    /// The same in whole pico-units, for amounts that are not rounded yet: only where all weights are
+    /// zero is there a residual.
+    pub fn split_exact(self, weights: &[u128]) -> Result<(Vec<Self>, Self), MoneyError> {
+        self.split_in(1, weights)
+    }
+
+    fn split_in(self, unit: u128, weights: &[u128]) -> Result<(Vec<Self>, Self), MoneyError> {
         let zero = Self::zero(self.currency);
         let total_weight =
             weights.iter().try_fold(0_u128, |sum, w| sum.checked_add(*w)).ok_or(MoneyError::Overflow)?;
         if total_weight == 0 {
             return Ok((vec![zero; weights.len()], self));
         }
-        let unit = self.currency.minor_pico().unsigned_abs();
         let units = self.pico.unsigned_abs().checked_div(unit).ok_or(MoneyError::Overflow)?;
         let mut shares = Vec::with_capacity(weights.len());
         let mut remainders = Vec::with_capacity(weights.len());

@@ -32,6 +32,7 @@ mod codec;
 mod disk;
 pub mod export;
 mod facts;
+pub mod focus;
 mod guard;
 pub mod hedge;
 mod journal;

@@ -346,12 +346,7 @@ impl Observer for Budgets {
 }
 
 /// Remembers a refusal, and returns it.
-fn refuse(
-    state: &mut State,
-    request: &Request<'_>,
-    denial: Denial,
-    contract: Option<Label>,
-) -> Box<Refusal> {
+fn refuse(state: &mut State, request: &Request<'_>, denial: Denial, contract: Option<Label>) -> Box<Refusal> {
     let refusal = Refusal {
         id: request.id,
         at: request.at,
@@ -756,9 +751,7 @@ fn instant(micros: i64) -> String {
 fn amount_json(measure: Measure, value: i128) -> Value {
     match measure {
         Measure::Money(_) => Value::String(format_pico(value)),
-        Measure::Tokens | Measure::StandardTokens => {
-            i64::try_from(value).map_or(Value::Null, Value::from)
-        }
+        Measure::Tokens | Measure::StandardTokens => i64::try_from(value).map_or(Value::Null, Value::from),
     }
 }
 

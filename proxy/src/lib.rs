@@ -14,6 +14,7 @@ pub mod count;
 pub mod credentials;
 mod exchange;
 mod failure;
+mod focus;
 pub mod guard;
 mod hedge;
 pub mod http;

@@ -94,7 +94,9 @@ fn the_same_usage_and_positions_at_other_prices_stand_beside_the_actual_and_bala
     assert_eq!(report["book_total"], "61.50", "what it did cost is as it was");
     let there = &report["at_other_prices"];
     // alpha: 10 × 5 + 2 × 20; beta: 2 × 20. Half of the output of each is delivered at 8 instead of 20.
-    for (team, spot, hedged, more) in [("alpha", "90.00", "72.00", "30.00"), ("beta", "40.00", "22.00", "2.50")] {
+    for (team, spot, hedged, more) in
+        [("alpha", "90.00", "72.00", "30.00"), ("beta", "40.00", "22.00", "2.50")]
+    {
         let row = row(there, team);
         assert_eq!(
             [&row["cost"]["spot"], &row["cost"]["hedged"], &row["difference"]["hedged"]],
@@ -102,14 +104,25 @@ fn the_same_usage_and_positions_at_other_prices_stand_beside_the_actual_and_bala
             "{team}"
         );
     }
-    assert_eq!((&there["book_total"], &there["book"]["difference"]["hedged"]), (&"94.00".into(), &"32.50".into()));
+    assert_eq!(
+        (&there["book_total"], &there["book"]["difference"]["hedged"]),
+        (&"94.00".into(), &"32.50".into())
+    );
     assert_eq!(
         there["balance"],
         json!({ "rows": "94.00", "residual": "0.00", "book": "94.00", "balanced": true })
     );
-    assert_eq!((&there["complete"], &there["kept_records"]), (&true.into(), &0.into()), "{}", there["unpriced"]);
+    assert_eq!(
+        (&there["complete"], &there["kept_records"]),
+        (&true.into(), &0.into()),
+        "{}",
+        there["unpriced"]
+    );
     let table = stdout(&run(dir.path(), &ask));
-    assert!(table.contains("Hedged there") && table.contains("= book 94.00 USD, 32.50 more than here"), "{table}");
+    assert!(
+        table.contains("Hedged there") && table.contains("= book 94.00 USD, 32.50 more than here"),
+        "{table}"
+    );
 
     // A sidecar answers the same, whatever book it has itself.
     let sidecar = Sidecar::start(dir.path());
@@ -151,7 +164,10 @@ fn an_index_is_shown_first_written_once_and_says_what_it_is_made_of() {
     std::fs::write(dir.path().join("volumes.csv"), VOLUMES).unwrap();
     let ask = [&COMPOSE[..], &["--volumes", "volumes.csv", "--days", "3"]].concat();
     let said = stdout(&run(dir.path(), &ask));
-    assert!(said.contains("3.14") && said.contains("nothing was written") && said.contains("--apply"), "{said}");
+    assert!(
+        said.contains("3.14") && said.contains("nothing was written") && said.contains("--apply"),
+        "{said}"
+    );
     assert!(said.contains("no value on 2026-09-04: nothing was used in its days"), "{said}");
     let list = as_json(dir.path(), &["market", "list", "fixings"]);
     assert_eq!(list["rows"], json!([]), "a dry run");
@@ -186,7 +202,8 @@ fn own_usage_makes_an_index_and_what_has_no_price_is_left_out() {
     stdout(&import(dir.path(), "usage", usage, &[]));
     let of = |more: &[&str]| {
         let report = as_json(dir.path(), &[&COMPOSE[..], &["--days", "1"], more].concat());
-        let values = report["rows"].as_array().unwrap().iter().map(|row| row["value"].as_str().unwrap().to_owned());
+        let values =
+            report["rows"].as_array().unwrap().iter().map(|row| row["value"].as_str().unwrap().to_owned());
         (values.collect::<Vec<_>>(), report)
     };
     // Two of them cannot be held under 30 %: both weigh a half.
@@ -269,7 +286,8 @@ fn send(proxy: &str) -> String {
 #[test]
 fn a_budget_on_a_contract_is_checked_kept_shown_and_explained() {
     let dir = empty();
-    let config = "ledger: { path: data }\nbudgets:\n  - { name: credit, contract: prepaid, thresholds: [80] }\n";
+    let config =
+        "ledger: { path: data }\nbudgets:\n  - { name: credit, contract: prepaid, thresholds: [80] }\n";
     std::fs::write(dir.path().join("b.yaml"), config).unwrap();
     let checked = run(dir.path(), &["check", "--config", "b.yaml"]);
     assert!(checked.status.success(), "it is a warning: {}", stderr(&checked));

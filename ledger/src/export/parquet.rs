@@ -15,7 +15,7 @@ use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Phy
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::{ByteArray, FixedLenByteArray};
 use parquet::errors::ParquetError;
-use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::{ColumnPath, Type};
 use std::io::Write;
@@ -283,8 +283,13 @@ fn properties(columns: &[Column]) -> Result<WriterPropertiesBuilder, ParquetErro
         .set_offset_index_disabled(true);
     for column in columns {
         let path = ColumnPath::new(column.name.split('.').map(str::to_owned).collect());
+        let text = matches!(column.kind, Kind::Text | Kind::Json);
         if column.values == Values::Differ {
-            properties = properties.set_column_dictionary_enabled(path, false);
+            properties = properties.set_column_dictionary_enabled(path.clone(), false);
+            if text {
+                // Nobody looks for a range of ids.
+                properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
+            }
         }
     }
     Ok(properties)

@@ -10,7 +10,7 @@ use super::ExportError;
 use super::row::{ModelRow, TagsRow, UsageRow};
 use super::table::{Cell, Column, Kind, MONEY_PLACES, TableFormat, TableWriter};
 use crate::journal::read::StoredRecord;
-use bursar_domain::{Anomaly, Label};
+use bursar_domain::{Anomaly, Label, LedgerId};
 use serde::Serialize;
 use std::io::Write;
 
@@ -21,18 +21,25 @@ const THOUSANDTHS: u32 = 3;
 #[derive(Debug)]
 pub struct UsageTable<W: Write> {
     table: TableWriter<W>,
+    /// The ledger of the last record, as text: it is that of nearly every record.
+    ledger: (LedgerId, String),
 }
 
 impl<W: Write> UsageTable<W> {
     /// Begins the table.
     pub fn new(out: W, format: TableFormat) -> Result<Self, ExportError> {
-        Ok(Self { table: TableWriter::new(out, "usage", columns(), format)? })
+        let none = LedgerId::from_bits(0);
+        let table = TableWriter::new(out, "usage", columns(), format)?;
+        Ok(Self { table, ledger: (none, none.to_string()) })
     }
 
     /// Writes one record.
     pub fn write(&mut self, stored: &StoredRecord) -> Result<(), ExportError> {
-        let cells =
-            cells(stored).map_err(|source| ExportError::Json { sequence: stored.sequence, source })?;
+        if self.ledger.0 != stored.ledger {
+            self.ledger = (stored.ledger, stored.ledger.to_string());
+        }
+        let cells = cells(stored, &self.ledger.1);
+        let cells = cells.map_err(|source| ExportError::Json { sequence: stored.sequence, source })?;
         self.table.write(&cells)
     }
 
@@ -112,7 +119,7 @@ fn json<'a>(value: &impl Serialize, is_empty: bool) -> Result<Cell<'a>, serde_js
     if is_empty { Ok(Cell::Null) } else { serde_json::to_string(value).map(Cell::owned) }
 }
 
-fn cells(stored: &StoredRecord) -> Result<Vec<Cell<'_>>, serde_json::Error> {
+fn cells<'a>(stored: &'a StoredRecord, ledger: &'a str) -> Result<Vec<Cell<'a>>, serde_json::Error> {
     let record = &stored.record;
     let identity = &record.identity;
     let tags = TagsRow(&identity.tags);
@@ -120,7 +127,7 @@ fn cells(stored: &StoredRecord) -> Result<Vec<Cell<'_>>, serde_json::Error> {
     cells.extend([
         Cell::owned(record.id.to_string()),
         Cell::Count(stored.sequence),
-        Cell::owned(stored.ledger.to_string()),
+        Cell::text(Some(ledger)),
         Cell::Instant(record.started_at),
         Cell::Instant(record.ended_at),
         label(identity.team.as_ref()),
@@ -187,7 +194,7 @@ mod tests {
     use super::*;
     use crate::codec::tests::{plain_record, test_price};
     use crate::export::CsvWriter;
-    use bursar_domain::{LedgerId, Quantity};
+    use bursar_domain::Quantity;
 
     /// A table's text and the published CSV's, of one record.
     fn both(stored: &StoredRecord) -> [String; 2] {

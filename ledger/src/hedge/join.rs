@@ -522,7 +522,7 @@ fn hour_of(wall: Timestamp) -> Timestamp {
     Timestamp::from_micros(wall.micros().saturating_sub(into))
 }
 
-fn team_label(team: Option<&str>) -> Label {
+pub(crate) fn team_label(team: Option<&str>) -> Label {
     team.and_then(Label::lossy).unwrap_or_else(|| Label::fixed(UNALLOCATED))
 }
 

@@ -16,6 +16,7 @@ mod usage;
 mod volumes;
 
 pub use import::{Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError, RowPlan, plan};
+pub(crate) use join::team_label;
 pub use report::{
     HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, SpotCost, UsageGap, report, report_of,
 };

@@ -223,11 +223,7 @@ pub fn report(source: &dyn HedgeSource, ask: &HedgeAsk) -> Result<HedgeReport, H
 }
 
 /// Joins usage with the book that `state` is.
-pub fn report_of(
-    source: &dyn HedgeSource,
-    state: &State,
-    ask: &HedgeAsk,
-) -> Result<HedgeReport, HedgeError> {
+pub fn report_of(source: &dyn HedgeSource, state: &State, ask: &HedgeAsk) -> Result<HedgeReport, HedgeError> {
     let tomorrow = ask.today.tomorrow().unwrap_or(ask.today);
     let until = ask.until.min(tomorrow);
     if until <= ask.from {
@@ -371,6 +367,7 @@ fn add_leg(sum: &mut LegResult, leg: &LegResult) -> Result<(), ExactError> {
     }
     sum.covers_nothing = sum.covers_nothing && leg.covers_nothing;
     sum.provisional = sum.provisional || leg.provisional;
+    sum.posted.extend_from_slice(&leg.posted);
     for (team, share) in &leg.shares {
         let mine = sum.shares.entry(team.clone()).or_insert(Money::zero(share.currency()));
         *mine = mine.checked_add(*share)?;

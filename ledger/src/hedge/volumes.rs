@@ -85,11 +85,7 @@ struct Sum {
 type Key = (Date, Label, Option<Label>, Currency);
 
 /// Adds up usage.
-pub fn volumes(
-    source: &dyn HedgeSource,
-    state: &State,
-    ask: &VolumesAsk,
-) -> Result<Volumes, VolumesError> {
+pub fn volumes(source: &dyn HedgeSource, state: &State, ask: &VolumesAsk) -> Result<Volumes, VolumesError> {
     let instant = |day: Date| {
         let at = day.to_zoned(TimeZone::UTC).map_err(|_| VolumesError::Days)?;
         Ok::<_, VolumesError>(Some(Timestamp::from_micros(at.timestamp().as_microsecond())))

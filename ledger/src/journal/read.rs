@@ -234,7 +234,10 @@ pub struct Records {
 
 impl std::fmt::Debug for Records {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Records").field("ledger", &self.ledger).field("range", &self.range).finish_non_exhaustive()
+        f.debug_struct("Records")
+            .field("ledger", &self.ledger)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
     }
 }
 
@@ -279,7 +282,8 @@ impl Records {
         let wanted = |roll: &&Rolled| roll.header.first_sequence <= self.last;
         let is_cut = |roll: &Rolled| {
             let header = &roll.header;
-            let is_cut = header.last_sequence > self.last || header.first_sequence <= self.range.after_sequence;
+            let is_cut =
+                header.last_sequence > self.last || header.first_sequence <= self.range.after_sequence;
             // Nor has a total another price.
             is_cut || self.prices.is_some()
         };

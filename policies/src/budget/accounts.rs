@@ -58,7 +58,9 @@ impl fmt::Display for Unknown {
             Self::Body => f.write_str("its body is longer than is held, or cannot be read"),
             Self::Price(gap) => gap.fmt(f),
             Self::Model => f.write_str("it leaves the choice of the model to the provider"),
-            Self::Units => f.write_str("no quality profile or exchange rate tells it in the contract's units"),
+            Self::Units => {
+                f.write_str("no quality profile or exchange rate tells it in the contract's units")
+            }
         }
     }
 }

@@ -311,8 +311,8 @@ impl Drawable {
         }
         let counted = |class: TokenClass| {
             let class = ContractClass::of(class);
-            let asks = !self.selector.classes.is_empty()
-                && !self.selector.classes.contains(&ContractClass::Blended);
+            let asks =
+                !self.selector.classes.is_empty() && !self.selector.classes.contains(&ContractClass::Blended);
             class.is_some_and(|class| !asks || self.selector.classes.contains(&class))
         };
         if !record.usage.has_tokens() {

@@ -160,11 +160,8 @@ mod tests {
             ("2026-09-01", "d", "4", "32"),
         ];
         let found = compose(&seen(&rows), parse_day("2026-09-01").unwrap(), method(1)).unwrap().unwrap();
-        let told: Vec<(String, bool)> = found
-            .constituents
-            .values()
-            .map(|part| (part.weight.to_string(), part.is_capped))
-            .collect();
+        let told: Vec<(String, bool)> =
+            found.constituents.values().map(|part| (part.weight.to_string(), part.is_capped)).collect();
         let expected = [("0.3", true), ("0.3", false), ("0.24", false), ("0.16", false)];
         assert_eq!(told, expected.map(|(weight, capped)| (weight.to_owned(), capped)));
         // 0.3·1 + 0.3·2 + 0.24·4 + 0.16·8
@@ -182,7 +179,8 @@ mod tests {
         assert_eq!(value(&rows, "2026-09-02", 1).as_deref(), Some("4"));
         assert_eq!(value(&rows, "2026-09-02", 2).as_deref(), Some("3.5"), "by volume, not by day");
         assert_eq!(value(&rows, "2026-09-10", 3), None);
-        let free = compose(&seen(&[("2026-09-01", "a", "1", "0")]), parse_day("2026-09-01").unwrap(), method(1));
+        let free =
+            compose(&seen(&[("2026-09-01", "a", "1", "0")]), parse_day("2026-09-01").unwrap(), method(1));
         assert!(matches!(free, Err(ComposeError::Zero(_))));
     }
 

@@ -15,5 +15,6 @@ pub(super) async fn prune(State(admin): State<Admin>, query: Asked<prune::Option
 
 /// `GET /api/v1/ledger/trial-balance`
 pub(super) async fn trial_balance(State(admin): State<Admin>, query: Asked<trial::Options>) -> Response {
-    answer(admin, query, |admin, options| trial::document(admin.app.as_ref(), options, admin.app.now())).await
+    answer(admin, query, |admin, options| trial::document(&admin.app.priced(), options, admin.app.now()))
+        .await
 }

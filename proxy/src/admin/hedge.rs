@@ -8,8 +8,8 @@
 //! Not here: documents (`hedge`), state (`ledger::hedge`).
 
 use super::{Admin, problem};
-use crate::hedge::import::{self, File, ImportFailure, What};
 use crate::config::OverlayFormat;
+use crate::hedge::import::{self, File, ImportFailure, What};
 use crate::hedge::priced::other_book;
 use crate::hedge::report::Options;
 use crate::hedge::{AskError, compose, documents, draw, effectiveness, report, risk, simulate};

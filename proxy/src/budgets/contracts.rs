@@ -17,9 +17,7 @@ use crate::hedge::report::Options;
 use bursar_domain::{Label, Outcome, RequestId, Timestamp, UsageRecord};
 use bursar_ledger::hedge::{HedgeAsk, HedgeSource, State as Facts, UsageGap, report_of, state as state_of};
 use bursar_ledger::{InterruptedRequest, Ledger, RecordRange, UsageQuery};
-use bursar_policies::budget::contract::{
-    Absent, ContractBudget, Drawable, Stretch, Without, day_of,
-};
+use bursar_policies::budget::contract::{Absent, ContractBudget, Drawable, Stretch, Without, day_of};
 use bursar_policies::budget::window::{Span, Window};
 use bursar_policies::budget::{
     Accounts, Admission, Asked, Book, Budget, Denial, Facts as RequestFacts, Measure, Mode, Moment, Standing,
@@ -185,9 +183,7 @@ impl Contracts {
             return false;
         }
         let state = self.lock();
-        let in_money = |known: &Known| {
-            matches!(known, Known::Drawable(drawable) if matches!(drawable.measure(), Measure::Money(_)))
-        };
+        let in_money = |known: &Known| matches!(known, Known::Drawable(drawable) if matches!(drawable.measure(), Measure::Money(_)));
         under.numbers.iter().any(|number| state.known(*number).is_some_and(in_money))
     }
 
@@ -230,12 +226,12 @@ impl Contracts {
             else {
                 return Err(Unknown::Units);
             };
-            let is_told = if drawable.measure() == Measure::Tokens || drawable.measure() == Measure::StandardTokens
-            {
-                asked.tokens.is_some()
-            } else {
-                asked.cost.is_some()
-            };
+            let is_told =
+                if drawable.measure() == Measure::Tokens || drawable.measure() == Measure::StandardTokens {
+                    asked.tokens.is_some()
+                } else {
+                    asked.cost.is_some()
+                };
             let unknown = if is_told { Unknown::Units } else { asked.unknown };
             drawable.asked(asked, request.model, request.at).ok_or(unknown)
         };
@@ -293,7 +289,13 @@ impl Contracts {
     }
 
     /// Books a record and releases what was held for it. What is `lost` is in no ledger.
-    pub(super) fn settle(&self, facts: &RequestFacts<'_>, record: &UsageRecord, counted: bool, is_lost: bool) {
+    pub(super) fn settle(
+        &self,
+        facts: &RequestFacts<'_>,
+        record: &UsageRecord,
+        counted: bool,
+        is_lost: bool,
+    ) {
         if self.is_empty() {
             return;
         }
@@ -429,7 +431,8 @@ fn find_all(
 impl State {
     fn matching(&self, facts: &RequestFacts<'_>, region: Option<&Label>) -> Under {
         let found = (0_u32..).zip(self.rules.iter().zip(&self.known));
-        let under = found.filter(|(_, (rule, known))| rule.scope.matches(facts) && known.covers(facts, region));
+        let under =
+            found.filter(|(_, (rule, known))| rule.scope.matches(facts) && known.covers(facts, region));
         Under { generation: self.generation, numbers: under.map(|(number, _)| number).collect() }
     }
 
@@ -541,9 +544,8 @@ impl State {
         let known = usize::try_from(number).ok().and_then(|at| known.get(at)).ok_or(Absent::Unknown)?;
         let (drawable, Stretch { span, limit }) = known.stretch(at)?;
         let (measure, window) = (drawable.measure(), Window::Fixed(span));
-        let is_same = |budget: &Budget| {
-            budget.limit == limit && budget.window == window && budget.measure == measure
-        };
+        let is_same =
+            |budget: &Budget| budget.limit == limit && budget.window == window && budget.measure == measure;
         if !book.get(number).is_some_and(is_same) {
             accounts.revise(book, number, (measure, window, limit));
         }

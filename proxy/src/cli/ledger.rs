@@ -185,7 +185,7 @@ fn prune_ledger(args: &PruneArgs, out: &mut dyn Write) -> anyhow::Result<ExitCod
     let query = [("before", args.before.as_deref()), ("detail", args.detail.as_deref()), ("dry_run", dry)];
     let path = format!("/api/v1/ledger/prune{}", place::query(&query));
     let done =
-        place::write(&args.place, &path, |ledger| Ok(prune::prune(ledger, &options, SystemClock.now())?))?;
+        place::write(&args.place, &path, |ledger, _| Ok(prune::prune(ledger, &options, SystemClock.now())?))?;
     if args.json {
         writeln!(out, "{done:#}")?;
     } else {

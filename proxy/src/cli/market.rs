@@ -241,8 +241,7 @@ fn make(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
         calendar: args.calendar.clone(),
     };
     let number = |value: Option<u32>| value.map(|value| value.to_string());
-    let (version, days, places) =
-        (number(options.version), number(options.days), number(options.places));
+    let (version, days, places) = (number(options.version), number(options.days), number(options.places));
     let query = place::query(&[
         ("currency", options.currency.as_deref()),
         ("from", options.from.as_deref()),
@@ -292,7 +291,8 @@ fn make(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     let mode = if args.apply { Mode::Apply } else { Mode::DryRun };
     let entries: Vec<String> = grid::rows(&document, "entries").iter().map(ToString::to_string).collect();
     let name = Some(format!("composed {}", args.name));
-    let imported = place::import_file(&args.place, File { what: What::Market, name, text: entries.join("\n") }, mode)?;
+    let imported =
+        place::import_file(&args.place, File { what: What::Market, name, text: entries.join("\n") }, mode)?;
     if args.format == TableFormat::Table {
         let code = place::tell(&imported, mode)?;
         if mode == Mode::DryRun {

@@ -13,12 +13,14 @@ mod contract;
 mod environment;
 mod export;
 mod fault;
+mod focus;
 mod grid;
 mod hedge;
 mod import;
 mod key;
 mod ledger;
 mod market;
+mod page;
 mod period;
 mod place;
 mod price;
@@ -210,6 +212,8 @@ pub(crate) enum TableFormat {
 enum ExportCommand {
     /// Every usage record, one per line.
     Usage(ExportUsageArgs),
+    /// Usage and contracts as FOCUS 1.4 (FinOps Open Cost and Usage Specification).
+    Focus(focus::FocusArgs),
 }
 
 /// `bursar export usage`
@@ -274,6 +278,7 @@ pub fn run() -> ExitCode {
         Command::Period(command) => period::run(command),
         Command::Revenue(command) => revenue::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
+        Command::Export(ExportCommand::Focus(args)) => focus::run(args),
         Command::Budget(args) => budget::list(args),
         Command::Why(args) => budget::why(args),
         Command::Key(command) => key::run(command),

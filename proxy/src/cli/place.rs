@@ -100,11 +100,22 @@ pub(super) fn read_with(
                 client.get(path, &mut body).await?;
                 serde_json::from_slice(&body).context("the sidecar's answer is no document")
             }
-            Source::Offline(ledger) => {
-                Ok(offline(&Priced { ledger: ledger.as_ref(), prices: &builtin()? })?)
-            }
+            Source::Offline(ledger) => Ok(offline(&Priced { ledger: ledger.as_ref(), prices: &builtin()? })?),
         }
     })
+}
+
+/// Where to read.
+pub(super) async fn source(place: &PlaceArgs) -> anyhow::Result<Source> {
+    source::read(place.told()).await
+}
+
+/// Answers from a directory, with the prices that this program knows.
+pub(super) fn priced<T>(
+    ledger: &dyn HedgeSource,
+    answer: impl FnOnce(&dyn HedgeSource) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    answer(&Priced { ledger, prices: &builtin()? })
 }
 
 /// Imports `file`, here or there, and returns what was done.

@@ -5,10 +5,15 @@
 use super::TableFormat;
 use super::grid::{self, Column, column, grouped, text};
 use super::place::{self, PlaceArgs};
+use super::whole;
 use crate::roi::report::{self, COLUMNS, Options, lines};
 use crate::roi::workbook::workbook;
 use anyhow::Context;
+use bursar_domain::money::parse_pico;
 use bursar_domain::{Clock, SystemClock};
+use bursar_ledger::export::{
+    Cell, Column as TypedColumn, Kind, MONEY_PLACES, TableFormat as TypedFormat, TableWriter,
+};
 use bursar_policies::exact::Decimal;
 use clap::Args;
 use serde_json::Value;
@@ -68,6 +73,12 @@ pub(crate) struct RoiArgs {
     /// Write a workbook (XLSX) to this file instead; it appears only when complete.
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
     xlsx: Option<PathBuf>,
+    /// Write a page (HTML, to print or to save as PDF) to this file instead; it appears only when complete.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "xlsx"])]
+    html: Option<PathBuf>,
+    /// Write the lines of the CSV as Parquet to this file instead; it appears only when complete.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "xlsx", "html"])]
+    parquet: Option<PathBuf>,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -88,6 +99,7 @@ impl RoiArgs {
             half_life: self.half_life.clone(),
             compare: self.compare.then_some(true),
             movers: self.movers,
+            sheets: (self.xlsx.is_some() || self.html.is_some()).then_some(true),
             view: self.view.clone(),
         }
     }
@@ -110,6 +122,7 @@ fn query(options: &Options) -> String {
         ("half_life", options.half_life.as_deref()),
         ("compare", options.compare.map(|_| "true")),
         ("movers", movers.as_deref()),
+        ("sheets", options.sheets.map(|_| "true")),
         ("as", options.view.as_deref()),
     ])
 }
@@ -123,6 +136,13 @@ pub(super) fn run(args: &RoiArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.xlsx {
         return write_workbook(&document, path);
     }
+    if let Some(path) = &args.html {
+        let page = super::page::page(&document);
+        return whole::export(Some(path), false, |out, _| Ok(out.write_all(page.as_bytes())?));
+    }
+    if let Some(path) = &args.parquet {
+        return whole::export(Some(path), true, |out, _| write_table(&document, out));
+    }
     write(&document, args.format, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -130,9 +150,44 @@ pub(super) fn run(args: &RoiArgs) -> anyhow::Result<ExitCode> {
 /// Writes a report as a workbook, beside the file first, so that nobody opens half of one.
 pub(super) fn write_workbook(document: &Value, path: &Path) -> anyhow::Result<ExitCode> {
     let bytes = workbook(document).context("cannot make the workbook")?;
-    super::whole::whole_file(path, |out| Ok(out.write_all(&bytes)?))?;
-    eprintln!("bursar: the workbook is in {}", path.display());
-    Ok(ExitCode::SUCCESS)
+    whole::export(Some(path), true, |out, _| Ok(out.write_all(&bytes)?))
+}
+
+/// Figures that are words or counts; all others are decimals.
+const WORDS: &str = "cost.status";
+const COUNTS: [&str; 4] = ["requests", "successes", "total_tokens", "unpriced_requests"];
+
+/// Writes the lines of the CSV as Parquet: exact decimals, counts and words. A point in the name of a
+/// grouping would make a group of it and becomes an underscore.
+fn write_table(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
+    let keys: Vec<String> = grid::rows(document, "by").into_iter().map(|key| text(Some(key))).collect();
+    let kind = |path: &str| match path {
+        WORDS => Kind::Text,
+        path if COUNTS.contains(&path) || path.starts_with("tokens.") => Kind::Count,
+        _ => Kind::Decimal(MONEY_PLACES),
+    };
+    let columns = keys.iter().map(|key| TypedColumn::maybe(&key.replace('.', "_"), Kind::Text));
+    let columns = columns.chain(COLUMNS.iter().map(|path| TypedColumn::maybe(path, kind(path)))).collect();
+    let mut table = TableWriter::new(out, "roi", columns, TypedFormat::PARQUET)?;
+    for line in lines(document) {
+        let mut cells: Vec<Cell<'_>> =
+            keys.iter().map(|key| Cell::text(line.get(key).and_then(Value::as_str))).collect();
+        for path in COLUMNS {
+            let parts: Vec<String> = path.split('.').map(str::to_owned).collect();
+            let value = text(grid::value(&line, &parts));
+            cells.push(match kind(path) {
+                _ if value.is_empty() => Cell::Null,
+                Kind::Count => Cell::Count(value.parse().with_context(|| format!("{path}: {value}"))?),
+                Kind::Decimal(_) => {
+                    Cell::Decimal(parse_pico(&value).with_context(|| format!("{path}: {value}"))?)
+                }
+                _ => Cell::owned(value),
+            });
+        }
+        table.write(&cells)?;
+    }
+    table.finish()?;
+    Ok(())
 }
 
 /// Writes a report in any form.

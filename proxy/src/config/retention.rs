@@ -30,6 +30,8 @@ fn days_needed(budget: &Budget) -> Option<i64> {
             // A long one is counted by the hour, if totals have its keys.
             (!by_totals || days <= 2).then_some(days)
         }
+        // What a contract has left is told by the book of positions, which rollups and facts make.
+        Window::Fixed(_) => None,
         Window::Calendar { zone, .. } if by_totals && has_whole_hours(zone) => None,
         Window::Calendar { unit, .. } => Some(match unit {
             Unit::Hour | Unit::Day => 2,

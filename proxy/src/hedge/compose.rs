@@ -13,8 +13,7 @@ use super::rows::{self, FileRow};
 use crate::report::rfc3339;
 use bursar_domain::{Currency, Label, Timestamp};
 use bursar_ledger::hedge::{
-    Constituents, ERRORS_MAX, HedgeSource, SpotCost, State, Volumes, VolumesAsk, VolumesError, state,
-    volumes,
+    Constituents, ERRORS_MAX, HedgeSource, SpotCost, State, Volumes, VolumesAsk, VolumesError, state, volumes,
 };
 use bursar_policies::exact::Decimal;
 use bursar_policies::hedge::calendar::{Calendar, Window, parse_day};
@@ -96,8 +95,8 @@ impl Options {
             return Err(wrong("index_version counts from 1".to_owned()));
         }
         let code = self.currency.as_deref().ok_or_else(|| wrong("currency is missing".to_owned()))?;
-        let currency = Currency::parse(code)
-            .map_err(|_| wrong(format!("currency {code:?} is no currency code")))?;
+        let currency =
+            Currency::parse(code).map_err(|_| wrong(format!("currency {code:?} is no currency code")))?;
         let day = |option: &str, text: &Option<String>| {
             let text = text.as_deref().ok_or_else(|| wrong(format!("{option} is missing")))?;
             parse_day(text).map_err(|error| wrong(format!("{option}: {error}")))
@@ -110,7 +109,8 @@ impl Options {
         let cap_text = self.cap.as_deref().unwrap_or("30");
         let cap = Decimal::parse(cap_text).ok();
         let cap = cap.filter(|cap| cap.is_positive() && *cap <= Decimal::whole(100));
-        let cap = cap.ok_or_else(|| wrong(format!("cap {cap_text:?} is no percentage above 0 and up to 100")))?;
+        let cap =
+            cap.ok_or_else(|| wrong(format!("cap {cap_text:?} is no percentage above 0 and up to 100")))?;
         let span = self.days.unwrap_or(30);
         if !(1..=DAYS_MAX).contains(&span) {
             return Err(wrong(format!("days {span}: a value has 1 to {DAYS_MAX} days of usage")));
@@ -215,7 +215,9 @@ pub(crate) fn document(
         }
         match compose(&seen.volumes.seen, day, ask.method).map_err(|error| wrong(error.to_string()))? {
             Some(composed) => made.push(composed),
-            None => skipped.push(json!({ "date": day.to_string(), "reason": "nothing was used in its days" })),
+            None => {
+                skipped.push(json!({ "date": day.to_string(), "reason": "nothing was used in its days" }))
+            }
         }
     }
     let mut entries = Vec::new();
@@ -404,7 +406,9 @@ fn observed(fields: &Map<String, Value>, ask: &Ask) -> Result<((Date, Label), Ob
             cost.map_err(|error| format!("price times volume: {error}"))?
         }
         (None, Some(cost)) => cost,
-        (None, None) => return Err(format!("write the price of {name}, or its cost: weights alone make no value")),
+        (None, None) => {
+            return Err(format!("write the price of {name}, or its cost: weights alone make no value"));
+        }
         (Some(_), Some(_)) => return Err("price and cost: write one of them".to_owned()),
     };
     if volume.is_positive() || cost == Decimal::ZERO {

@@ -121,12 +121,7 @@ fn draw_down_on(
 }
 
 /// What a report that begins with the stretch of the position, or before, says of it on the day `on`.
-fn draw_down(
-    found: &HedgeReport,
-    position: &Position,
-    ask: &HedgeAsk,
-    on: Date,
-) -> Result<Told, AskError> {
+fn draw_down(found: &HedgeReport, position: &Position, ask: &HedgeAsk, on: Date) -> Result<Told, AskError> {
     let terms = position.terms();
     let row = found.positions.iter().find(|row| row.position == *position.id());
     let Some(result) = row.and_then(|row| row.result.as_ref()) else {

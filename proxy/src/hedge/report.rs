@@ -337,7 +337,7 @@ fn months(found: &HedgeReport) -> Result<Vec<Value>, AskError> {
 }
 
 /// A position over the period: what it did for cost, and beside it what it is worth.
-fn position(row: &PositionRow) -> Result<Value, AskError> {
+pub(crate) fn position(row: &PositionRow) -> Result<Value, AskError> {
     let mut object = Map::new();
     object.insert("position_id".to_owned(), row.position.as_str().into());
     object.insert("kind".to_owned(), row.kind.name().into());

@@ -8,7 +8,7 @@
 //! Not here: the figures (`ledger::roi`, `policies::roi`), tables (`cli::roi`).
 
 use crate::hedge::AskError;
-use crate::hedge::report::{Options as HedgeOptions, missing, money, share};
+use crate::hedge::report::{Options as HedgeOptions, missing, money, position, share};
 use crate::report::{absent, rfc3339, tokens as token_counts};
 use bursar_domain::{Currency, Money, Outcome, Timestamp};
 use bursar_ledger::hedge::HedgeSource;
@@ -112,6 +112,8 @@ pub(crate) struct Options {
     pub(crate) compare: Option<bool>,
     /// How many rows that moved most against the period before are shown.
     pub(crate) movers: Option<usize>,
+    /// Whether rows by team and by workload and the contracts come with it, as workbooks and pages show.
+    pub(crate) sheets: Option<bool>,
     /// `restated` (when absent): with everything known; `reported`: as of the month's close.
     #[serde(rename = "as")]
     pub(crate) view: Option<String>,
@@ -208,7 +210,30 @@ fn restated(source: &dyn HedgeSource, options: &Options, now: Timestamp) -> Resu
         let earlier = report(source, &before)?;
         object.insert("movers".to_owned(), movers(&found, &earlier, &ask, count.min(MOVERS_MAX))?);
     }
+    if let (Some(true), Some(object)) = (options.sheets, document.as_object_mut()) {
+        object.insert("sheets".to_owned(), sheets(source, &ask, &found)?);
+    }
     Ok(document)
+}
+
+/// The same question by team and by workload, and what each contract did.
+fn sheets(source: &dyn HedgeSource, ask: &RoiAsk, found: &RoiReport) -> Result<Value, AskError> {
+    let mut sheets = Map::new();
+    for (name, key) in [("team", GroupKey::Team), ("workload", GroupKey::Workload)] {
+        let mut ask = ask.clone();
+        ask.compare = false;
+        ask.hedge.by = vec![key];
+        let mut document = render(&report(source, &ask)?, &ask)?;
+        if let Some(document) = document.as_object_mut() {
+            document.retain(|name, _| {
+                ["by", "rows", "unattributed", "residual", "book"].contains(&name.as_str())
+            });
+        }
+        sheets.insert(name.to_owned(), document);
+    }
+    let contracts = found.hedge.positions.iter().map(position).collect::<Result<Vec<_>, _>>()?;
+    sheets.insert("contracts".to_owned(), contracts.into());
+    Ok(Value::Object(sheets))
 }
 
 /// The same question about as many days before.

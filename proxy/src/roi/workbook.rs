@@ -1,4 +1,5 @@
-//! A report of return as an XLSX workbook: summary with charts, rows, trend, revenue, method.
+//! A report of return as an XLSX workbook: summary with charts, by team, by workload, contracts, trend,
+//! revenue, corrections, method and coverage.
 //!
 //! Invariants
 //! - Names and words are text cells, never formulas, whatever they begin with.
@@ -23,7 +24,19 @@ pub(crate) fn workbook(document: &Value) -> Result<Vec<u8>, XlsxError> {
     book.set_properties(&DocProperties::new().set_title("Return on tokens").set_creation_datetime(&dated));
     let styles = Styles::new();
     summary(book.add_worksheet(), document, &styles)?;
-    rows(book.add_worksheet(), document, &styles)?;
+    let by = at(document, "by");
+    for (name, title) in [("team", "By team"), ("workload", "By workload")] {
+        let sheet = document.get("sheets").and_then(|sheets| sheets.get(name));
+        let own = *by == serde_json::json!([name]);
+        match sheet.or(own.then_some(document)) {
+            Some(rows_of) => rows(book.add_worksheet().set_name(title)?, rows_of, &styles)?,
+            None => continue,
+        }
+    }
+    if !["team", "workload"].iter().any(|name| *by == serde_json::json!([name])) {
+        rows(book.add_worksheet().set_name("Rows")?, document, &styles)?;
+    }
+    contracts(&mut book, document, &styles)?;
     let month = [
         "month",
         "tokens",
@@ -158,7 +171,6 @@ fn list(sheet: &mut Worksheet, lines: &[Value], columns: &[&str], styles: &Style
 }
 
 fn rows(sheet: &mut Worksheet, document: &Value, styles: &Styles) -> Done {
-    sheet.set_name("Rows")?;
     let names: Vec<String> = array(document, "by").iter().map(text).collect();
     table(sheet, (&names, &COLUMNS), &lines(document), styles)
 }
@@ -264,6 +276,30 @@ fn chart(
     Ok(())
 }
 
+/// What each contract did, where there is any.
+fn contracts(book: &mut Workbook, document: &Value, styles: &Styles) -> Done {
+    let contracts = array(document, "sheets.contracts");
+    if contracts.is_empty() {
+        return Ok(());
+    }
+    let names = ["position_id", "kind", "status"].map(str::to_owned);
+    let columns = [
+        "quantity",
+        "covered",
+        "over",
+        "used",
+        "unused",
+        "displaced",
+        "payoff",
+        "over_hedge",
+        "premium",
+        "fees",
+        "mark_to_market.amount",
+        "mark_to_market.currency",
+    ];
+    table(book.add_worksheet().set_name("Contracts")?, (&names, &columns), &contracts, styles)
+}
+
 /// What came late about closed months, where the report has that.
 fn corrections(book: &mut Workbook, document: &Value, styles: &Styles) -> Done {
     let corrections = array(document, "corrections");
@@ -287,13 +323,21 @@ fn corrections(book: &mut Workbook, document: &Value, styles: &Styles) -> Done {
 
 /// How it was computed, and what is not in the figures.
 fn method(sheet: &mut Worksheet, document: &Value, styles: &Styles) -> Done {
-    sheet.set_name("Method")?.set_column_width(0, 20)?.set_column_width(1, 110)?;
+    sheet.set_name("Method and coverage")?.set_column_width(0, 30)?.set_column_width(1, 110)?;
     let mut row = 0_u32;
     for (name, value) in at(document, "method").as_object().into_iter().flatten() {
         sheet.write_string_with_format(row, 0, name, &styles.head)?;
         write(sheet, (row, 1), value, &styles.plain)?;
         row = row.saturating_add(1);
     }
+    for (name, share) in at(document, "coverage").as_object().into_iter().flatten() {
+        sheet.write_string_with_format(row, 0, format!("coverage: {name}"), &styles.head)?;
+        write(sheet, (row, 1), share, &styles.ratio)?;
+        row = row.saturating_add(1);
+    }
+    sheet.write_string_with_format(row, 0, "reconciliation", &styles.head)?;
+    sheet.write_string(row, 1, "not in this workbook: figures are what was metered and priced here")?;
+    row = row.saturating_add(1);
     for gap in array(document, "unpriced") {
         sheet.write_string_with_format(row, 0, "not in the figures", &styles.head)?;
         sheet.write_string(row, 1, text(at(&gap, "reason")))?;

@@ -338,6 +338,19 @@ pub struct LegResult {
     pub provisional: bool,
     /// Who got what of the effective payoff.
     pub shares: BTreeMap<Label, Money>,
+    /// Every amount that it brought to a line of the report, in the order of posting.
+    pub posted: Vec<Posted>,
+}
+
+/// An amount that a position brought to a row, or to the residual.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// The row; `None` is the residual.
+    pub row: Option<Label>,
+    /// The component of cost.
+    pub line: Line,
+    /// How much; not zero.
+    pub amount: Money,
 }
 
 /// How much of a provider's usage is hedged.

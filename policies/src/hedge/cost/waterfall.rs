@@ -7,8 +7,8 @@
 
 use super::take::{NEAR_PLACES, Slot, Taken, take};
 use super::{
-    Allocation, Bucket, CostError, CostReport, Cover, Coverage, Leftover, Leg, LegResult, Line, Unpriced,
-    UnusedTo, Use,
+    Allocation, Bucket, CostError, CostReport, Cover, Coverage, Leftover, Leg, LegResult, Line, Posted,
+    Unpriced, UnusedTo, Use,
 };
 use crate::exact::{ExactError, Ratio, Shares, apportion, shares};
 use crate::hedge::position::Facets;
@@ -45,9 +45,11 @@ pub fn waterfall(
     let mut run = Run {
         cells: cells(uses, legs, currency)?,
         report: CostReport { unpriced, ..CostReport::empty(currency, unit) },
+        posted: Vec::new(),
         currency,
     };
     run.spot()?;
+    run.posted.clear();
     let mut ordered: Vec<(usize, &Leg)> = legs.iter().enumerate().collect();
     ordered.sort_by(|(_, a), (_, b)| place(a).cmp(&place(b)));
     let mut seen = BTreeSet::new();
@@ -169,6 +171,8 @@ fn cells(uses: &[Use], legs: &[Leg], currency: Currency) -> Result<Vec<Cell>, Co
 struct Run {
     cells: Vec<Cell>,
     report: CostReport,
+    /// What the leg under way has posted.
+    posted: Vec<Posted>,
     currency: Currency,
 }
 
@@ -200,8 +204,16 @@ impl Run {
     fn apportion(&mut self, line: Line, exact: &BTreeMap<Label, Ratio>) -> Result<Money, CostError> {
         let (parts, whole) = apportion(exact, self.currency)?;
         self.report.book.add(line, whole)?;
-        self.report.post(line, &Shares { parts, residual: Money::zero(self.currency) })?;
+        self.post(line, &Shares { parts, residual: Money::zero(self.currency) })?;
         Ok(whole)
+    }
+
+    /// Posts shares to rows and residual, and notes them.
+    fn post(&mut self, line: Line, shares: &Shares<Label>) -> Result<(), CostError> {
+        let parts = shares.parts.iter().map(|(row, amount)| (Some(row.clone()), *amount));
+        let posted = parts.chain([(None, shares.residual)]).filter(|(_, amount)| amount.pico() != 0);
+        self.posted.extend(posted.map(|(row, amount)| Posted { row, line, amount }));
+        self.report.post(line, shares)
     }
 
     /// Posts an amount to the book and shares it out.
@@ -213,15 +225,14 @@ impl Run {
     ) -> Result<BTreeMap<Label, Money>, CostError> {
         self.report.book.add(line, amount)?;
         let shared = shares(amount, weights)?;
-        self.report.post(line, &shared)?;
+        self.post(line, &shared)?;
         Ok(shared.parts)
     }
 
     /// Posts an amount to the book and to nobody.
     fn keep(&mut self, line: Line, amount: Money) -> Result<(), CostError> {
         self.report.book.add(line, amount)?;
-        self.report.residual.add(line, amount)?;
-        Ok(())
+        self.post(line, &Shares { parts: BTreeMap::new(), residual: amount })
     }
 
     /// The usage that the leg with this index looks at.
@@ -258,6 +269,7 @@ impl Run {
             covers_nothing: eligible.cells.is_empty(),
             provisional: leg.provisional,
             shares: BTreeMap::new(),
+            posted: Vec::new(),
         };
         let weights = match &leg.cover {
             Cover::Nothing => self.charge_weights(leg, &eligible)?,
@@ -282,6 +294,7 @@ impl Run {
         self.share(Line::Premium, leg.premium, &weights)?;
         self.share(Line::Fees, leg.fees, &weights)?;
         self.unused(leg, result.unused, &eligible)?;
+        result.posted = std::mem::take(&mut self.posted);
         self.report.legs.push(result);
         Ok(())
     }

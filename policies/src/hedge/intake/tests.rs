@@ -74,7 +74,9 @@ fn what_is_delivered_or_drawn_is_not_settled_closed_or_rolled_in_cash() {
 #[test]
 fn an_index_keeps_the_method_that_it_was_given() {
     let mut intake = begun();
-    let index = |method: &str| format!(r#"{{"index":"TPI","currency":"USD","calendar":"CN","last":"2026-12-31"{method}}}"#);
+    let index = |method: &str| {
+        format!(r#"{{"index":"TPI","currency":"USD","calendar":"CN","last":"2026-12-31"{method}}}"#)
+    };
     let first = index(r#","method":"capped at 30 %""#);
     assert_eq!(intake.admit(FactKind::Index, &first, NOW).unwrap().added, Added::Restated);
     assert_eq!(intake.admit(FactKind::Index, &first, NOW).unwrap().added, Added::Same);
