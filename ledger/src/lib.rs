@@ -72,7 +72,7 @@ pub use repair::{Break, Gap, RepairError, Repaired, repair};
 pub use retention::{DETAIL_DAYS_MIN, Kept, PruneAsk, PruneError, PruneReport, Retention};
 pub use revenue::{RevenueImported, revenue_events};
 pub use rollup::{MoneySum, MoneyTotals, Totals};
-pub use settle::{Observer, Pricer, USAGE_RAW_BYTES_MAX};
+pub use settle::{Caller, Observer, Pricer, USAGE_RAW_BYTES_MAX};
 pub use verify::{StoreCheck, Verified, VerifyError, verify};
 pub use writer::{Durability, Health};
 
@@ -334,7 +334,7 @@ impl Ledger {
     /// Idempotent by id: a record whose id is there already changes nothing, and is an error
     /// ([`NotRecorded::Conflict`]) if it says anything else than the one that is there.
     pub fn append(&self, record: Box<UsageRecord>, wait: Wait) -> Result<Receipt, Rejected> {
-        self.append_entry(record, None, wait)
+        self.append_entry(record, None, None, wait)
     }
 
     /// The same for a call about a batch. The writer leaves in the record what was not counted by an
@@ -345,13 +345,25 @@ impl Ledger {
         facts: Box<BatchFacts>,
         wait: Wait,
     ) -> Result<Receipt, Rejected> {
-        self.append_entry(record, Some(facts), wait)
+        self.append_entry(record, Some(facts), None, wait)
+    }
+
+    /// The same for a record of this process's own traffic, with what its observer is told besides.
+    pub fn append_for(
+        &self,
+        record: Box<UsageRecord>,
+        facts: Option<Box<BatchFacts>>,
+        caller: Caller,
+        wait: Wait,
+    ) -> Result<Receipt, Rejected> {
+        self.append_entry(record, facts, Some(caller), wait)
     }
 
     fn append_entry(
         &self,
         record: Box<UsageRecord>,
         batch: Option<Box<BatchFacts>>,
+        caller: Option<Caller>,
         wait: Wait,
     ) -> Result<Receipt, Rejected> {
         let (ack, receipt) = match wait {
@@ -362,7 +374,7 @@ impl Ledger {
                 (Some(ack), receipt)
             }
         };
-        match self.inner.shared.push(Entry { record, batch, ack }) {
+        match self.inner.shared.push(Entry { record, batch, caller, ack }) {
             Ok(()) => Ok(receipt),
             Err((refusal, entry)) => Err(Rejected { record: entry.record, reason: refusal.into() }),
         }

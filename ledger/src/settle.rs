@@ -12,6 +12,7 @@
 use crate::store::meter_key;
 use bursar_domain::event::Anomaly;
 use bursar_domain::{Cost, CostStatus, Currency, Metering, UsageRecord};
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A charge differs from the list cost when they are more than one in so many parts of the charge
@@ -34,11 +35,29 @@ impl<F: Fn(&UsageRecord) -> Cost + Send + Sync> Pricer for F {
     }
 }
 
+/// What came with the record of an exchange that this process has just relayed. The ledger keeps nothing
+/// of it and hands it to the observer; a record that came otherwise (settled after a crash) has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The span that the exchange belongs to, in the record's trace.
+    pub parent_span: Option<NonZeroU64>,
+    /// Whether the caller's trace is sampled; `None` where it does not say.
+    pub sampled: Option<bool>,
+    /// Pieces in which the reply arrived.
+    pub pieces: u32,
+}
+
 /// Is told of every record as the writer settles it.
 pub trait Observer: Send + Sync {
     /// `record` was settled with its cost and will have this sequence. Called by the writer's thread, once
     /// for each id, before the record is acknowledged: must not block.
     fn settled(&self, record: &UsageRecord, counted: bool, sequence: u64);
+
+    /// The same, with what came with the record. Instead of [`Self::settled`], not besides.
+    fn settled_for(&self, record: &UsageRecord, counted: bool, sequence: u64, caller: Option<Caller>) {
+        let _ = caller;
+        self.settled(record, counted, sequence);
+    }
 
     /// `record`, with its cost, was handed in and will not be in the ledger: it is too large, or the
     /// journal takes nothing any more. `counted` as far as the record alone tells. What it used was used
@@ -47,8 +66,15 @@ pub trait Observer: Send + Sync {
 }
 
 /// Tells the observer; a panic there does not stop the ledger.
-pub(crate) fn tell(observer: &dyn Observer, record: &UsageRecord, counted: bool, sequence: u64) {
-    if catch_unwind(AssertUnwindSafe(|| observer.settled(record, counted, sequence))).is_err() {
+pub(crate) fn tell(
+    observer: &dyn Observer,
+    record: &UsageRecord,
+    counted: bool,
+    sequence: u64,
+    caller: Option<Caller>,
+) {
+    let told = catch_unwind(AssertUnwindSafe(|| observer.settled_for(record, counted, sequence, caller)));
+    if told.is_err() {
         tracing::error!(id = %record.id, "who observes the ledger panicked");
     }
 }

@@ -28,7 +28,7 @@ use crate::journal::{Frame, Journal, JournalError, Promise, View};
 use crate::opening::{Opening, Openings, Take};
 use crate::rollup::{Dimensions, Hour, Rollups, Totals};
 use crate::seen::{RecentIds, Seen};
-use crate::settle::{self, Counting, Observer, Pricer};
+use crate::settle::{self, Caller, Counting, Observer, Pricer};
 use crate::store::{Keys, Store, StoreError};
 use bursar_domain::{BatchFacts, Clock, Identity, Metering, RequestId, UsageRecord};
 use crossbeam_queue::ArrayQueue;
@@ -85,6 +85,8 @@ pub(crate) struct Entry {
     pub(crate) record: Box<UsageRecord>,
     /// What it says of a batch.
     pub(crate) batch: Option<Box<BatchFacts>>,
+    /// What its observer is told besides.
+    pub(crate) caller: Option<Caller>,
     pub(crate) ack: Option<Ack>,
 }
 
@@ -533,7 +535,12 @@ impl Writer {
         loop {
             let group = rest.by_ref().take(self.settings.group_records_max.max(1));
             let batch: Vec<Entry> = group
-                .map(|opening| Entry { record: Box::new(opening.interrupted()), batch: None, ack: None })
+                .map(|opening| Entry {
+                    record: Box::new(opening.interrupted()),
+                    batch: None,
+                    caller: None,
+                    ack: None,
+                })
                 .collect();
             if batch.is_empty() {
                 return;
@@ -652,7 +659,7 @@ impl Writer {
             HashMap::new()
         });
         let (mut conflicts, mut example) = (0_u64, None);
-        for Entry { record, batch, ack } in repeats {
+        for Entry { record, batch, ack, .. } in repeats {
             let outcome = match there.get(&record.id) {
                 // The results of a batch were changed when they were settled.
                 Some(stored) if batch.is_none() && !settle::says_the_same(stored, &record) => {
@@ -697,7 +704,7 @@ impl Writer {
             self.repeats.push(entry);
             return;
         }
-        let Entry { mut record, batch: facts, ack } = entry;
+        let Entry { mut record, batch: facts, caller, ack } = entry;
         let pricer = Arc::clone(&self.pricer);
         let marks = facts.map(|facts| batch::settle(&mut record, &facts, self, pricer.as_ref()));
         let marks = marks.unwrap_or_default();
@@ -736,7 +743,7 @@ impl Writer {
         self.deltas.entry(key).or_default().add_record(&record, counted);
         let sequence = self.journal.last_sequence().saturating_add(u64::from(self.encoder.count()));
         if let Some(observer) = &self.observer {
-            settle::tell(observer.as_ref(), &record, counted, sequence);
+            settle::tell(observer.as_ref(), &record, counted, sequence, caller);
         }
         self.answers.extend(ack.map(|ack| (ack, Appended::Recorded { sequence })));
         drop(self.shared.spent.push(record));
