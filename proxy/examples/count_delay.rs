@@ -14,6 +14,7 @@ use bursar::budgets::Budgets;
 use bursar::config::{Config, Sources};
 use bursar::listen::{Shutdown, Workers, bind};
 use bursar::tasks;
+use bursar::telemetry::Telemetry;
 use bursar::upstream::TlsSetup;
 use bursar_domain::SystemClock;
 use bursar_ledger::{Ledger, Options};
@@ -114,7 +115,8 @@ fn app(upstream: SocketAddr, dir: &std::path::Path) -> anyhow::Result<Arc<App>> 
     let prices = Arc::new(Prices::new(PriceBook::builtin()?));
     let clock = Arc::new(SystemClock);
     let (ledger, _) = Ledger::open(Options::new(&dir.join("ledger")), clock.clone(), prices.clone())?;
-    Ok(App::new(config, ledger, prices, Arc::new(Budgets::new(Vec::new())), clock))
+    let telemetry = Telemetry::new(&config.telemetry);
+    Ok(App::new(config, ledger, prices, Arc::new(Budgets::new(Vec::new())), telemetry, clock))
 }
 
 // === the provider ===

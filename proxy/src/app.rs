@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::guard::Limits;
 use crate::layers::room::BodyRoom;
 use crate::limits::Limiter;
+use crate::telemetry::Telemetry;
 use arc_swap::{ArcSwap, Guard};
 use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
@@ -33,6 +34,8 @@ pub struct App {
     pub refusals: Refusals,
     /// Counters.
     pub metrics: Metrics,
+    /// What is told of settled exchanges.
+    pub telemetry: Arc<Telemetry>,
     /// What a request may be, as the guard wants it.
     pub guard_limits: Limits,
     /// The threads that count tokens.
@@ -45,13 +48,14 @@ pub struct App {
 }
 
 impl App {
-    /// Puts the parts together. `budgets` observes `ledger` and knows what was spent.
+    /// Puts the parts together. `budgets` and `telemetry` observe `ledger`; the former knows what was spent.
     #[must_use]
     pub fn new(
         config: Config,
         ledger: Ledger,
         prices: Arc<Prices>,
         budgets: Arc<Budgets>,
+        telemetry: Arc<Telemetry>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let limits = &config.server.limits;
@@ -73,6 +77,7 @@ impl App {
             limits,
             refusals: Refusals::default(),
             metrics: Metrics::new(),
+            telemetry,
             guard_limits,
             counting,
             body_room,

@@ -5,7 +5,7 @@ use crate::credentials::Credential;
 use crate::upstream::Origin;
 use crate::usage::Api;
 use bursar_domain::{Anomalies, Identity, Label, RequestId, Timestamp, TraceId};
-use bursar_ledger::Place;
+use bursar_ledger::{Caller, Place};
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
@@ -44,6 +44,8 @@ pub struct Call {
     pub place: Option<Place>,
     /// The caller's trace.
     pub trace: Option<TraceId>,
+    /// What else its telemetry needs to know of the caller.
+    pub caller: Caller,
     /// What to look at later.
     pub anomalies: Anomalies,
 }

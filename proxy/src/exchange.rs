@@ -27,7 +27,7 @@ use bursar_domain::{
     Anomalies, Anomaly, BatchFacts, Cost, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId,
     UsageRecord, UsageSource,
 };
-use bursar_ledger::{OpenSlot, Opening, Place, Pricer, Receipt, Rejected, Wait};
+use bursar_ledger::{Caller, OpenSlot, Opening, Place, Pricer, Receipt, Wait};
 use bursar_policies::budget::Asked;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -94,6 +94,8 @@ pub struct Kept {
     pass: Option<Box<Pass>>,
     /// Whether its reply can be read back, and then must not count again.
     is_read_back: bool,
+    /// What whoever observes the ledger is told besides.
+    caller: Caller,
 }
 
 impl Kept {
@@ -117,6 +119,12 @@ impl Kept {
     #[must_use]
     pub fn holding(self, held: Option<Arc<Asked>>) -> Self {
         Self { held, ..self }
+    }
+
+    /// Keeps what is told of the caller besides.
+    #[must_use]
+    pub fn called_by(self, caller: Caller) -> Self {
+        Self { caller, ..self }
     }
 
     /// Whether there is room for the record.
@@ -192,7 +200,7 @@ impl Exchange {
             drained: false,
             first_byte_at: None,
             bytes_out: 0,
-            kept: Kept::in_place(call.place.take()),
+            kept: Kept::in_place(call.place.take()).called_by(call.caller),
             warning: None,
             state: State::Held,
         }
@@ -314,6 +322,7 @@ impl Exchange {
     /// A piece of the reply's body as the upstream sent it.
     pub fn body(&mut self, bytes: &[u8]) {
         self.bytes_out = self.bytes_out.saturating_add(bytes.len() as u64);
+        self.kept.caller.pieces = self.kept.caller.pieces.saturating_add(1);
         if self.first_byte_at.is_none() {
             self.first_byte_at = Some(self.app.now());
         }
@@ -504,7 +513,7 @@ pub(crate) fn hand_over(app: &App, record: Box<UsageRecord>, kept: Kept) -> Opti
     if kept.is_read_back {
         return hand_over_batch(app, record, Box::new(BatchFacts::ReadBack), kept);
     }
-    append(app, record, kept, |record, wait| app.ledger.append(record, wait))
+    append(app, record, None, kept)
 }
 
 /// The same for a call that is counted with others: about a batch, or read back later.
@@ -514,16 +523,16 @@ fn hand_over_batch(
     batch: Box<BatchFacts>,
     kept: Kept,
 ) -> Option<Receipt> {
-    append(app, record, kept, |record, wait| app.ledger.append_batch(record, batch, wait))
+    append(app, record, Some(batch), kept)
 }
 
 fn append(
     app: &App,
     record: Box<UsageRecord>,
+    batch: Option<Box<BatchFacts>>,
     kept: Kept,
-    append: impl FnOnce(Box<UsageRecord>, Wait) -> Result<Receipt, Rejected>,
 ) -> Option<Receipt> {
-    let Kept { place, slot, held, pass, is_read_back: _ } = kept;
+    let Kept { place, slot, held, pass, is_read_back: _, caller } = kept;
     if let Some(mut pass) = pass {
         pass.used(&record);
     }
@@ -534,7 +543,7 @@ fn append(
     app.metrics.settled(&record);
     let waits = app.config().ledger.durability == Durability::Sync;
     let wait = if waits { Wait::Acknowledged } else { Wait::No };
-    let receipt = match append(record, wait) {
+    let receipt = match app.ledger.append_for(record, batch, caller, wait) {
         Ok(receipt) => {
             if held.is_some() && lasted >= RENEW_AFTER_MICROS {
                 app.budgets.renew(id);
@@ -544,8 +553,10 @@ fn append(
         Err(refused) => {
             app.metrics.record_lost(&refused.to_string());
             // The provider charges for it all the same.
+            let counted = may_count(&refused.record);
+            app.telemetry.lost(&refused.record, counted, caller);
             if !app.budgets.is_empty() {
-                app.budgets.book_lost(&used_by(app, &refused.record), may_count(&refused.record));
+                app.budgets.book_lost(&used_by(app, &refused.record), counted);
             }
             None
         }

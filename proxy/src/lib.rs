@@ -33,7 +33,7 @@ mod session;
 mod stack;
 mod streams;
 pub mod tasks;
-mod telemetry;
+pub mod telemetry;
 mod trial;
 mod tunnel;
 pub mod upstream;

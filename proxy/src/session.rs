@@ -21,7 +21,7 @@ use crate::usage::{self, Api, Ending, Part, Reading, SessionMeter};
 use bursar_domain::{
     Anomalies, Anomaly, Identity, Label, Metering, Outcome, RequestId, Timestamp, TraceId, UsageRecord,
 };
-use bursar_ledger::Receipt;
+use bursar_ledger::{Caller, Receipt};
 use bursar_policies::budget::Asked;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -38,6 +38,7 @@ pub(crate) struct Opening {
     api: Api,
     model: Option<Label>,
     trace: Option<TraceId>,
+    caller: Caller,
     anomalies: Anomalies,
 }
 
@@ -88,6 +89,7 @@ impl Opening {
             api: call.api,
             model: call.model.clone(),
             trace: call.trace,
+            caller: call.caller,
             anomalies: call.anomalies,
         }
     }
@@ -197,7 +199,7 @@ impl Session {
         if let Some(pass) = &mut self.pass {
             pass.used(&record);
         }
-        let mut kept = std::mem::take(&mut self.kept);
+        let mut kept = std::mem::take(&mut self.kept).called_by(self.opening.caller);
         let had_place = kept.has_place();
         if let Some(Hold { id, asked }) = self.hold.take() {
             // Before the record is booked, so that at no moment neither is there.

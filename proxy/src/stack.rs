@@ -9,7 +9,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::guard::{self, BodyPresence, Upgrade};
 use crate::http::{LocalFuture, Request, Response};
 use crate::ids::IdSource;
-use crate::layers::identify::IdentityCache;
+use crate::layers::identify::{self, IdentityCache};
 use crate::layers::route::RouteCache;
 use crate::layers::{admit, authenticate, meter, respond, route, upgrade};
 use crate::upstream::Pool;
@@ -93,6 +93,9 @@ fn identified(app: &App, cache: &RefCell<IdentityCache>, mut call: Box<Call>) ->
         Ok((identity, trace, anomalies)) => {
             call.identity = Some(identity);
             call.trace = trace;
+            if app.telemetry.has_spans() && trace.is_some() {
+                call.caller = identify::caller(&call.head.headers);
+            }
             call.anomalies.extend(anomalies);
             Ok(call)
         }

@@ -6,6 +6,7 @@ use bursar::budgets::Budgets;
 use bursar::config::{Config, ConfigErrors, Sources};
 use bursar::reload::{self, Applied, Newer};
 use bursar::tasks;
+use bursar::telemetry::{Observers, Telemetry};
 use bursar::upstream::Connector;
 use bursar::worker::Worker;
 use bursar_domain::{Clock, Cost, UsageRecord};
@@ -155,19 +156,20 @@ impl System {
         };
         let budgets = Budgets::new(config.budgets.clone()).with_contracts(config.contract_budgets.clone());
         let budgets = Arc::new(budgets);
+        let telemetry = Telemetry::new(&config.telemetry);
         let options = Options {
             durability,
             queue_entries_max: config.ledger.queue_entries_max,
             group_delay: config.ledger.group_delay,
             group_records_max: setup.group_records_max,
-            observer: Some(budgets.clone()),
+            observer: Some(Observers::new(&budgets, &telemetry)),
             ..Options::new(&dir.path().join("ledger"))
         };
         let pricer = Arc::new(GatedPrices { gate: gate.clone(), prices: prices.clone() });
         let (ledger, _) = Ledger::open(options, clock.clone(), pricer).unwrap();
         budgets.load(&ledger, clock.now()).unwrap();
         budgets.look_at_contracts(&ledger, &prices, clock.now()).unwrap();
-        let app = App::new(config, ledger, prices, budgets, clock.clone());
+        let app = App::new(config, ledger, prices, budgets, telemetry, clock.clone());
         let (provider, http2_provider) = (Provider::default(), Http2Provider::default());
         let connector = setup.connector.clone().unwrap_or_else(|| to(&provider, &http2_provider));
         let worker = Worker::new(&app, connector);

@@ -1,10 +1,11 @@
-//! Counters and gauges for Prometheus; names start with `bursar_`.
+//! Counters and gauges of our own for Prometheus; names start with `bursar_`.
 //!
 //! Invariants
 //! - No label carries a team, a model or anything else a client can choose: cardinality is bounded.
 //! - Counting costs an atomic addition and never waits.
 //!
-//! Not here: the ledger's own figures, which are read from it when scraped.
+//! Not here: the ledger's own figures, which are read from it when scraped; metrics by model
+//! (`telemetry::genai`).
 
 use bursar_domain::{Label, Metering, UsageRecord, UsageSource};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode};

@@ -130,11 +130,16 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
     if !admin.app.config().telemetry.prometheus {
         return problem(StatusCode::NOT_FOUND, "metrics are off: set telemetry.prometheus to true");
     }
-    let rules = [admin.app.budgets.metrics(admin.app.now()), admin.app.limits.metrics()].concat();
-    let more = [rules, admin.contracts.page(&admin).await].concat();
+    let more =
+        [rule_metrics(&admin.app), admin.app.telemetry.page(), admin.contracts.page(&admin).await].concat();
     let page = admin.app.metrics.page_with(&admin.app.ledger.stats(), &more);
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], page).into_response()
+}
+
+/// The lines of budgets and limits.
+pub(crate) fn rule_metrics(app: &App) -> String {
+    [app.budgets.metrics(app.now()), app.limits.metrics()].concat()
 }
 
 /// Asks for the bearer token where one is configured.

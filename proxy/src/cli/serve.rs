@@ -12,8 +12,9 @@ use crate::budgets::Budgets;
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, Whereabouts};
 use crate::listen::{self, Shutdown, Workers};
 use crate::reload::{self, Newer};
+use crate::tasks;
+use crate::telemetry::{Observers, Telemetry, lines, logging, otlp};
 use crate::upstream::TlsSetup;
-use crate::{tasks, telemetry};
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock};
 use bursar_ledger::{Durability, Ledger, OpenReport, Options, Retention};
@@ -29,7 +30,7 @@ use tokio::sync::watch;
 /// Runs the sidecar until it is told to stop.
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = configured(args)?;
-    telemetry::start(config.telemetry.log_level.as_str(), config.telemetry.log_format);
+    logging::start(config.telemetry.log_level.as_str(), config.telemetry.log_format);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -41,7 +42,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let admin_bound = listen_on(config.admin.listen, "admin.listen", listen::bind)?;
     let budgets = Budgets::new(config.budgets.clone()).with_contracts(config.contract_budgets.clone());
     let budgets = Arc::new(budgets);
-    let (ledger, report) = open_ledger(&config, &prices, &budgets)?;
+    let telemetry = Telemetry::new(&config.telemetry);
+    // Until its end nobody waits for whoever reads the log. However this ends, all lines are written.
+    let _writing = lines::start(&telemetry.lines, logging::is_json(config.telemetry.log_format))
+        .context("cannot start a thread for logs")?;
+    let (ledger, report) = open_ledger(&config, &prices, Observers::new(&budgets, &telemetry))?;
     tell_of_ledger(&config, &report);
     budgets
         .load(&ledger, SystemClock.now())
@@ -52,7 +57,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let listener = listen_on(config.listen, "listen", |_| bound.listen())?;
     let admin_listener = listen_on(config.admin.listen, "admin.listen", |_| admin_bound.listen())?;
     let (listening, admin_listening) = (listener.local_addr()?, admin_listener.local_addr()?);
-    let app = App::new(config, ledger, prices, budgets, Arc::new(SystemClock));
+    let app = App::new(config, ledger, prices, budgets, telemetry, Arc::new(SystemClock));
+    let exporter = otlp::start(&app, &tls).context("cannot start to send telemetry (telemetry.otlp)")?;
 
     let (shutdown, state) = watch::channel(Shutdown::No);
     let workers = Workers::start(&app, &listener, &tls, &state)?;
@@ -85,10 +91,12 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         tracing::error!("the admin API ended in a panic");
     }
     app.counting.finish();
-    app.ledger
-        .clone()
-        .close()
-        .context("the ledger could not be closed cleanly; it will be checked at the next start")?;
+    let closed = app.ledger.clone().close();
+    // After the last record.
+    if let Some(exporter) = exporter {
+        exporter.end();
+    }
+    closed.context("the ledger could not be closed cleanly; it will be checked at the next start")?;
     tracing::info!("bursar has ended");
     Ok(ExitCode::SUCCESS)
 }
@@ -139,7 +147,7 @@ fn listen_on<T>(
 fn open_ledger(
     config: &Config,
     prices: &Arc<Prices>,
-    budgets: &Arc<Budgets>,
+    observer: Arc<Observers>,
 ) -> anyhow::Result<(Ledger, OpenReport)> {
     let options = Options {
         durability: match config.ledger.durability {
@@ -149,7 +157,7 @@ fn open_ledger(
         },
         queue_entries_max: config.ledger.queue_entries_max,
         group_delay: config.ledger.group_delay,
-        observer: Some(budgets.clone()),
+        observer: Some(observer),
         retention: config
             .ledger
             .detail_days

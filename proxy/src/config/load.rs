@@ -8,6 +8,7 @@
 //! Not here: the table of settings (`settings`), types (`value`), the file's shape (`raw`).
 
 mod keys;
+mod otlp;
 mod routes;
 mod secrets;
 
@@ -20,7 +21,7 @@ use super::suggest::nearest;
 use super::value::{Value, Workers, node_from_text};
 use super::{
     Admin, Config, Counting, DrainLimits, Effective, Identify, Ledger, Prices, Server, ServerLimits,
-    ServerTimeouts, Telemetry, UpstreamPool, retention, yaml,
+    ServerTimeouts, UpstreamPool, retention, yaml,
 };
 use crate::credentials::keys::Key;
 use routes::RouteAt;
@@ -546,18 +547,9 @@ impl Loader<'_> {
         }
     }
 
-    fn telemetry(&mut self) -> Telemetry {
-        Telemetry {
-            prometheus: self.get(&s::TELEMETRY_PROMETHEUS).value,
-            log_level: self.get(&s::TELEMETRY_LOG_LEVEL).value,
-            log_format: self.get(&s::TELEMETRY_LOG_FORMAT).value,
-        }
-    }
-
     /// Settings that exist only to be refused when someone counts on them.
     fn reserved(&mut self) {
         self.get(&s::RULES);
-        self.get(&s::TELEMETRY_OTLP);
     }
 
     fn misspelt_variables(&mut self) {

@@ -20,6 +20,7 @@ mod files;
 mod keys;
 mod limits;
 mod load;
+mod otlp;
 mod overlay;
 mod providers;
 mod raw;
@@ -37,6 +38,7 @@ pub use aws::{AwsEnvironment, AwsKeys, Container, Profile, SigV4, WebIdentity};
 pub use error::{ConfigError, ConfigErrors, Origin, Shown};
 pub use files::read_secret_text;
 pub use load::{Overrides, Sources, Whereabouts};
+pub use otlp::{CollectorUrl, Otlp, Root, Sampler, Target};
 pub use overlay::{OverlayFileError, ReadOverlay, overlay_file, read_overlay};
 pub use providers::CREDENTIAL_HEADERS;
 pub use reference::{json_schema, reference_page};
@@ -78,6 +80,18 @@ choices! {
         Group = "group",
         /// When the operating system gets to it.
         Relaxed = "relaxed",
+    }
+}
+
+choices! {
+    /// How a collector is spoken to.
+    pub OtlpProtocol {
+        /// By the port: gRPC on 4317, HTTP elsewhere.
+        Auto = "auto",
+        /// gRPC over HTTP/2.
+        Grpc = "grpc",
+        /// Protobuf in HTTP/1.1.
+        Http = "http/protobuf",
     }
 }
 
@@ -424,6 +438,10 @@ pub struct ResponseHeaders {
 pub struct Telemetry {
     /// Whether metrics are served.
     pub prometheus: bool,
+    /// Most label sets of metrics by model.
+    pub series_max: usize,
+    /// What is sent to a collector.
+    pub otlp: Option<Otlp>,
     /// What is logged.
     pub log_level: LogFilter,
     /// How.
@@ -480,6 +498,11 @@ impl Config {
             upstream: running.upstream.clone(),
             counting: running.counting,
             reserve_body_bytes: running.reserve_body_bytes,
+            telemetry: Telemetry {
+                prometheus: self.telemetry.prometheus,
+                log_level: self.telemetry.log_level,
+                ..running.telemetry.clone()
+            },
             effective,
             ..self
         }

@@ -11,15 +11,16 @@ use super::access::AccessList;
 use super::budgets::BudgetList;
 use super::keys::KeyList;
 use super::limits::LimitList;
+use super::otlp::CollectorUrl;
 use super::providers::PROVIDERS;
 use super::routes::{Dialect, Upstream};
 use super::value::{
-    Forever, KeptDays, NotYet, NotYetList, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape,
-    Size, Value, Workers,
+    Forever, KeptDays, NotYetList, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value,
+    Workers,
 };
 use super::{
-    AuthMode, BadTag, CountMode, Durability, FailMode, LogFilter, LogFormat, OnAbort, OverlayFormat,
-    PriceBook, Protocol, RequiredTag,
+    AuthMode, BadTag, CountMode, Durability, FailMode, LogFilter, LogFormat, OnAbort, OtlpProtocol,
+    OverlayFormat, PriceBook, Protocol, RequiredTag,
 };
 use bursar_domain::{Currency, Label, Tags};
 use http::header::HeaderName;
@@ -537,12 +538,25 @@ settings! {
     TELEMETRY_PROMETHEUS: bool = Setting::new("telemetry.prometheus", (), || true)
         .doc("Whether `/metrics` is served on the admin listener.")
         .because("It costs nothing until someone asks.");
-    TELEMETRY_OTLP: NotYet = Setting::new("telemetry.otlp", "OTLP is not exported", || NotYet)
-        .doc("Reserved for an OpenTelemetry collector's address.")
-        .because("Telemetry that is silently not sent is worse than an error.");
+    TELEMETRY_SERIES_MAX: u32 = Setting::new("telemetry.series_max", counts(1, 10_000), || 100)
+        .doc("Most sets of provider, operation, requested and served model that have metrics of their own; \
+              further models count as `other`.")
+        .because("Clients choose model names; a set costs some kilobytes, here and wherever it is kept.")
+        .at_restart();
+    TELEMETRY_OTLP: Option<CollectorUrl> = Setting::new("telemetry.otlp", (), || None)
+        .doc("OpenTelemetry collector that is sent metrics, spans and the log line of each request. The variable \
+              `OTEL_EXPORTER_OTLP_ENDPOINT` comes before the file too; OpenTelemetry's other variables say the \
+              rest. See docs/guide/telemetry.md.")
+        .because("Nothing leaves the machine unless someone decided so.")
+        .at_restart();
+    TELEMETRY_OTLP_PROTOCOL: OtlpProtocol = Setting::new("telemetry.otlp_protocol", (), || OtlpProtocol::Auto)
+        .doc("How it is spoken to. `auto`: as `OTEL_EXPORTER_OTLP_PROTOCOL` says, else gRPC on port 4317 and \
+              HTTP on others.")
+        .because("Collectors listen for each on a port of its own.")
+        .at_restart();
     TELEMETRY_LOG_LEVEL: LogFilter = Setting::new("telemetry.log.level", (), || LogFilter("info".to_owned()))
         .doc("What is logged.")
-        .because("Starts, stops and trouble; nothing per request that works.")
+        .because("Starts, stops, trouble, and a line per request (`bursar::request=off` leaves that out).")
         .alias("BURSAR_LOG");
     TELEMETRY_LOG_FORMAT: LogFormat = Setting::new("telemetry.log.format", (), || LogFormat::Auto)
         .doc("How log lines look. `auto` is `pretty` on a terminal and `json` elsewhere.")

@@ -121,7 +121,13 @@ fn without_any_source_every_setting_has_its_default() {
     assert_eq!(config.upstream, pool);
     assert_eq!(
         config.telemetry,
-        Telemetry { prometheus: true, log_level: LogFilter("info".to_owned()), log_format: LogFormat::Auto }
+        Telemetry {
+            prometheus: true,
+            series_max: 100,
+            otlp: None,
+            log_level: LogFilter("info".to_owned()),
+            log_format: LogFormat::Auto
+        }
     );
     assert!(config.warnings.is_empty());
     for route in config.routes.iter() {
@@ -495,8 +501,10 @@ fn each_wrong_value_is_refused_with_its_place_and_remedy() {
                 .to_owned(),
         ),
         (
-            "telemetry: {otlp: 'http://127.0.0.1:4317'}",
-            "b.yaml:1:19: telemetry.otlp: OTLP is not exported by this version; remove the key".to_owned(),
+            "telemetry: {otlp: '127.0.0.1:4317'}",
+            "b.yaml:1:19: telemetry.otlp: the value (not shown) is not the address of a collector; write \
+             http://HOST:PORT or https://HOST:PORT, without user, query and fragment"
+                .to_owned(),
         ),
         (
             "telemetry: {log: {level: loud}}",

@@ -1008,33 +1008,3 @@ impl Value for NotYetList {
         Some(json!([]))
     }
 }
-
-/// A setting that this version cannot act on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotYet;
-
-impl Value for NotYet {
-    type Limits = &'static str;
-
-    /// The value is not shown: addresses of collectors can hold tokens.
-    fn read(node: &Node, what: &&'static str) -> Result<Self, Vec<Fault>> {
-        let wrong = Wrong::absent(&format!("{what} by this version"), "remove the key");
-        Err(vec![Fault::at(node.at, wrong)])
-    }
-
-    fn show(&self) -> String {
-        String::new()
-    }
-
-    fn describe(_: &&'static str) -> String {
-        "must not be set".to_owned()
-    }
-
-    fn schema(_: &&'static str) -> Json {
-        json!({ "not": {} })
-    }
-
-    fn json(&self) -> Option<Json> {
-        None
-    }
-}

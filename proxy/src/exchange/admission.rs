@@ -138,7 +138,7 @@ impl Exchange {
         record.anomalies = self.anomalies;
         self.state = State::Settled;
         self.app.metrics.settled(&record);
-        drop(self.app.ledger.append(record, Wait::No));
+        drop(self.app.ledger.append_for(record, None, self.kept.caller, Wait::No));
     }
 
     fn is_asked(&self, method: &Method) -> bool {

@@ -14,9 +14,11 @@ use crate::config::suggest::nearest;
 use crate::config::{BadTag, Config, Identify, RequiredTag};
 use crate::credentials::Credential;
 use bursar_domain::{Anomalies, Anomaly, Identity, IdentitySource, Label, Tags, TraceId};
+use bursar_ledger::Caller;
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// What the headers of a request say about its caller.
@@ -596,6 +598,16 @@ fn trace_id(value: &HeaderValue) -> Option<TraceId> {
     let parent = parts.next()?;
     let well_formed = version.len() == 2 && version != "ff" && parent.len() == 16;
     if well_formed { hex_trace_id(trace) } else { None }
+}
+
+/// The caller's span and its decision whether its trace is sampled, by `traceparent`.
+pub fn caller(headers: &HeaderMap) -> Caller {
+    let parts = headers.get(&TRACEPARENT).filter(|value| trace_id(value).is_some());
+    let mut parts = parts.and_then(|value| value.to_str().ok()).unwrap_or_default().split('-').skip(2);
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let parent_span = parts.next().and_then(hex).and_then(NonZeroU64::new);
+    let flags = parts.next().filter(|flags| flags.len() == 2).and_then(hex);
+    Caller { parent_span, sampled: flags.map(|flags| flags & 1 == 1), pieces: 0 }
 }
 
 fn hex_trace_id(text: &str) -> Option<TraceId> {

@@ -102,6 +102,7 @@ pub fn route(
         credential: None,
         place: None,
         trace: None,
+        caller: bursar_ledger::Caller::default(),
         anomalies: Anomalies::default(),
     }))
 }

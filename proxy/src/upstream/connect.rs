@@ -153,7 +153,7 @@ impl std::fmt::Debug for Connector {
 
 impl Connector {
     /// Connects to `origin`; the flag tells whether HTTP/2 was agreed.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         origin: &Origin,
         timeout: Duration,

@@ -206,3 +206,23 @@ fn only_so_many_unknown_names_are_remembered() {
     assert_eq!(cache.told.len(), TOLD_MAX);
     assert!(cache.told.iter().all(|name| name.len() <= TOLD_CHARS_MAX));
 }
+
+#[test]
+fn the_callers_span_and_its_decision_are_read_from_a_whole_traceparent_only() {
+    let check = |traceparent: &str, parent: Option<u64>, sampled: Option<bool>| {
+        let found = caller(&headers(&[("traceparent", traceparent)]));
+        assert_eq!(
+            (found.parent_span.map(|span| span.get()), found.sampled),
+            (parent, sampled),
+            "{traceparent}"
+        );
+    };
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    check(&format!("00-{trace}-b7ad6b7169203331-01"), Some(0xb7ad_6b71_6920_3331), Some(true));
+    check(&format!("00-{trace}-b7ad6b7169203331-00"), Some(0xb7ad_6b71_6920_3331), Some(false));
+    check(&format!("cc-{trace}-b7ad6b7169203331-03-more"), Some(0xb7ad_6b71_6920_3331), Some(true));
+    check(&format!("00-{trace}-0000000000000000-01"), None, Some(true));
+    check(&format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)), None, None);
+    check("00-x", None, None);
+    check("", None, None);
+}
