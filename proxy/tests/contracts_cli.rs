@@ -335,3 +335,39 @@ fn a_budget_on_a_contract_is_checked_kept_shown_and_explained() {
     let checked = run(dir.path(), &["check", "--config", "b.yaml"]);
     assert!(stderr(&checked).contains("the contract \"prepaid\" was withdrawn"), "{}", stderr(&checked));
 }
+
+// === draw-down ===
+
+#[test]
+fn of_a_monthly_commitment_only_this_month_is_left() {
+    let dir = empty();
+    let usage = "id,started_at,team,provider,model,usage.input_tokens,cost.billed\n\
+         1,2026-09-10T00:00:00Z,a,openai,m,1000000,10.00\n2,2026-10-02T00:00:00Z,a,openai,m,2000000,20.00\n\
+         3,2026-10-20T00:00:00Z,a,openai,m,1000000,10.00\n";
+    stdout(&import(dir.path(), "usage", usage, &[]));
+    let monthly = json!({
+        "position_id": "m", "kind": "commit_usage", "quantity": "3", "unit": "Mtok", "fixed_price": "8",
+        "price_currency": "USD", "trade_date": "2026-08-11", "effective_from": "2026-09-01",
+        "effective_until": "2026-12-01", "volumes": "each_month",
+        "commitment": { "fulfilment_interval": "month" },
+    });
+    stdout(&import(dir.path(), "contracts", &monthly.to_string(), &[]));
+    let left = |on: &str| as_json(dir.path(), &["contract", "show", "m", "--on", on]);
+    for (on, used, left_then, status) in [
+        ("2026-09-30", "1", "2", "Active"),
+        ("2026-10-01", "0", "3", "Active"),
+        ("2026-10-10", "2", "1", "Active"),
+        ("2026-10-31", "3", "0", "Active"),
+    ] {
+        let shown = left(on);
+        let told = &shown["remaining"];
+        assert_eq!(
+            [&told["committed"], &told["used"], &told["left"], &shown["status"]],
+            ["3", used, left_then, status],
+            "{on}: {told}"
+        );
+    }
+    let told = &left("2026-10-10")["remaining"];
+    assert_eq!((&told["since"], &told["lapses_after"]), (&"2026-10-01".into(), &"2026-10-31".into()));
+    assert_eq!((&told["days"], &told["runs_out"]), (&10.into(), &"2026-10-15".into()));
+}

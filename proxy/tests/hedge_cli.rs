@@ -497,6 +497,33 @@ fn effectiveness_and_risk_are_told_on_the_users_own_months() {
     let reduction = &found["reduction"];
     assert!(number(&reduction["volatility_reduction"]) > 0.99, "{reduction}");
     assert_eq!(found["basis"]["variance_reduction"], "0.8000");
+    let year = &found["positions"][0];
+    assert_eq!(
+        (&year["position_id"], &year["method"], &year["pass"], &year["months"]),
+        (&"year".into(), &"dollar_offset".into(), &true.into(), &12.into())
+    );
+    let few = json(
+        dir.path(),
+        &["hedge", "effectiveness", "--from", "2025-01-01", "--to", "2025-06-01", "--on", "2025-12-31"],
+    );
+    assert_eq!(few["regression"]["pass"], Value::Null, "four changes are not judged");
+    assert!(few["regression"]["reason"].as_str().unwrap().contains("4 changes are fewer than 8"));
+    let enough = json(
+        dir.path(),
+        &[
+            "hedge",
+            "effectiveness",
+            "--from",
+            "2025-01-01",
+            "--to",
+            "2025-06-01",
+            "--on",
+            "2025-12-31",
+            "--points",
+            "4",
+        ],
+    );
+    assert_eq!(enough["regression"]["pass"], true, "{}", enough["regression"]);
     let risk = json(
         dir.path(),
         &[
@@ -517,7 +544,10 @@ fn effectiveness_and_risk_are_told_on_the_users_own_months() {
         (&risk["limits"][0]["status"], &risk["limits"][0]["reportable"]),
         (&"warn".into(), &true.into())
     );
-    assert_eq!(risk["margin"][0]["initial"], "100000.00");
+    // A thousand lots in each of six months.
+    assert_eq!(risk["margin"][0]["initial"], "600000.00");
+    assert_eq!(risk["positions"][0]["stress"]["initial"], "600000.00");
+    assert_eq!(risk["cash"][0]["calls"]["down_25"], risk["positions"][0]["stress"]["moves"][0]["call"]);
     assert_eq!(risk["positions"][0]["stress"]["moves"].as_array().unwrap().len(), 4);
     assert_eq!(risk["fixings"][0]["missing"], serde_json::json!(["2025-06-30"]));
     assert_eq!(risk["concentration"][0]["above_30_percent"], true);

@@ -19,8 +19,8 @@ use crate::exact::{ExactError, Ratio};
 use crate::hedge::calendar::{Month, Window};
 use crate::hedge::intake::Intake;
 use crate::hedge::lifecycle::What;
-use crate::hedge::position::{ContractClass, Group, Interval, Kind, Position, Selector};
-use crate::hedge::profile::{Unit, mtok_per_unit_hour};
+use crate::hedge::position::{ContractClass, Group, Interval, Position, Selector};
+use crate::hedge::profile::Unit;
 use bursar_domain::{Label, Money, Timestamp, TokenClass, UsageRecord};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -258,21 +258,9 @@ impl Drawable {
                 }
             }
         };
-        floor(units.times(self.factor(day)?)?.times(Ratio::whole(TOKENS_PER_UNIT))?)
-    }
-
-    /// Hedge units per unit of the position, as the report converts them.
-    fn factor(&self, day: Date) -> Result<Ratio, ExactError> {
-        let terms = self.position.terms();
-        let profile = terms.designation.as_ref().and_then(|held| held.profile.as_ref());
-        let capacity = terms.commitment.as_ref().and_then(|commitment| commitment.capacity);
-        let factor = match capacity {
-            Some(capacity) if profile.is_none() && terms.kind == Kind::ProvisionedThroughput => {
-                mtok_per_unit_hour(capacity.tokens_per_minute)
-            }
-            _ => self.intake.profiles.factor((terms.economics.unit, self.unit()), profile, day),
-        };
-        factor.map_err(|_| ExactError::Overflow)
+        let factor = self.position.factor(&self.intake.profiles, self.unit(), day);
+        let factor = factor.map_err(|_| ExactError::Overflow)?;
+        floor(units.times(factor)?.times(Ratio::whole(TOKENS_PER_UNIT))?)
     }
 
     /// Whether the position may pay for or deliver what these facts tell; `region` where it is known.
@@ -384,3 +372,6 @@ pub fn day_of(at: Timestamp) -> Option<Date> {
 fn midnight(day: Date) -> Option<i64> {
     Some(day.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@
 //! Not here: series, regressions and simulation (`analytics`).
 
 use super::calendar::{Month, Window};
-use super::lifecycle::History;
+use super::lifecycle::{History, What};
 use super::margin::{LimitStatus, Margins, limit_use};
 use super::market::{Irregular, Market, MarketError};
 use super::payoff::Side;
@@ -64,6 +64,9 @@ pub fn mark_to_market(
     let (Some(shape), Some(underlying)) = (position.shape(), terms.underlying.as_ref()) else {
         return Ok(None);
     };
+    if is_withdrawn(history, as_of) {
+        return Ok(None);
+    }
     let fallback = super::market::Fallback::LastPublished;
     let mark = market.fixing_or(&underlying.index, today, fallback, as_of)?;
     let open = Ratio::ONE.minus(history.closed(as_of)?.ratio())?;
@@ -73,6 +76,69 @@ pub fn mark_to_market(
         value = value.plus(shape.payoff(terms.economics.side, units, mark)?)?;
     }
     Ok(Some(value.money_half_even(terms.economics.price_currency)?))
+}
+
+fn is_withdrawn(history: &History, as_of: Timestamp) -> bool {
+    history.counting(as_of).any(|(_, what)| *what == What::Cancel)
+}
+
+/// What of a position is still open after a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open<'a> {
+    /// The position.
+    pub position: &'a Position,
+    /// The part of it that was not closed.
+    pub part: Ratio,
+    /// The months that are not over; one that is running counts whole.
+    pub months: Vec<Month>,
+}
+
+impl<'a> Open<'a> {
+    /// What of `position` is open after `today`; nothing of one that was withdrawn.
+    pub fn after(
+        position: &'a Position,
+        history: &History,
+        today: Date,
+        as_of: Timestamp,
+    ) -> Result<Self, ExactError> {
+        let closed = history.closed(as_of)?.ratio();
+        let part = if is_withdrawn(history, as_of) { Ratio::ZERO } else { Ratio::ONE.minus(closed)? };
+        let window = position.terms().timing.effective;
+        let is_open = |month: &Month| {
+            let covered = month.window().ok().and_then(|of| of.overlap(window));
+            covered.is_some_and(|covered| covered.last() > today)
+        };
+        let months = if part.is_positive() { window.months().filter(is_open).collect() } else { Vec::new() };
+        Ok(Self { position, part, months })
+    }
+
+    /// Open lots of a month.
+    pub fn lots_in(&self, month: Month) -> Result<Ratio, ExactError> {
+        self.position.lots_in(month)?.times(self.part)
+    }
+
+    /// All open lots.
+    pub fn lots(&self) -> Result<Ratio, ExactError> {
+        self.months.iter().try_fold(Ratio::ZERO, |sum, month| sum.plus(self.lots_in(*month)?))
+    }
+
+    /// All open units.
+    pub fn units(&self) -> Result<Ratio, ExactError> {
+        let of = |month: &Month| self.position.units_in(*month)?.times(self.part);
+        self.months.iter().try_fold(Ratio::ZERO, |sum, month| sum.plus(of(month)?))
+    }
+
+    /// Margin of all open lots; `None` without margin terms.
+    pub fn margins(&self) -> Result<Option<Margins>, ExactError> {
+        let Some(margin) = self.position.terms().margin else { return Ok(None) };
+        let currency = margin.initial.currency();
+        let initial = Ratio::of(margin.initial).times(self.lots()?)?;
+        let maintenance = initial.times(margin.maintenance_ratio.ratio())?;
+        Ok(Some(Margins {
+            initial: initial.money_half_even(currency)?,
+            maintenance: maintenance.money_half_even(currency)?,
+        }))
+    }
 }
 
 /// Hedged against forecast units of a month.
@@ -86,26 +152,34 @@ pub struct MonthCoverage {
     pub ratio: Option<Ratio>,
 }
 
+/// Hedged units of each month, and the positions whose units do not convert, with the reason.
+pub type CoverageByMonth = (BTreeMap<Month, MonthCoverage>, Vec<(Label, ProfileError)>);
+
 /// Hedge ratio by month, against the forecast of each month.
 pub fn coverage<'a>(
-    positions: impl IntoIterator<Item = &'a Position>,
+    positions: impl IntoIterator<Item = &'a Open<'a>>,
     profiles: &Profiles,
     unit: Unit,
     forecast: &BTreeMap<Month, Decimal>,
-) -> Result<BTreeMap<Month, MonthCoverage>, ProfileError> {
+) -> Result<CoverageByMonth, ExactError> {
     let mut hedged: BTreeMap<Month, Ratio> = forecast.keys().map(|month| (*month, Ratio::ZERO)).collect();
-    for position in positions {
-        let terms = position.terms();
-        let Some(held) = &terms.designation else { continue };
-        if !matches!(terms.kind.group(), Group::Cash | Group::Units) {
+    let mut problems = Vec::new();
+    for open in positions {
+        let (position, terms) = (open.position, open.position.terms());
+        if terms.designation.is_none() || !matches!(terms.kind.group(), Group::Cash | Group::Units) {
             continue;
         }
         for (month, sum) in &mut hedged {
-            let units = position.units_in(*month)?;
-            if units.is_positive() {
-                let pair = (terms.economics.unit, unit);
-                let factor = profiles.factor(pair, held.profile.as_ref(), month.first())?;
-                *sum = sum.plus(terms.economics.side.signed(units.times(factor)?)?)?;
+            let units = position.units_in(*month)?.times(open.part)?;
+            if !units.is_positive() {
+                continue;
+            }
+            match position.factor(profiles, unit, month.first()) {
+                Ok(factor) => *sum = sum.plus(terms.economics.side.signed(units.times(factor)?)?)?,
+                Err(error) => {
+                    problems.push((position.id().clone(), error));
+                    break;
+                }
             }
         }
     }
@@ -115,7 +189,7 @@ pub fn coverage<'a>(
         let ratio = if forecast.is_positive() { Some(hedged.over(forecast)?) } else { None };
         rows.insert(month, MonthCoverage { hedged, forecast, ratio });
     }
-    Ok(rows)
+    Ok((rows, problems))
 }
 
 /// A margin account under a price move.
@@ -148,20 +222,16 @@ pub fn stress(
 
 /// Margin that positions need, by currency: initial and maintenance of their open lots.
 pub fn margin_by_currency<'a>(
-    positions: impl IntoIterator<Item = &'a Position>,
-    month: Month,
+    positions: impl IntoIterator<Item = &'a Open<'a>>,
 ) -> Result<BTreeMap<Currency, Margins>, ExactError> {
     let mut sums: BTreeMap<Currency, Margins> = BTreeMap::new();
-    for position in positions {
-        let Some(margin) = position.terms().margin else { continue };
-        let lots = position.lots_in(month)?;
-        let currency = margin.initial.currency();
-        let initial = Ratio::of(margin.initial).times(lots)?;
-        let maintenance = initial.times(margin.maintenance_ratio.ratio())?;
+    for open in positions {
+        let Some(margins) = open.margins()? else { continue };
+        let currency = margins.initial.currency();
         let zero = Money::zero(currency);
         let sum = sums.entry(currency).or_insert(Margins { initial: zero, maintenance: zero });
-        sum.initial = sum.initial.checked_add(initial.money_half_even(currency)?)?;
-        sum.maintenance = sum.maintenance.checked_add(maintenance.money_half_even(currency)?)?;
+        sum.initial = sum.initial.checked_add(margins.initial)?;
+        sum.maintenance = sum.maintenance.checked_add(margins.maintenance)?;
     }
     Ok(sums)
 }
@@ -288,6 +358,7 @@ pub fn irregular_fixings(
 mod tests {
     use super::*;
     use crate::hedge::calendar::{Calendar, parse_day};
+    use crate::hedge::lifecycle::{Event, Purchases};
     use crate::hedge::market::{Fixing, Index, IndexKey};
     use crate::hedge::position::Entry;
     use serde_json::json;
@@ -348,7 +419,11 @@ mod tests {
             (month("2026-10"), Decimal::ZERO),
             (month("2026-12"), decimal("10")),
         ]);
-        let rows = coverage([&swap()], &Profiles::default(), Unit::Mtok, &forecast).unwrap();
+        let (swap, history) = (swap(), History::default());
+        let open = Open::after(&swap, &history, parse_day("2026-08-31").unwrap(), Timestamp::from_micros(1));
+        let (rows, problems) =
+            coverage([&open.unwrap()], &Profiles::default(), Unit::Mtok, &forecast).unwrap();
+        assert_eq!(problems, []);
         assert_eq!(rows[&month("2026-09")].ratio, Some(Ratio::new(4, 5).unwrap()));
         assert_eq!(rows[&month("2026-10")].ratio, None);
         assert_eq!(rows[&month("2026-12")].hedged, Ratio::ZERO);
@@ -368,9 +443,30 @@ mod tests {
 
     #[test]
     fn margin_concentration_and_the_log_are_listed() {
-        let margins = margin_by_currency([&swap()], Month::parse("2026-09").unwrap()).unwrap();
-        assert_eq!(margins[&Currency::USD].initial, usd("4000"));
-        assert_eq!(margins[&Currency::USD].maintenance, usd("3000"));
+        let (position, mut history, now) = (swap(), History::default(), Timestamp::from_micros(1));
+        let day = |text| parse_day(text).unwrap();
+        let initial = |history: &History, today| {
+            let open = Open::after(&position, history, day(today), now).unwrap();
+            let margins = margin_by_currency([&open]).unwrap();
+            (margins[&Currency::USD].initial, margins[&Currency::USD].maintenance)
+        };
+        // Three months of a hundred lots; one that is running is still to settle.
+        assert_eq!(initial(&history, "2026-08-31"), (usd("12000"), usd("9000")));
+        assert_eq!(initial(&history, "2026-09-29"), (usd("12000"), usd("9000")));
+        assert_eq!(initial(&history, "2026-09-30"), (usd("8000"), usd("6000")));
+        let close =
+            What::CloseOut { part: decimal("0.5"), price: decimal("2"), purchases: Purchases::Expected };
+        let event = |id: &'static str, what| Event {
+            id: Label::fixed(id),
+            date: day("2026-09-05"),
+            known_at: now,
+            what,
+        };
+        let _ = history.add(event("half", close)).unwrap();
+        assert_eq!(initial(&history, "2026-09-30"), (usd("4000"), usd("3000")));
+        let _ = history.add(event("gone", What::Cancel)).unwrap();
+        assert_eq!(initial(&history, "2026-09-30").0, usd("0"));
+        assert_eq!(mark_to_market(&position, &history, &market(), day("2026-09-16"), now).unwrap(), None);
         let volumes = BTreeMap::from([("a", decimal("31")), ("b", decimal("30")), ("c", decimal("39"))]);
         let over: Vec<bool> = concentration(&volumes).unwrap().values().map(|(_, over)| *over).collect();
         assert_eq!(over, [true, false, true]);

@@ -111,6 +111,9 @@ pub(crate) struct EffectivenessArgs {
     /// token_class_mix, geography, provider, timing, currency, index_break, volume).
     #[arg(long, value_name = "common=0.20,provider=0.06,…")]
     basis: Option<String>,
+    /// Fewest changes from month to month on which a regression is judged [default: 8].
+    #[arg(long)]
+    points: Option<usize>,
     /// Form of the answer; CSV is the months.
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     format: TableFormat,
@@ -173,7 +176,7 @@ pub(super) fn run(command: &HedgeCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn show_effectiveness(args: &EffectivenessArgs) -> anyhow::Result<ExitCode> {
-    let options = Options { basis: args.basis.clone(), ..args.terms.options() };
+    let options = Options { basis: args.basis.clone(), points: args.points, ..args.terms.options() };
     let path = format!("/api/v1/hedge/effectiveness{}", query(&options));
     let document = place::read(&args.place, &path, |source| {
         effectiveness::document(source, &options, SystemClock.now())
@@ -203,6 +206,21 @@ fn show_effectiveness(args: &EffectivenessArgs) -> anyhow::Result<ExitCode> {
     ];
     writeln!(out, "dollar offset, passes from 0.80 to 1.25; the last line is cumulative")?;
     writeln!(out, "{}", grid::table(&rows, &offsets))?;
+    let of_positions = [
+        column("Position", "position_id"),
+        column("Method", "method"),
+        column("Months", "months"),
+        column("Dollar offset", "dollar_offset.cumulative.ratio"),
+        column("Slope", "regression.slope"),
+        column("R squared", "regression.r_squared"),
+        column("Range", "range"),
+        column("Pass", "pass"),
+    ];
+    let rows = grid::rows(&document, "positions");
+    if !rows.is_empty() {
+        writeln!(out, "by position, with its own method and range; – is not judged")?;
+        writeln!(out, "{}", grid::table(&rows, &of_positions))?;
+    }
     tell_parts(&document, &["regression", "reduction", "basis"], &mut out)?;
     writeln!(out, "{}", text(document.get("note")))?;
     Ok(ExitCode::SUCCESS)
@@ -226,11 +244,23 @@ fn show_risk(args: &RiskArgs) -> anyhow::Result<ExitCode> {
     if args.format != TableFormat::Table {
         return Ok(ExitCode::SUCCESS);
     }
-    let lists: [RiskList; 6] = [
+    let lists: [RiskList; 7] = [
         (
             "margin",
-            "margin of next month",
+            "margin of open lots",
             &[("Currency", "currency"), ("Initial", "initial"), ("Maintenance", "maintenance")],
+        ),
+        (
+            "cash",
+            "cash by currency: initial margin, and the next day's calls if all prices move",
+            &[
+                ("Currency", "currency"),
+                ("Initial", "initial"),
+                ("-25 %", "calls.down_25"),
+                ("-15 %", "calls.down_15"),
+                ("+15 %", "calls.up_15"),
+                ("+25 %", "calls.up_25"),
+            ],
         ),
         (
             "limits",
@@ -286,11 +316,16 @@ fn show_risk(args: &RiskArgs) -> anyhow::Result<ExitCode> {
         ),
     ];
     for (name, title, columns) in lists {
-        let rows = grid::rows(&document, name);
+        let short: Vec<Value> = grid::rows(&document, name).into_iter().map(shortened).collect();
+        let rows: Vec<&Value> = short.iter().collect();
         if !rows.is_empty() {
             let columns: Vec<Column> = columns.iter().map(|(title, path)| column(title, path)).collect();
             writeln!(out, "{title}\n{}", grid::table(&rows, &columns))?;
         }
+    }
+    for position in grid::rows(&coverage, "left_out") {
+        let (id, reason) = (text(position.get("position_id")), text(position.get("reason")));
+        writeln!(out, "not in the coverage by month: position {id}: {reason}")?;
     }
     for position in grid::rows(&document, "positions") {
         let at = |path: [&str; 2]| text(path.iter().try_fold(position, |value, key| value.get(key)));
@@ -308,6 +343,22 @@ fn show_risk(args: &RiskArgs) -> anyhow::Result<ExitCode> {
     writeln!(out, "{}", text(document.get("note")))?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// A row whose long lists of days are told by their number and their ends.
+fn shortened(row: &Value) -> Value {
+    let Some(fields) = row.as_object() else { return row.clone() };
+    let short = |value: &Value| match value.as_array().map(Vec::as_slice) {
+        Some([first, .., last]) if value.as_array().is_some_and(|days| days.len() > DAYS_SHOWN) => {
+            let count = value.as_array().map_or(0, Vec::len);
+            format!("{count} days, {} to {}", text(Some(first)), text(Some(last))).into()
+        }
+        _ => value.clone(),
+    };
+    Value::Object(fields.iter().map(|(name, value)| (name.clone(), short(value))).collect())
+}
+
+/// Most days that a cell lists.
+const DAYS_SHOWN: usize = 4;
 
 /// A list of the risk report: its name, its title, its columns.
 type RiskList = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -373,7 +424,9 @@ fn show_simulation(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
 
 /// The options as a query.
 fn query(options: &Options) -> String {
+    let points = options.points.map(|points| points.to_string());
     place::query(&[
+        ("points", points.as_deref()),
         ("from", options.from.as_deref()),
         ("to", options.to.as_deref()),
         ("tz", options.tz.as_deref()),

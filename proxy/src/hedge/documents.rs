@@ -13,7 +13,7 @@ use bursar_domain::{FactKind, Label, StoredFact, Timestamp};
 use bursar_ledger::hedge::{HedgeSource, State, state};
 use bursar_policies::hedge::lifecycle::Drawn;
 use bursar_policies::hedge::market::Added;
-use bursar_policies::hedge::position::{Position, presets};
+use bursar_policies::hedge::position::{Group, Position, presets};
 use jiff::civil::Date;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -127,7 +127,9 @@ pub(crate) fn contract(
         object.insert("events".to_owned(), of(FactKind::ContractEvent).into());
         let left = remaining(source, position, on, options, now);
         let left = left.unwrap_or_else(|error| json!({ "reason": error.to_string() }));
-        let drawn = left.get("left").and_then(Value::as_str) == Some("0");
+        // What is there anew in the next month is not exhausted.
+        let stands = position.terms().kind.group() == Group::Pool || position.carries_over();
+        let drawn = stands && left.get("left").and_then(Value::as_str) == Some("0");
         let drawn = if drawn { Drawn::Out } else { Drawn::Open };
         let status = state.intake.portfolio.status(position, on, drawn, now);
         object.insert("status".to_owned(), status.name().into());

@@ -15,18 +15,21 @@
 use super::AskError;
 use super::report::{Options, money, share, units};
 use crate::report::rfc3339;
-use bursar_domain::{Currency, Money, Timestamp};
-use bursar_ledger::hedge::{HedgeReport, HedgeSource, report};
+use bursar_domain::{Currency, Label, Money, Timestamp};
+use bursar_ledger::hedge::{HedgeReport, HedgeSource, report, state};
 use bursar_policies::exact::{Decimal, ExactError, Ratio};
-use bursar_policies::hedge::analytics::{Series, pass_regression, reduction, regression};
+use bursar_policies::hedge::analytics::{Series, pass_fit, reduction, regression};
 use bursar_policies::hedge::cost::Line;
 use bursar_policies::hedge::effectiveness::{BasisLeg, DollarOffset, PassRange, basis, dollar_offset};
+use bursar_policies::hedge::position::Group;
 use bursar_policies::hedge::risk::DISCLAIMER;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Fewest changes from month to month on which a regression is judged.
+/// Fewest changes from month to month on which a regression is judged, unless the question says.
 const POINTS_MIN: usize = 8;
+/// Fewest points of which a line can be told at all.
+const POINTS_LEAST: usize = 3;
 
 /// One month per unit.
 struct Month {
@@ -48,6 +51,12 @@ pub(crate) fn document(
     let found = report(source, &ask)?;
     let (months, left_out) = months(&found)?;
     let range = PassRange::usual()?;
+    let points_min = options.points.unwrap_or(POINTS_MIN);
+    if points_min < POINTS_LEAST {
+        return Err(AskError::Wrong(format!(
+            "points {points_min}: a regression needs {POINTS_LEAST} or more"
+        )));
+    }
     let (offsets, cumulative) = offsets(&months, ask.currency, range)?;
     let own = Series::of_ratios(&months.iter().map(|month| month.own).collect::<Vec<_>>());
     let hedged = Series::of_ratios(&months.iter().map(|month| month.hedged).collect::<Vec<_>>());
@@ -67,7 +76,8 @@ pub(crate) fn document(
         "months": months.iter().map(month_row).collect::<Result<Vec<_>, ExactError>>()?,
         "left_out": left_out,
         "dollar_offset": { "range": ["0.80", "1.25"], "periods": offsets, "cumulative": cumulative },
-        "regression": line(&months)?,
+        "regression": line(&months, points_min, range)?,
+        "positions": positions(source, &found, (ask.currency, points_min))?,
         "reduction": reduction,
         "basis": basis_of(options)?,
         "complete": found.complete(),
@@ -143,7 +153,7 @@ fn offset_row(month: Option<&str>, hedge: Money, item: Money, range: PassRange) 
     }))
 }
 
-fn line(months: &[Month]) -> Result<Value, ExactError> {
+fn line(months: &[Month], points_min: usize, range: PassRange) -> Result<Value, ExactError> {
     let changes = |of: fn(&Month) -> Ratio| -> Result<Vec<Ratio>, ExactError> {
         months
             .iter()
@@ -154,18 +164,88 @@ fn line(months: &[Month]) -> Result<Value, ExactError> {
     let x = Series::of_ratios(&changes(|month| month.result)?);
     let y = Series::of_ratios(&changes(|month| month.own)?);
     Ok(match regression(&x, &y) {
-        Ok(line) => json!({
-            "points": line.points,
-            "points_min": POINTS_MIN,
-            "slope": figure(line.slope),
-            "intercept": figure(line.intercept),
-            "r_squared": figure(line.r_squared),
-            "t": line.t.map(figure),
-            "pass": pass_regression(&line, POINTS_MIN),
-            "rule": "slope 0.80-1.25, R squared at least 0.80, |t| at least 2",
-        }),
-        Err(error) => json!({ "reason": error.to_string(), "points_min": POINTS_MIN }),
+        Ok(line) => {
+            let few = line.points < points_min;
+            let slope = Decimal::parse(&figure(line.slope)).is_ok_and(|slope| range.holds(slope.ratio()));
+            let pass = (!few).then(|| slope && pass_fit(&line));
+            let reason =
+                few.then(|| format!("{} changes are fewer than {points_min}: not judged", line.points));
+            json!({
+                "points": line.points,
+                "points_min": points_min,
+                "slope": figure(line.slope),
+                "intercept": figure(line.intercept),
+                "r_squared": figure(line.r_squared),
+                "t": line.t.map(figure),
+                "pass": pass,
+                "reason": reason,
+                "rule": format!(
+                    "slope {}-{}, R squared at least 0.80, |t| at least 2", range.lowest, range.highest
+                ),
+            })
+        }
+        Err(error) => json!({ "reason": error.to_string(), "points_min": points_min }),
     })
+}
+
+/// Each designated position that settles in cash, by its own months, method and thresholds.
+fn positions(
+    source: &dyn HedgeSource,
+    found: &HedgeReport,
+    (currency, points_min): (Currency, usize),
+) -> Result<Vec<Value>, AskError> {
+    let state = state(&source.finance_facts()?);
+    let mut rows = Vec::new();
+    for (position, _) in state.intake.portfolio.in_force() {
+        let Some(held) = &position.terms().designation else { continue };
+        if position.terms().kind.group() != Group::Cash {
+            continue;
+        }
+        let months = months_of(found, position.id())?;
+        if months.is_empty() {
+            continue;
+        }
+        let terms = held.effectiveness.as_ref();
+        let range = match terms {
+            Some(terms) => PassRange { lowest: terms.lowest, highest: terms.highest },
+            None => PassRange::usual()?,
+        };
+        let method = terms.map_or("dollar_offset", |terms| terms.method.as_str());
+        let (periods, cumulative) = offsets(&months, currency, range)?;
+        let line = line(&months, points_min, range)?;
+        let judged = if method == "regression" { &line } else { &cumulative };
+        rows.push(json!({
+            "position_id": position.id().as_str(),
+            "method": method,
+            "range": [range.lowest.to_string(), range.highest.to_string()],
+            "months": months.len(),
+            "pass": judged.get("pass").cloned().unwrap_or(Value::Null),
+            "dollar_offset": { "periods": periods, "cumulative": cumulative },
+            "regression": line,
+        }));
+    }
+    Ok(rows)
+}
+
+/// The months in which a position covered usage.
+fn months_of(found: &HedgeReport, position: &Label) -> Result<Vec<Month>, ExactError> {
+    let mut months = Vec::new();
+    for (window, cost) in &found.months {
+        let volume = Ratio::sum_near(cost.rows.values().map(|row| row.volume))?;
+        let leg = cost.legs.iter().find(|leg| leg.position == *position && leg.covered.is_positive());
+        let Some(leg) = leg.filter(|_| volume.is_positive()) else { continue };
+        let own = Ratio::of(cost.book.get(Line::Spot)).over_near(volume)?;
+        let result = Ratio::of(leg.effective).over_near(leg.covered)?;
+        months.push(Month {
+            name: window.from().strftime("%Y-%m").to_string(),
+            own,
+            hedged: own.minus_near(result)?,
+            result,
+            covered: leg.covered,
+            volume,
+        });
+    }
+    Ok(months)
 }
 
 /// What the basis is made of, from the deviations that the user states: `common=0.20,provider=0.06`.

@@ -56,6 +56,8 @@ pub(crate) struct Options {
     pub(crate) compare: Option<String>,
     /// Of `effectiveness`: deviations to decompose, `common=0.20,provider=0.06`.
     pub(crate) basis: Option<String>,
+    /// Of `effectiveness`: fewest changes on which a regression is judged; eight when absent.
+    pub(crate) points: Option<usize>,
 }
 
 impl Options {

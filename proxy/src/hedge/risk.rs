@@ -10,17 +10,16 @@
 use super::AskError;
 use super::report::{Options, money, units};
 use crate::report::rfc3339;
-use bursar_domain::{Label, Timestamp};
+use bursar_domain::{Currency, Label, Money, Timestamp};
 use bursar_ledger::hedge::{HedgeAsk, HedgeReport, HedgeSource, State, report, state};
 use bursar_policies::exact::{Decimal, ExactError, Ratio};
 use bursar_policies::hedge::calendar::{Month, Window};
 use bursar_policies::hedge::effectiveness::{cross_border, repricing};
-use bursar_policies::hedge::margin::Margins;
 use bursar_policies::hedge::market::Fallback;
 use bursar_policies::hedge::position::Position;
 use bursar_policies::hedge::profile::Unit;
 use bursar_policies::hedge::risk::{
-    DISCLAIMER, NetLots, concentration, coverage, designation_log, irregular_fixings, limits,
+    DISCLAIMER, NetLots, Open, concentration, coverage, designation_log, irregular_fixings, limits,
     margin_by_currency, mark_to_market, stress,
 };
 use serde_json::{Value, json};
@@ -39,21 +38,27 @@ pub(crate) fn document(
     let found = report(source, &ask)?;
     let facts = source.finance_facts()?;
     let state = state(&facts);
-    let positions: Vec<&Position> = state.intake.portfolio.in_force().map(|(position, _)| position).collect();
-    let next = Month::of(ask.today).next().map_err(|error| AskError::Wrong(error.to_string()))?;
+    let open = state
+        .intake
+        .portfolio
+        .in_force()
+        .map(|(position, history)| Open::after(position, history, ask.today, ask.as_of))
+        .collect::<Result<Vec<Open<'_>>, ExactError>>()?;
+    let (positions, cash) = position_rows(&state, &ask, &open)?;
     Ok(json!({
         "on": ask.today.to_string(),
         "period": { "from": found.from.to_string(), "to": found.until.to_string() },
         "currency": ask.currency.code(),
         "unit": ask.unit.to_string(),
-        "margin": margins(&positions, next)?,
-        "positions": position_rows(&state, &ask, next)?,
-        "limits": limit_rows(&positions, next)?,
-        "coverage": coverage_rows(&state, &positions, options, &ask, &found)?,
+        "margin": margins(&open)?,
+        "cash": cash,
+        "positions": positions,
+        "limits": limit_rows(&open)?,
+        "coverage": coverage_rows(&state, &open, options, &ask, &found)?,
         "concentration": concentration_rows(&found)?,
         "repricing": repricing_rows(&found)?,
         "fixings": fixing_rows(&state, &ask),
-        "designations": designations(&positions),
+        "designations": designations(&state),
         "cross_border": cross(&state, options, &ask)?,
         "complete": found.complete(),
         "as_of": rfc3339(ask.as_of),
@@ -61,21 +66,32 @@ pub(crate) fn document(
     }))
 }
 
-fn margins(positions: &[&Position], month: Month) -> Result<Vec<Value>, ExactError> {
-    let sums = margin_by_currency(positions.iter().copied(), month)?;
+fn margins(open: &[Open<'_>]) -> Result<Vec<Value>, ExactError> {
+    let sums = margin_by_currency(open)?;
     let rows = sums.iter().map(|(currency, margins)| {
         json!({
-            "currency": currency.code(), "month": month.to_string(),
+            "currency": currency.code(),
             "initial": money(margins.initial), "maintenance": money(margins.maintenance),
         })
     });
     Ok(rows.collect())
 }
 
-/// Marks and next-day calls of each position that settles against an index.
-fn position_rows(state: &State, ask: &HedgeAsk, next: Month) -> Result<Vec<Value>, AskError> {
-    let mut rows = Vec::new();
-    for (position, history) in state.intake.portfolio.in_force() {
+/// Moves of the published contract's halt and stop, with their names.
+const MOVES: [(&str, &str); 4] =
+    [("down_25", "-0.25"), ("down_15", "-0.15"), ("up_15", "0.15"), ("up_25", "0.25")];
+
+/// Initial margin and calls at each move, by currency: as if all prices moved together.
+type Cash = BTreeMap<Currency, (Money, BTreeMap<&'static str, Money>)>;
+
+/// Marks and next-day calls of each position that settles against an index, and the cash that they need.
+fn position_rows(
+    state: &State,
+    ask: &HedgeAsk,
+    open: &[Open<'_>],
+) -> Result<(Vec<Value>, Vec<Value>), AskError> {
+    let (mut rows, mut cash) = (Vec::new(), Cash::new());
+    for ((position, history), open) in state.intake.portfolio.in_force().zip(open) {
         let mark = match mark_to_market(position, history, &state.intake.market, ask.today, ask.as_of) {
             Ok(None) => continue,
             Ok(Some(mark)) => json!({ "amount": money(mark), "currency": mark.currency().code() }),
@@ -84,17 +100,23 @@ fn position_rows(state: &State, ask: &HedgeAsk, next: Month) -> Result<Vec<Value
         rows.push(json!({
             "position_id": position.id().as_str(),
             "mark_to_market": mark,
-            "stress": stress_rows(state, ask, position, next)?,
+            "stress": stress_rows(state, ask, open, &mut cash)?,
         }));
     }
-    Ok(rows)
+    let told = cash.iter().map(|(currency, (initial, calls))| {
+        let calls: serde_json::Map<String, Value> =
+            calls.iter().map(|(name, call)| ((*name).to_owned(), money(*call).into())).collect();
+        json!({ "currency": currency.code(), "initial": money(*initial), "calls": calls })
+    });
+    Ok((rows, told.collect()))
 }
 
-fn stress_rows(state: &State, ask: &HedgeAsk, position: &Position, next: Month) -> Result<Value, AskError> {
-    let terms = position.terms();
-    let Some(margin) = terms.margin else { return Ok(json!({ "reason": "it has no margin terms" })) };
+fn stress_rows(state: &State, ask: &HedgeAsk, open: &Open<'_>, cash: &mut Cash) -> Result<Value, AskError> {
+    let terms = open.position.terms();
+    let Some(margins) = open.margins()? else { return Ok(json!({ "reason": "it has no margin terms" })) };
     let Some(underlying) = &terms.underlying else { return Ok(Value::Null) };
-    if margin.initial.currency() != terms.economics.price_currency {
+    let currency = margins.initial.currency();
+    if currency != terms.economics.price_currency {
         return Ok(json!({ "reason": "its margin is in another currency than its prices" }));
     }
     let market = &state.intake.market;
@@ -103,47 +125,44 @@ fn stress_rows(state: &State, ask: &HedgeAsk, position: &Position, next: Month) 
         Ok(price) => price.decimal_half_even(12)?,
         Err(error) => return Ok(json!({ "reason": error.to_string() })),
     };
-    let (mut lots, mut open) = (Ratio::ZERO, Ratio::ZERO);
-    for month in terms.timing.effective.months().filter(|month| *month >= next) {
-        lots = lots.plus(position.lots_in(month)?)?;
-        open = open.plus(position.units_in(month)?)?;
+    let units_open = open.units()?;
+    let changes =
+        MOVES.map(|(_, change)| Decimal::parse(change)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let found = stress((terms.economics.side, units_open, price), margins, margins.initial, &changes)?;
+    let zero = Money::zero(currency);
+    let (initial, calls) = cash.entry(currency).or_insert_with(|| (zero, BTreeMap::new()));
+    *initial = initial.checked_add(margins.initial)?;
+    for ((name, _), row) in MOVES.into_iter().zip(&found) {
+        let sum = calls.entry(name).or_insert(zero);
+        *sum = sum.checked_add(row.call)?;
     }
-    let initial = Ratio::of(margin.initial).times(lots)?;
-    let currency = margin.initial.currency();
-    let margins = Margins {
-        initial: initial.money_half_even(currency)?,
-        maintenance: initial.times(margin.maintenance_ratio.ratio())?.money_half_even(currency)?,
-    };
-    let changes = ["-0.25", "-0.15", "0.15", "0.25"].map(Decimal::parse);
-    let changes = changes.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let found = stress((terms.economics.side, open, price), margins, margins.initial, &changes)?;
     let rows = found.iter().map(
         |row| json!({ "change": row.change.to_string(), "flow": money(row.flow), "call": money(row.call) }),
     );
     Ok(json!({
-        "price": price.to_string(), "units": units(open)?, "initial": money(margins.initial),
+        "price": price.to_string(), "units": units(units_open)?, "initial": money(margins.initial),
         "currency": currency.code(), "moves": rows.collect::<Vec<_>>(),
     }))
 }
 
 /// Net lots of each contract against its limits: positions of one venue, symbol and index together.
-fn limit_rows(positions: &[&Position], next: Month) -> Result<Vec<Value>, AskError> {
+fn limit_rows(all: &[Open<'_>]) -> Result<Vec<Value>, AskError> {
     type Key = (Option<Label>, Option<Label>, Option<String>);
-    let mut groups: BTreeMap<Key, Vec<&Position>> = BTreeMap::new();
-    for position in positions {
-        let terms = position.terms();
+    let mut groups: BTreeMap<Key, Vec<&Open<'_>>> = BTreeMap::new();
+    for open in all {
+        let terms = open.position.terms();
         let index = terms.underlying.as_ref().map(|underlying| underlying.index.to_string());
         let key = (terms.identity.venue.clone(), terms.identity.symbol.clone(), index);
-        groups.entry(key).or_default().push(position);
+        groups.entry(key).or_default().push(open);
     }
     let mut rows = Vec::new();
     for ((venue, symbol, index), members) in groups {
-        let Some(holder) = members.iter().find(|position| has_limits(position)) else { continue };
+        let Some(holder) = members.iter().find(|open| has_limits(open.position)) else { continue };
         let mut by_month: BTreeMap<Month, Ratio> = BTreeMap::new();
-        for position in &members {
-            for month in position.terms().timing.effective.months().filter(|month| *month >= next) {
-                let lots = position.terms().economics.side.signed(position.lots_in(month)?)?;
-                let sum = by_month.entry(month).or_insert(Ratio::ZERO);
+        for open in &members {
+            for month in &open.months {
+                let lots = open.position.terms().economics.side.signed(open.lots_in(*month)?)?;
+                let sum = by_month.entry(*month).or_insert(Ratio::ZERO);
                 *sum = sum.plus(lots)?;
             }
         }
@@ -159,7 +178,7 @@ fn limit_rows(positions: &[&Position], next: Month) -> Result<Vec<Value>, AskErr
             single_month: single.decimal_half_even(6)?,
             all_months: Ratio::sum(by_month.values().copied())?.decimal_half_even(6)?,
         };
-        let (found, reportable) = limits(net, &holder.terms().limits)?;
+        let (found, reportable) = limits(net, &holder.position.terms().limits)?;
         for row in found {
             rows.push(json!({
                 "venue": venue.as_ref().map(Label::as_str), "symbol": symbol.as_ref().map(Label::as_str),
@@ -182,7 +201,7 @@ fn has_limits(position: &Position) -> bool {
 /// Hedged ÷ forecast by month; the forecast is the user's, else the last whole month's volume.
 fn coverage_rows(
     state: &State,
-    positions: &[&Position],
+    open: &[Open<'_>],
     options: &Options,
     ask: &HedgeAsk,
     found: &HedgeReport,
@@ -202,19 +221,22 @@ fn coverage_rows(
         let months = std::iter::successors(Month::of(ask.today).next().ok(), |month| month.next().ok());
         forecast.extend(months.take(MONTHS_AHEAD).map(|month| (month, volume)));
     }
-    match coverage(positions.iter().copied(), &state.intake.profiles, ask.unit, &forecast) {
-        Err(error) => Ok(json!({ "reason": error.to_string() })),
-        Ok(rows) => {
-            let rows = rows.iter().map(|(month, row)| {
-                let ratio = row.ratio.map(|ratio| ratio.text_half_even(4)).transpose()?;
-                Ok(json!({
-                    "month": month.to_string(), "hedged": units(row.hedged)?, "forecast": units(row.forecast)?,
-                    "ratio": ratio,
-                }))
-            });
-            Ok(json!({ "forecast": method, "months": rows.collect::<Result<Vec<_>, ExactError>>()? }))
-        }
-    }
+    let (rows, problems) = coverage(open, &state.intake.profiles, ask.unit, &forecast)?;
+    let rows = rows.iter().map(|(month, row)| {
+        let ratio = row.ratio.map(|ratio| ratio.text_half_even(4)).transpose()?;
+        Ok(json!({
+            "month": month.to_string(), "hedged": units(row.hedged)?, "forecast": units(row.forecast)?,
+            "ratio": ratio,
+        }))
+    });
+    let left_out = problems
+        .iter()
+        .map(|(position, error)| json!({ "position_id": position.as_str(), "reason": error.to_string() }));
+    Ok(json!({
+        "forecast": method,
+        "months": rows.collect::<Result<Vec<_>, ExactError>>()?,
+        "left_out": left_out.collect::<Vec<_>>(),
+    }))
 }
 
 fn concentration_rows(found: &HedgeReport) -> Result<Vec<Value>, AskError> {
@@ -269,8 +291,10 @@ fn fixing_rows(state: &State, ask: &HedgeAsk) -> Vec<Value> {
     rows
 }
 
-fn designations(positions: &[&Position]) -> Vec<Value> {
-    let lines = designation_log(positions.iter().copied());
+/// Every version of every position that was designated, so that nothing is lost when one is superseded.
+fn designations(state: &State) -> Vec<Value> {
+    let portfolio = &state.intake.portfolio;
+    let lines = designation_log(portfolio.ids().flat_map(|id| portfolio.versions(id)));
     let rows = lines.iter().map(|line| {
         json!({
             "position_id": line.position.as_str(), "version": line.version,

@@ -18,4 +18,6 @@ pub use simulate::{
     Curve, HedgeStudy, MONTHS, Model, PATHS_MAX, SETTLEMENT_DAY, STEPS_PER_MONTH, STEPS_PER_YEAR,
     STRIP_MONTHS, SimulateError, Simulation, Summary, simulate,
 };
-pub use stats::{Reduction, Regression, Series, SeriesError, pass_regression, reduction, regression};
+pub use stats::{
+    Reduction, Regression, Series, SeriesError, pass_fit, pass_regression, reduction, regression,
+};

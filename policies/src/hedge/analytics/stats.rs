@@ -169,8 +169,13 @@ pub fn regression(x: &Series, y: &Series) -> Result<Regression, SeriesError> {
 /// Slope 0.80–1.25, R² ≥ 0.80, |t| ≥ 2, and at least `points_min` points (FINANCE §5).
 #[must_use]
 pub fn pass_regression(line: &Regression, points_min: usize) -> bool {
-    let steep = line.t.is_none_or(|t| t.abs() >= 2.0);
-    line.points >= points_min && (0.80..=1.25).contains(&line.slope) && line.r_squared >= 0.80 && steep
+    line.points >= points_min && (0.80..=1.25).contains(&line.slope) && pass_fit(line)
+}
+
+/// R² ≥ 0.80 and |t| ≥ 2, whatever the slope.
+#[must_use]
+pub fn pass_fit(line: &Regression) -> bool {
+    line.r_squared >= 0.80 && line.t.is_none_or(|t| t.abs() >= 2.0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a statistic needs no more than 53 bits")]

@@ -24,7 +24,7 @@ use crate::hedge::position::{
     AllocationRule, Commitment, Designation, FeeEvent, FxRule, Group, Interval, Kind, Overage, Position,
     Recognition, Selector, SettlementRule, Shortfall, Underlying,
 };
-use crate::hedge::profile::{ProfileError, Profiles, Unit, mtok_per_unit_hour};
+use crate::hedge::profile::{ProfileError, Profiles, Unit};
 use bursar_domain::{Currency, Label, Money, MoneyError, Timestamp};
 use jiff::civil::Date;
 use std::collections::BTreeMap;
@@ -365,7 +365,7 @@ impl Builder<'_> {
     fn units(&self, month: Month, covered: Window) -> Result<Cover, Gap> {
         let terms = self.position.terms();
         let commitment = terms.commitment.as_ref().ok_or(Gap::NoTerm("commitment"))?;
-        let factor = self.unit_factor(commitment, covered.from())?;
+        let factor = self.position.factor(self.ask.profiles, self.ask.unit, covered.from())?;
         let fixed = terms.economics.fixed_price.ok_or(Gap::NoTerm("fixed price"))?;
         let date = covered.last().min(self.ask.today);
         let pair = (terms.economics.price_currency, self.ask.currency);
@@ -386,21 +386,6 @@ impl Builder<'_> {
         let overage = (commitment.overage == Overage::ContractPrice).then_some(price);
         let buckets = buckets(commitment.fulfilment, covered, quantity)?;
         Ok(Cover::Units { buckets, price, overage, leftover })
-    }
-
-    /// Hedge units per unit of a delivery: by profile, or by the capacity of provisioned units.
-    fn unit_factor(&self, commitment: &Commitment, date: Date) -> Result<Ratio, Gap> {
-        let terms = self.position.terms();
-        let profile = terms.designation.as_ref().and_then(|held| held.profile.as_ref());
-        match &commitment.capacity {
-            Some(capacity) if profile.is_none() && self.ask.unit == Unit::Mtok => {
-                Ok(mtok_per_unit_hour(capacity.tokens_per_minute)?)
-            }
-            _ => {
-                let pair = (terms.economics.unit, self.ask.unit);
-                Ok(self.ask.profiles.factor(pair, profile, date)?)
-            }
-        }
     }
 
     fn pool(&self, covered: Window) -> Result<Cover, Gap> {

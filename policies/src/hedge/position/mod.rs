@@ -23,7 +23,7 @@ use super::commitment::Capacity;
 use super::margin::LimitKind;
 use super::market::{AverageDays, Fallback, IndexKey, Pair};
 use super::payoff::{Shape, Side};
-use super::profile::Unit;
+use super::profile::{ProfileError, Profiles, Unit, mtok_per_unit_hour};
 use crate::exact::{Decimal, ExactError, Ratio};
 use bursar_domain::{Currency, Label, Money, TokenClass};
 use jiff::civil::Date;
@@ -679,6 +679,19 @@ impl Position {
     pub fn units(&self) -> Result<Ratio, ExactError> {
         let months = self.terms.timing.effective.months();
         months.map(|month| self.units_in(month)).try_fold(Ratio::ZERO, |sum, units| sum.plus(units?))
+    }
+
+    /// Hedge units per unit of the position on a day: by its profile, or by the capacity of provisioned
+    /// units.
+    pub fn factor(&self, profiles: &Profiles, unit: Unit, date: Date) -> Result<Ratio, ProfileError> {
+        let terms = &self.terms;
+        let profile = terms.designation.as_ref().and_then(|held| held.profile.as_ref());
+        match terms.commitment.as_ref().and_then(|commitment| commitment.capacity) {
+            Some(capacity) if profile.is_none() && unit == Unit::Mtok => {
+                mtok_per_unit_hour(capacity.tokens_per_minute)
+            }
+            _ => profiles.factor((terms.economics.unit, unit), profile, date),
+        }
     }
 
     /// Whether what a period does not use is there in the next, until the term ends.
