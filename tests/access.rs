@@ -13,6 +13,9 @@ const RULES: &str = "access:
 
 const TEAM: (&str, &str) = ("x-bursar-team", "a");
 
+/// Path, headers, body; status, and why.
+type Case = (&'static str, &'static [(&'static str, &'static str)], String, u16, &'static str);
+
 /// Asks as team `a`; the answer's status and, of a refusal, what `why` says.
 async fn ask(system: &System, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
     system.provider.start_anew();
@@ -38,8 +41,7 @@ fn every_way_to_a_model_has_the_same_gate() {
             };
             format!(r#"{{"requests":[{},{}]}}"#, line(models[0]), line(models[1]))
         };
-        let zipped = [("content-encoding", "gzip")];
-        let cases: Vec<(&str, &[(&str, &str)], String, u16, &str)> = vec![
+        let cases: Vec<Case> = vec![
             (CHAT_PATH, &[], CHAT.to_owned(), 200, ""),
             (CHAT_PATH, &[], dear.clone(), 403, "model_not_allowed"),
             (CHAT_PATH, &[], dear.replace("gpt-4o", "GPT-4O"), 403, "model_not_allowed"),
@@ -66,7 +68,7 @@ fn every_way_to_a_model_has_the_same_gate() {
                 "model_not_allowed",
             ),
             (CHAT_PATH, &[], "{".to_owned(), 403, "model_not_seen"),
-            (CHAT_PATH, &zipped, CHAT.to_owned(), 403, "model_not_seen"),
+            (CHAT_PATH, &[("content-encoding", "gzip")], CHAT.to_owned(), 403, "model_not_seen"),
             (
                 "/openai/v1/responses",
                 &[],

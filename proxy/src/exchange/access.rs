@@ -280,10 +280,10 @@ fn what_it_does(api: Api, method: &Method, path: &str) -> Does {
     match api {
         Api::Moderation | Api::CountTokens => Does::AsksForFree,
         Api::ChatStoreGet | Api::ResponsesGet | Api::InteractionsGet => Does::NothingWithModels,
-        Api::BatchCreate => Does::Batch,
+        Api::BatchCreate | Api::GeminiBatchCreate => Does::Batch,
         Api::Batch if ends_with(path, "cancel") => Does::NothingWithModels,
         Api::Unmetered if uploads(path) => Does::NothingWithModels,
-        Api::Batch | Api::Unmetered => Does::Unknown("it is a call that is not metered"),
+        Api::Batch | Api::GeminiBatch | Api::Unmetered => Does::Unknown("it is a call that is not metered"),
         _ => Does::Asks,
     }
 }
@@ -338,6 +338,7 @@ mod tests {
         check(Api::Batch, &Method::POST, "/v1/batches/b/cancel", Does::NothingWithModels);
         check(Api::Batch, &Method::POST, "/v1/batches/b", unmetered);
         check(Api::BatchCreate, &Method::POST, "/v1/batches", Does::Batch);
+        check(Api::GeminiBatchCreate, &Method::POST, "/v1beta/models/m:batchGenerateContent", Does::Batch);
     }
 
     #[test]
