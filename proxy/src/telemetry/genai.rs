@@ -44,7 +44,8 @@ pub(crate) fn operation(api: &str) -> Option<&'static str> {
         | "interactions-get"
         | "batch-output"
         | "messages-batch-results"
-        | "batch-results" => "fetch_response",
+        | "batch-results"
+        | "batch" => "fetch_response",
         // The conventions have no names for these.
         "rerank" => "rerank",
         "classify" => "classify",
@@ -140,7 +141,7 @@ impl Modality {
         match class {
             C::InputAudio | C::CachedAudio | C::OutputAudio | C::OutputReasoningAudio => Self::Audio,
             C::InputImage | C::CachedImage | C::OutputImage => Self::Image,
-            C::InputVideo => Self::Video,
+            C::InputVideo | C::CachedVideo => Self::Video,
             // Of the rest nobody says that it is text: providers count pictures among it.
             _ => Self::Unknown,
         }
