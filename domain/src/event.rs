@@ -66,6 +66,8 @@ numbered!(
         Baggage = 3 "baggage",
         /// Nothing: the request is unallocated.
         None = 4 "none",
+        /// Another system's log.
+        Import = 5 "import",
     }
 );
 

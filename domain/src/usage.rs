@@ -144,6 +144,8 @@ numbered!(
         Estimate = 3 "estimate",
         /// Nobody knows.
         Absent = 4 "absent",
+        /// Another system's log says so; what that rests on is not known here.
+        Imported = 5 "imported",
     }
 );
 

@@ -136,6 +136,7 @@ pub(crate) fn says_the_same(stored: &UsageRecord, offered: &UsageRecord) -> bool
     if offered.cost.is_none() {
         offered.cost.clone_from(&stored.cost);
     }
+    compare(&mut offered);
     *stored == offered
 }
 

@@ -613,7 +613,7 @@ fn is_uncounted(record: &UsageRecord, watch: &Watch, text: &PassedText) -> bool 
     match record.usage_source {
         UsageSource::Absent | UsageSource::ProviderPartial => {}
         UsageSource::Provider => return lacks_a_side(record, watch, has_text),
-        UsageSource::Tokenizer | UsageSource::Estimate => return false,
+        UsageSource::Tokenizer | UsageSource::Estimate | UsageSource::Imported => return false,
     }
     match record.outcome {
         // The prompt is charged when nothing was answered yet; a reply that could not be read is no

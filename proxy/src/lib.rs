@@ -20,6 +20,7 @@ mod hedge;
 pub mod http;
 mod idle_timer;
 mod ids;
+mod imports;
 pub mod layers;
 pub mod limits;
 pub mod listen;

@@ -92,6 +92,7 @@ fn header() -> Vec<String> {
         "bytes_in",
         "bytes_out",
         "anomalies",
+        "usage_classes",
     ]));
     names
 }
@@ -151,6 +152,10 @@ fn cells<'a>(row: &'a Row<'_>) -> Result<Vec<Cow<'a, str>>, serde_json::Error> {
         number(row.bytes_in),
         number(row.bytes_out),
         json(&row.anomalies, row.anomalies.is_empty())?,
+        match &row.usage_classes {
+            Some(classes) => json(classes, false)?,
+            None => Cow::Borrowed(""),
+        },
     ]);
     Ok(cells)
 }

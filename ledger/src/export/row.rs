@@ -101,7 +101,7 @@ impl<'a> Row<'a> {
             outcome: record.outcome.name(),
             metering: record.metering.name(),
             usage: UsageRow::new(&record.usage),
-            usage_classes: None,
+            usage_classes: ClassesRow::needed(&record.usage),
             usage_source: record.usage_source.name(),
             counted_by: record.counted_by.as_ref().map(AsRef::as_ref),
             by_model: record.by_model.iter().map(ModelRow::new).collect(),
@@ -133,6 +133,15 @@ impl Row<'_> {
 /// The disjoint token classes and the quantities that are known, by their names in price books.
 #[derive(Debug)]
 pub(super) struct ClassesRow(Usage);
+
+impl ClassesRow {
+    /// The classes, where the published totals do not tell them: tokens that are in two totals at once.
+    pub(super) fn needed(usage: &Usage) -> Option<Self> {
+        use TokenClass as C;
+        let shared = [C::CachedAudio, C::CachedImage, C::CacheRewrite, C::OutputReasoningAudio];
+        shared.iter().any(|class| usage.get(*class).is_some()).then_some(Self(*usage))
+    }
+}
 
 impl Serialize for ClassesRow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -280,7 +289,7 @@ impl<'a> ModelRow<'a> {
         Self {
             model: part.model.as_ref().map(AsRef::as_ref),
             usage: UsageRow::new(&part.usage),
-            usage_classes: None,
+            usage_classes: ClassesRow::needed(&part.usage),
         }
     }
 }

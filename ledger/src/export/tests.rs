@@ -111,7 +111,7 @@ fn csv_of(rows: &[StoredRecord]) -> (String, Vec<::csv::StringRecord>) {
 fn a_csv_has_its_header_even_without_rows_and_cells_under_their_names() {
     let (text, rows) = csv_of(&[]);
     assert_eq!(rows.len(), 1);
-    assert!(text.starts_with("id,seq,ledger,started_at,") && text.ends_with("anomalies\n"));
+    assert!(text.starts_with("id,seq,ledger,started_at,") && text.ends_with("anomalies,usage_classes\n"));
     let mut row = stored();
     row.record.anomalies.insert(Anomaly::TotalMismatch);
     row.record.by_model = vec![ModelUsage { model: Some(name("m")), usage: row.record.usage }];

@@ -7,7 +7,7 @@
 //! Not here: the shape of a row as text (`row`, `csv`, `jsonl`).
 
 use super::ExportError;
-use super::row::{ModelRow, TagsRow, UsageRow};
+use super::row::{ClassesRow, ModelRow, TagsRow, UsageRow};
 use super::table::{Cell, Column, Kind, MONEY_PLACES, TableFormat, TableWriter};
 use crate::journal::read::StoredRecord;
 use bursar_domain::{Anomaly, Label, LedgerId};
@@ -102,6 +102,7 @@ pub(super) fn columns() -> Vec<Column> {
         Column::always("bytes_in", K::Count),
         Column::always("bytes_out", K::Count),
         Column::maybe("anomalies", K::Json),
+        Column::maybe("usage_classes", K::Json),
     ]);
     columns
 }
@@ -185,6 +186,10 @@ fn cells<'a>(stored: &'a StoredRecord, ledger: &'a str) -> Result<Vec<Cell<'a>>,
         Cell::Count(record.bytes_in),
         Cell::Count(record.bytes_out),
         json(&anomalies, anomalies.is_empty())?,
+        match ClassesRow::needed(&record.usage) {
+            Some(classes) => json(&classes, false)?,
+            None => Cell::Null,
+        },
     ]);
     Ok(cells)
 }
@@ -210,6 +215,7 @@ mod tests {
         let mut record = plain_record(1);
         record.cost = Some(test_price(&record));
         record.usage.set_quantity(Quantity::AudioMillis, 2_500);
+        record.usage.set(bursar_domain::TokenClass::CachedAudio, 3);
         record.usage_raw = Some("{\"a\": 1}".into());
         let stored = StoredRecord { ledger: LedgerId::from_bits(5), sequence: 9, record, counted: true };
         let [table, published] = both(&stored);

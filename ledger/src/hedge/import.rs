@@ -15,10 +15,14 @@ use bursar_domain::{Clock, FactKind, Label, Timestamp};
 use bursar_policies::hedge::intake::{Intake, IntakeError};
 use bursar_policies::hedge::market::{Added, MarketError};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most errors of one import that are told.
 pub const ERRORS_MAX: usize = 1_000;
+
+/// Most usage records of one import: each takes some 100 bytes of memory while it is checked.
+pub const USAGE_ROWS_MAX: usize = 2_000_000;
 
 /// A row of an import.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +68,8 @@ pub struct Imported {
     pub same: u64,
     /// Usage records to write.
     pub new_records: u64,
+    /// Rows that are no usage of a provider, or outside the time that was asked for, by reason.
+    pub left: BTreeMap<String, u64>,
     /// Facts to write, in order.
     pub writes: Vec<RowPlan>,
     /// Bad rows; with any, nothing is written.
@@ -90,6 +96,8 @@ pub struct ImportHead {
     pub file: Option<String>,
     /// Its checksum (BLAKE3, hexadecimal).
     pub checksum: String,
+    /// What else is known of it: one object, such as the system that wrote the file.
+    pub about: Option<Value>,
 }
 
 /// Why an import failed altogether.
@@ -107,6 +115,20 @@ pub enum ImportError {
     /// The journal cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The file cannot be read.
+    #[error("the file cannot be read")]
+    File(#[source] std::io::Error),
+    /// The file says something else than when it was checked.
+    #[error("the file changed while it was imported (line {line}): import it again, which is safe")]
+    Changed {
+        /// The first line that differs.
+        line: u64,
+    },
+    /// There are too many rows.
+    #[error(
+        "a file has at most {USAGE_ROWS_MAX} rows: split it, which is safe as rows that are there already change nothing"
+    )]
+    TooManyRows,
 }
 
 /// Checks rows against `intake`, which they change. With any bad row it is of no use any more.
@@ -163,10 +185,14 @@ impl Imported {
     }
 
     pub(crate) fn facts(&self, head: &ImportHead) -> Vec<NewFact> {
-        let batch = json!({
+        let mut batch = json!({
             "what": head.what, "file": head.file, "checksum": head.checksum, "rows": self.rows,
             "written": (self.writes.len() as u64).saturating_add(self.new_records), "restated": self.restated(), "same": self.same,
         });
+        if let (Some(about), Some(batch)) = (&head.about, batch.as_object_mut()) {
+            batch.insert("about".to_owned(), about.clone());
+            batch.insert("left".to_owned(), json!(self.left));
+        }
         let name = Label::lossy(&format!("{} {}", head.what, head.checksum));
         let name = name.unwrap_or_else(|| Label::fixed("import"));
         let first = NewFact { kind: FactKind::ImportBatch, name, body: batch.to_string().into() };
@@ -199,7 +225,7 @@ impl Ledger {
         Ok(imported)
     }
 
-    /// Records that an import of usage was made.
+    /// Records that an import of usage is made, before its rows: each has its batch in the journal.
     pub(super) fn note_import(
         &self,
         head: &ImportHead,

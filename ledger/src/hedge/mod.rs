@@ -15,12 +15,15 @@ mod repriced;
 mod usage;
 mod volumes;
 
-pub use import::{Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError, RowPlan, plan};
+pub use import::{
+    Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError, RowPlan, USAGE_ROWS_MAX, plan,
+};
 pub(crate) use join::team_label;
 pub use report::{
     HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, SpotCost, UsageGap, report, report_of,
 };
 pub use repriced::{Reprice, Repriced};
+pub use usage::{RowWhat, UsageRow, UsageRows};
 pub use volumes::{Constituents, Volumes, VolumesAsk, VolumesError, volumes};
 
 use crate::journal::read::ReadError;

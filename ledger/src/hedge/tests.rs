@@ -50,7 +50,7 @@ fn fixings() -> Vec<Draft> {
 }
 
 fn import(ledger: &Ledger, drafts: &[Draft], mode: Mode) -> Imported {
-    let head = ImportHead { what: "test".to_owned(), file: None, checksum: "0".to_owned() };
+    let head = ImportHead { what: "test".to_owned(), file: None, checksum: "0".to_owned(), about: None };
     ledger.import(drafts, &head, mode, &SystemClock).unwrap()
 }
 

@@ -381,29 +381,57 @@ pub(crate) fn find_records(
     view: &View,
     ids: &HashSet<RequestId>,
 ) -> Result<HashMap<RequestId, UsageRecord>, ReadError> {
-    let mut frames = Frames::new(segments_of(view, ids), Check::Checksums);
-    let (mut found, mut payload) = (HashMap::new(), Vec::new());
+    let mut found = HashMap::new();
+    let frames = Frames::new(segments_of(view, ids), Check::Checksums);
+    each_record_among(
+        frames,
+        |id| ids.contains(&id),
+        |record| {
+            found.insert(record.id, record);
+        },
+    )?;
+    Ok(found)
+}
+
+/// Calls `each` with the records of `view` whose ids lie in `ids` and are `wanted`, in sequence. Memory is
+/// bounded by one frame.
+pub(crate) fn each_wanted_record(
+    view: &View,
+    ids: std::ops::RangeInclusive<RequestId>,
+    wanted: impl Fn(RequestId) -> bool,
+    each: impl FnMut(UsageRecord),
+) -> Result<(), ReadError> {
+    let (least, greatest) = (ids.start().bits(), ids.end().bits());
+    let covers = |segment: &&Segment| segment.ranges.id_min <= greatest && least <= segment.ranges.id_max;
+    let frames = Frames::new(view.segments().filter(covers).cloned(), Check::Checksums);
+    each_record_among(frames, wanted, each)
+}
+
+fn each_record_among(
+    mut frames: Frames,
+    wanted: impl Fn(RequestId) -> bool,
+    mut each: impl FnMut(UsageRecord),
+) -> Result<(), ReadError> {
+    let mut payload = Vec::new();
     while let Some(head) = frames.next(&mut payload) {
         let head = head?;
         let undecodable = |source| ReadError::Undecodable { sequence: head.first_sequence, source };
         let mut has_one = false;
-        codec::for_each_id(&head, &payload, |listed| {
-            has_one |= listed.is_usage() && ids.contains(&listed.id)
-        })
-        .map_err(undecodable)?;
+        codec::for_each_id(&head, &payload, |listed| has_one |= listed.is_usage() && wanted(listed.id))
+            .map_err(undecodable)?;
         if !has_one {
             continue;
         }
         let mut frame = FrameDecoder::new(&head, std::mem::take(&mut payload)).map_err(undecodable)?;
         while let Some(decoded) = frame.next() {
             let record = decoded.map_err(undecodable)?.record;
-            if ids.contains(&record.id) {
-                found.insert(record.id, record);
+            if wanted(record.id) {
+                each(record);
             }
         }
         payload = frame.into_buffer();
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Which of `ids` are in the journal. Reads only the segments whose range of ids covers one.

@@ -373,7 +373,9 @@ fn coverage(days: &Days<'_>, about: &Rated, earned: &Earned) -> Result<Shares, R
     for row in &about.plain.rows {
         let count = u128::from(tokens(&row.totals.usage).unwrap_or(0));
         counted = counted.saturating_add(count);
-        if row.key.get(1).and_then(KeyValue::text) != Some(UsageSource::Estimate.name()) {
+        // What another system's log says was not measured here.
+        let unmeasured = [UsageSource::Estimate, UsageSource::Imported].map(UsageSource::name);
+        if !row.key.get(1).and_then(KeyValue::text).is_some_and(|source| unmeasured.contains(&source)) {
             measured = measured.saturating_add(count);
         }
     }

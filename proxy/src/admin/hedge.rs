@@ -9,10 +9,12 @@
 
 use super::{Admin, problem};
 use crate::config::OverlayFormat;
-use crate::hedge::import::{self, File, ImportFailure, What};
+use crate::hedge::import::{self as rows, File, ImportFailure, What};
 use crate::hedge::priced::other_book;
 use crate::hedge::report::Options;
 use crate::hedge::{AskError, compose, documents, draw, effectiveness, report, risk, simulate};
+use crate::imports::{self, Input, UsageFailure, Words};
+use crate::period;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
@@ -35,6 +37,28 @@ pub(super) const IMPORT_BYTES_MAX: usize = 64 << 20;
 pub(super) struct ImportQuery {
     dry_run: bool,
     file: Option<String>,
+    // What only usage can be asked.
+    from_format: Option<String>,
+    team: Option<String>,
+    workload: Option<String>,
+    provider: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    tz: Option<String>,
+}
+
+impl ImportQuery {
+    fn words(&self) -> Words<'_> {
+        Words {
+            from_format: self.from_format.as_deref(),
+            team: self.team.as_deref(),
+            workload: self.workload.as_deref(),
+            provider: self.provider.as_deref(),
+            from: self.from.as_deref(),
+            to: self.to.as_deref(),
+            tz: self.tz.as_deref(),
+        }
+    }
 }
 
 /// The query of a market list.
@@ -118,9 +142,16 @@ async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: B
         return problem(StatusCode::BAD_REQUEST, "the body is no UTF-8 text");
     };
     let mode = if query.dry_run { Mode::DryRun } else { Mode::Apply };
+    if what == What::Usage {
+        return import_usage(admin, query, text, mode).await;
+    }
+    if !query.words().is_empty() {
+        let text = "from_format, team, workload, provider, from, to and tz are for imports of usage";
+        return problem(StatusCode::BAD_REQUEST, text);
+    }
     let file = File { what, name: query.file, text };
     let done = super::reports::blocking(move || {
-        let imported = import::import(&admin.app.ledger, &file, mode, &AppClock(&admin));
+        let imported = rows::import(&admin.app.ledger, &file, mode, &AppClock(&admin));
         if imported.as_ref().is_ok_and(|imported| imported.written.is_some()) {
             // Whoever reads the answer finds budgets on contracts as the import left them.
             super::contracts::look(&admin.app);
@@ -131,10 +162,41 @@ async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: B
         Some(Ok(imported)) => {
             let status =
                 if imported.errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-            json(status, &import::document(what, &imported))
+            json(status, &rows::document(what, &imported))
         }
         Some(Err(error @ ImportFailure::Empty)) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
         Some(Err(ImportFailure::Ledger(error @ ImportError::Facts(bursar_ledger::FactError::TooMany)))) => {
+            problem(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())
+        }
+        Some(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the import failed; see the log"),
+    }
+}
+
+/// Usage, of our own or of another system.
+async fn import_usage(admin: Admin, query: ImportQuery, text: String, mode: Mode) -> Response {
+    let mut asked = match query.words().asked(admin.app.now(), period::PARAMETERS) {
+        Ok(asked) => asked,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    asked.name = query.file;
+    let done = super::reports::blocking(move || {
+        let done = imports::import(&admin.app.ledger, Input::Text(&text), &asked, mode, &AppClock(&admin));
+        if done.as_ref().is_ok_and(|done| done.imported.written.is_some()) {
+            super::contracts::look(&admin.app);
+        }
+        done
+    });
+    match done.await {
+        Some(Ok(done)) => {
+            let bad = !done.imported.errors.is_empty();
+            let status = if bad { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+            json(status, &imports::document(&done))
+        }
+        Some(Err(error @ (UsageFailure::Empty | UsageFailure::Unknown { .. }))) => {
+            problem(StatusCode::BAD_REQUEST, &error.to_string())
+        }
+        Some(Err(error @ UsageFailure::Ledger(ImportError::TooManyRows))) => {
             problem(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())
         }
         Some(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),

@@ -25,7 +25,7 @@ pub(super) async fn take_events(State(admin): State<Admin>, headers: HeaderMap, 
     let done = super::reports::blocking(move || {
         let rows = cloudevents::rows(&headers, &body).map_err(|error| error.to_string())?;
         let checksum = blake3::hash(&body).to_hex().to_string();
-        let head = ImportHead { what: "revenue".to_owned(), file: None, checksum };
+        let head = ImportHead { what: "revenue".to_owned(), file: None, checksum, about: None };
         let clock = AppClock(&admin);
         Ok(events::import(&admin.app.ledger, rows, &head, Mode::Apply, &clock))
     });

@@ -1,9 +1,14 @@
 //! `bursar import`: usage, contracts, market data and revenue from files.
 //!
-//! Not here: rows and checks (`hedge::import`), prices (`price import`).
+//! Not here: rows and checks (`imports`, `hedge::import`), prices (`price import`).
 
-use super::place::{self, PlaceArgs};
+use super::fault::Fault;
+use super::place::{self, PlaceArgs, UsageAsk};
+use super::price::{BookArgs, book};
 use crate::hedge::import::What;
+use crate::imports::{Format, Words, WordsError};
+use crate::period;
+use bursar_domain::{Clock, SystemClock};
 use bursar_ledger::hedge::Mode;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -11,8 +16,8 @@ use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImportCommand {
-    /// Usage records, named as `bursar export usage` names them.
-    Usage(ImportArgs),
+    /// Usage: what `bursar export usage` wrote, or logs of LiteLLM, Langfuse and OpenMeter.
+    Usage(UsageArgs),
     /// Fixings: index, date, value, currency; version, source.
     Fixings(ImportArgs),
     /// Exchange rates: pair (USD/CNY is CNY per USD), date, rate, source.
@@ -48,10 +53,68 @@ pub(crate) struct ImportArgs {
     pub(super) place: PlaceArgs,
 }
 
+/// `bursar import usage FILE`
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    #[command(flatten)]
+    import: ImportArgs,
+    /// Which system wrote the file. Without it that is detected, and said.
+    #[arg(long, value_enum)]
+    from_format: Option<Format>,
+    /// The team of rows of other systems that name none.
+    #[arg(long)]
+    team: Option<String>,
+    /// The workload of rows of other systems that name none.
+    #[arg(long)]
+    workload: Option<String>,
+    /// The provider of rows of other systems that name none.
+    #[arg(long)]
+    provider: Option<String>,
+    /// Leave out what began before: a date, a time (RFC 3339), or an age such as 7d.
+    #[arg(long)]
+    from: Option<String>,
+    /// Leave out what began then or later, such as the time from which the sidecar meters itself.
+    #[arg(long)]
+    to: Option<String>,
+    /// Time zone for dates of --from and --to (IANA name).
+    #[arg(long)]
+    tz: Option<String>,
+    /// What rows without a cost are priced by; a running sidecar takes its own book.
+    #[command(flatten)]
+    book: BookArgs,
+}
+
+impl UsageArgs {
+    fn words(&self) -> Words<'_> {
+        Words {
+            from_format: self.from_format.map(Format::name),
+            team: self.team.as_deref(),
+            workload: self.workload.as_deref(),
+            provider: self.provider.as_deref(),
+            from: self.from.as_deref(),
+            to: self.to.as_deref(),
+            tz: self.tz.as_deref(),
+        }
+    }
+}
+
+fn usage(args: &UsageArgs) -> anyhow::Result<ExitCode> {
+    let mode = if args.import.dry_run { Mode::DryRun } else { Mode::Apply };
+    let words = args.words();
+    let mut asked = words.asked(SystemClock.now(), period::OPTIONS).map_err(|error| match error {
+        WordsError::Time(error) => anyhow::Error::new(error),
+        error => Fault::Usage(format!("--{error}")).into(),
+    })?;
+    let path = &args.import.file;
+    asked.name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let ask = UsageAsk { words: &words, asked: &asked, book: &|| book(&args.book) };
+    place::tell(&place::import_usage(&args.import.place, path, &ask, mode)?, mode)
+}
+
 /// Imports the file: all rows, or none.
 pub(super) fn run(command: &ImportCommand) -> anyhow::Result<ExitCode> {
     let (what, args) = match command {
-        ImportCommand::Usage(args) => (What::Usage, args),
+        ImportCommand::Usage(args) => return usage(args),
         ImportCommand::Fixings(args) => (What::Fixings, args),
         ImportCommand::Fx(args) => (What::Fx, args),
         ImportCommand::Calendars(args) => (What::Calendars, args),

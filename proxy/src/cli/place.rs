@@ -12,6 +12,7 @@ use crate::app::Prices;
 use crate::hedge::AskError;
 use crate::hedge::import::{self, File, What};
 use crate::hedge::priced::Priced;
+use crate::imports::{self, Asked, Input, Words};
 use crate::tasks;
 use anyhow::{Context, bail};
 use bursar_domain::SystemClock;
@@ -43,7 +44,7 @@ pub(crate) struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    fn told(&self) -> Told<'_> {
+    pub(super) fn told(&self) -> Told<'_> {
         Told {
             admin: self.admin.as_deref(),
             token_file: self.admin_token_file.as_deref(),
@@ -134,6 +135,93 @@ pub(super) fn import_file(place: &PlaceArgs, file: File, mode: Mode) -> anyhow::
     })
 }
 
+/// Largest file of usage that is held in memory: what a running sidecar takes at once, and standard input.
+const HELD_BYTES_MAX: u64 = 64 << 20;
+
+/// What an import of usage is asked: in words, for a sidecar, and as it is meant; by which book it is priced.
+pub(super) struct UsageAsk<'a> {
+    pub(super) words: &'a Words<'a>,
+    pub(super) asked: &'a Asked,
+    pub(super) book: &'a dyn Fn() -> anyhow::Result<PriceBook>,
+}
+
+/// Imports usage, here or there, and returns what was done. Here the file is read in pieces.
+pub(super) fn import_usage(
+    place: &PlaceArgs,
+    path: &Path,
+    ask: &UsageAsk<'_>,
+    mode: Mode,
+) -> anyhow::Result<Value> {
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&tasks::runtime()?, async {
+        let dir = match source::choose(place.told()).await? {
+            Chosen::Running(client) => {
+                let text = held(
+                    path,
+                    "ask the running sidecar in pieces (split the file), or stop it and use --data-dir",
+                )?;
+                return ask_usage(&client, text, ask, mode).await;
+            }
+            Chosen::Dir(dir) => dir,
+            Chosen::Opened(dir, ledger) => {
+                // It was opened for reading, which keeps it from being opened for writing.
+                drop(ledger);
+                dir
+            }
+        };
+        let text = if path == Path::new("-") { Some(held(path, "write it to a file first")?) } else { None };
+        let input = match &text {
+            Some(text) => Input::Text(text),
+            None => {
+                // Said now rather than after a ledger was made for it.
+                std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+                Input::Path(path)
+            }
+        };
+        let ledger = open_with(&dir, Prices::new((ask.book)()?))?;
+        let done = imports::import(&ledger, input, ask.asked, mode, &SystemClock);
+        ledger.close()?;
+        Ok(imports::document(&done?))
+    })
+}
+
+/// A file that is not too large to be held.
+fn held(path: &Path, remedy: &str) -> anyhow::Result<String> {
+    use std::io::Read;
+    let cannot = || format!("cannot read {}", path.display());
+    let file: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).with_context(cannot)?)
+    };
+    let mut text = String::new();
+    file.take(HELD_BYTES_MAX.saturating_add(1)).read_to_string(&mut text).with_context(cannot)?;
+    if text.len() as u64 > HELD_BYTES_MAX {
+        bail!("{} has more than {} MiB: {remedy}", path.display(), HELD_BYTES_MAX >> 20);
+    }
+    Ok(text)
+}
+
+async fn ask_usage(
+    client: &AdminClient,
+    text: String,
+    UsageAsk { words, asked, .. }: &UsageAsk<'_>,
+    mode: Mode,
+) -> anyhow::Result<Value> {
+    let query = query(&[
+        ("dry_run", (mode == Mode::DryRun).then_some("true")),
+        ("file", asked.name.as_deref()),
+        ("from_format", words.from_format),
+        ("team", words.team),
+        ("workload", words.workload),
+        ("provider", words.provider),
+        ("from", words.from),
+        ("to", words.to),
+        ("tz", words.tz),
+    ]);
+    ask_import_of(client, &format!("/api/v1/import/usage{query}"), text).await
+}
+
 /// Asks a running sidecar to do what `path` says, or does it in the directory.
 pub(super) fn write(
     place: &PlaceArgs,
@@ -174,7 +262,11 @@ fn builtin() -> anyhow::Result<Prices> {
 }
 
 fn open_here(dir: &Path) -> anyhow::Result<Ledger> {
-    let opened = Ledger::open(Options::new(dir), Arc::new(SystemClock), Arc::new(builtin()?));
+    open_with(dir, builtin()?)
+}
+
+fn open_with(dir: &Path, prices: Prices) -> anyhow::Result<Ledger> {
+    let opened = Ledger::open(Options::new(dir), Arc::new(SystemClock), Arc::new(prices));
     let (ledger, _) = opened.with_context(|| {
         format!("cannot open the ledger in {} (a running sidecar is asked with --admin URL)", dir.display())
     })?;
@@ -184,8 +276,11 @@ fn open_here(dir: &Path) -> anyhow::Result<Ledger> {
 async fn ask_import(client: &AdminClient, file: File, mode: Mode) -> anyhow::Result<Value> {
     let dry = (mode == Mode::DryRun).then_some("true");
     let query = query(&[("dry_run", dry), ("file", file.name.as_deref())]);
-    let path = format!("/api/v1/import/{}{query}", file.what.name());
-    let (status, body) = client.post(&path, Bytes::from(file.text)).await?;
+    ask_import_of(client, &format!("/api/v1/import/{}{query}", file.what.name()), file.text).await
+}
+
+async fn ask_import_of(client: &AdminClient, path: &str, text: String) -> anyhow::Result<Value> {
+    let (status, body) = client.post(path, Bytes::from(text)).await?;
     if status.is_success() || status == http::StatusCode::UNPROCESSABLE_ENTITY {
         return serde_json::from_slice(&body).context("the sidecar's answer is no document");
     }
@@ -238,6 +333,18 @@ pub(super) fn tell(imported: &Value, mode: Mode) -> anyhow::Result<ExitCode> {
         count("restated"),
         count("same")
     )?;
+    if let Some(format) = imported.get("format").and_then(Value::as_str) {
+        let detected = imported.get("format_detected").and_then(Value::as_bool).unwrap_or(false);
+        let how = if detected { "detected; say another with --from-format" } else { "as said" };
+        writeln!(out, "format: {format} ({how})")?;
+    }
+    for (reason, count) in imported.get("left").and_then(Value::as_object).into_iter().flatten() {
+        writeln!(out, "left out: {count}, {reason}")?;
+    }
+    for (code, amount) in imported.get("their_cost").and_then(Value::as_object).into_iter().flatten() {
+        let format = text(imported.get("format"));
+        writeln!(out, "cost by {format}: {} {code}, kept beside ours", text(Some(amount)))?;
+    }
     for change in rows(imported, "changes") {
         let declared = change.get("line").is_none_or(Value::is_null);
         if declared {

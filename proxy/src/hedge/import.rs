@@ -1,15 +1,15 @@
-//! What can be imported, and how rows become drafts of facts or usage records.
+//! What can be imported, and how rows become drafts of facts.
 //!
 //! Invariants
 //! - A row of a mixed file is told by its fields; one that fits nothing is an error with its line.
 //! - A preset fills what the row leaves open, before anything is checked.
 //! - However many rows are bad, a bounded number of them is told.
 //!
-//! Not here: reading rows (`rows`), the checks (`ledger::hedge`, `policies::hedge`).
+//! Not here: reading rows (`rows`), usage (`imports`), the checks (`ledger::hedge`, `policies::hedge`).
 
 use super::rows::{self, FileRow};
-use super::usage;
-use bursar_domain::{Clock, FactKind, UsageRecord};
+use crate::imports::{self, Asked, Input, UsageFailure};
+use bursar_domain::{Clock, FactKind};
 use bursar_ledger::Ledger;
 use bursar_ledger::hedge::{Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError};
 use bursar_policies::hedge::market::Added;
@@ -121,6 +121,9 @@ pub(crate) enum ImportFailure {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] ImportError),
+    /// Usage.
+    #[error(transparent)]
+    Usage(#[from] UsageFailure),
 }
 
 /// Imports a file, or shows what that would do.
@@ -130,41 +133,29 @@ pub(crate) fn import(
     mode: Mode,
     clock: &dyn Clock,
 ) -> Result<Imported, ImportFailure> {
+    if file.what == What::Usage {
+        let asked = Asked { name: file.name.clone(), ..Asked::default() };
+        return Ok(imports::import(ledger, Input::Text(&file.text), &asked, mode, clock)?.imported);
+    }
     let rows = rows::read(&file.text);
     if rows.is_empty() {
         return Err(ImportFailure::Empty);
     }
     let checksum = blake3::hash(file.text.as_bytes()).to_hex().to_string();
-    let head = ImportHead { what: file.what.name().to_owned(), file: file.name.clone(), checksum };
+    let head =
+        ImportHead { what: file.what.name().to_owned(), file: file.name.clone(), checksum, about: None };
     if file.what == What::Revenue {
         return Ok(crate::roi::events::import(ledger, rows, &head, mode, clock)?.imported);
     }
     let count = rows.len() as u64;
-    let (unreadable, mut imported) = if file.what == What::Usage {
-        let (records, errors) = records(rows);
-        let mode = if errors.is_empty() { mode } else { Mode::DryRun };
-        (errors, ledger.import_usage(records, &head, mode, clock)?)
-    } else {
-        let (drafts, errors) = drafts(file.what, rows);
-        let mode = if errors.is_empty() { mode } else { Mode::DryRun };
-        (errors, ledger.import(&drafts, &head, mode, clock)?)
-    };
+    let (drafts, errors) = drafts(file.what, rows);
+    let mode = if errors.is_empty() { mode } else { Mode::DryRun };
+    let mut imported = ledger.import(&drafts, &head, mode, clock)?;
     imported.rows = count;
-    imported.errors.extend(unreadable);
+    imported.errors.extend(errors);
     imported.errors.sort_by_key(|error| error.line);
     imported.errors.truncate(ERRORS_MAX);
     Ok(imported)
-}
-
-fn records(rows: Vec<FileRow>) -> (Vec<(u64, Box<UsageRecord>)>, Vec<RowError>) {
-    let (mut records, mut errors) = (Vec::new(), Vec::new());
-    for FileRow { line, fields } in rows {
-        match fields.and_then(|fields| usage::record(&fields)) {
-            Ok(record) => records.push((line, record)),
-            Err(problem) => note(&mut errors, line, problem),
-        }
-    }
-    (records, errors)
 }
 
 fn drafts(what: What, rows: Vec<FileRow>) -> (Vec<Draft>, Vec<RowError>) {
@@ -267,7 +258,5 @@ mod tests {
         let (found, errors) = drafts(What::Market, rows::read(&text));
         assert_eq!((found.len(), errors.len()), (0, ERRORS_MAX));
         assert_eq!(errors.first().map(|error| error.line), Some(1));
-        let (found, errors) = records(rows::read(&text));
-        assert_eq!((found.len(), errors.len()), (0, ERRORS_MAX));
     }
 }

@@ -18,7 +18,6 @@ pub(crate) mod report;
 pub(crate) mod risk;
 pub(crate) mod rows;
 pub(crate) mod simulate;
-mod usage;
 
 /// Why a question cannot be answered.
 #[derive(Debug, thiserror::Error)]

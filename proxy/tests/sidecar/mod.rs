@@ -19,6 +19,7 @@ pub(crate) struct Sidecar {
 
 impl Sidecar {
     /// Starts it in `dir`.
+    #[allow(dead_code, reason = "not every test that shares this file starts one without options")]
     pub(crate) fn start(dir: &Path) -> Self {
         Self::start_with(dir, &[])
     }

@@ -153,7 +153,7 @@ pub(super) fn run(command: &PriceCommand) -> anyhow::Result<ExitCode> {
 }
 
 /// The built-in book with the overlay that was asked for.
-fn book(args: &BookArgs) -> anyhow::Result<PriceBook> {
+pub(super) fn book(args: &BookArgs) -> anyhow::Result<PriceBook> {
     if let Some(path) = &args.overlay {
         return book_with(path);
     }

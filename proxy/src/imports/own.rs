@@ -1,23 +1,28 @@
-//! Usage records from a file: the published record's names, read back into disjoint token classes.
+//! Usage records as Bursar exports them: the published names, read back into disjoint token classes.
 //!
 //! Invariants
 //! - An unknown field, a count that is no whole number, or parts larger than their whole are errors.
 //! - What a row does not say stays unknown; a row without a cost is priced by the ledger.
-//! - The same row gives the same id, so importing twice is importing once.
+//! - The same row gives the same id, so importing twice is importing once; what was exported exports the
+//!   same again.
 //!
 //! Not here: writing records (`ledger`), the names in exports (`ledger::export`).
 
+use super::fields::{Row, choice, group, label, millis, text, thousandths, time, trace_id, whole};
 use bursar_domain::event::Anomalies;
 use bursar_domain::money::parse_pico;
 use bursar_domain::{
-    Cost, CostStatus, Currency, Identity, IdentitySource, Label, Metering, Money, Outcome, ProviderCost,
-    Quantity, RequestId, Tags, Timestamp, TokenClass, TraceId, Usage, UsageRecord, UsageSource,
+    Anomaly, Cost, CostStatus, Currency, Identity, IdentitySource, Label, Metering, ModelUsage, Money,
+    Outcome, ProviderCost, Quantity, RequestId, Tags, Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::sync::Arc;
 
+/// Most parts of one record by model.
+const PARTS_MAX: usize = 1_000;
+
 /// Every name a row may have. Those of the ledger's own (`seq` …) are read and left.
-const FIELDS: [&str; 37] = [
+const FIELDS: [&str; 39] = [
     "id",
     "seq",
     "ledger",
@@ -45,6 +50,8 @@ const FIELDS: [&str; 37] = [
     "usage_classes",
     "usage_source",
     "counted_by",
+    "by_model",
+    "usage_raw",
     "provider_cost",
     "cost",
     "upstream_request_id",
@@ -57,10 +64,15 @@ const FIELDS: [&str; 37] = [
     "anomalies",
 ];
 
-type Row = Map<String, Value>;
+/// Whether most fields of a row are named as ours are.
+pub(super) fn is_like(row: &Row) -> bool {
+    let is_ours = |name: &&String| FIELDS.contains(&name.split('.').next().unwrap_or_default());
+    row.keys().filter(is_ours).count().saturating_mul(2) >= row.len()
+}
 
-/// The record that a row says.
-pub(super) fn record(row: &Row) -> Result<Box<UsageRecord>, String> {
+/// The record that a row says. `written` is the row as the file has it, where that is JSON: the provider's
+/// usage object is kept in its own digits.
+pub(super) fn record(row: &Row, written: Option<&str>) -> Result<Box<UsageRecord>, String> {
     if let Some(unknown) = row.keys().find(|name| !FIELDS.contains(&name.as_str())) {
         return Err(format!("unknown field {unknown:?}: rows have the names of `bursar export usage`"));
     }
@@ -92,8 +104,8 @@ pub(super) fn record(row: &Row) -> Result<Box<UsageRecord>, String> {
         usage,
         usage_source: choice(row, "usage_source", UsageSource::from_name)?.unwrap_or(default_source),
         counted_by: label(row, "counted_by")?,
-        by_model: Vec::new(),
-        usage_raw: None,
+        by_model: by_model(row)?,
+        usage_raw: usage_raw(row, written)?,
         provider_cost: provider_cost(row)?,
         cost: cost(row)?,
         upstream_request_id: label(row, "upstream_request_id")?,
@@ -103,7 +115,7 @@ pub(super) fn record(row: &Row) -> Result<Box<UsageRecord>, String> {
         ttft_us: millis(row, "ttft_ms")?,
         bytes_in: whole(row, "bytes_in")?.unwrap_or(0),
         bytes_out: whole(row, "bytes_out")?.unwrap_or(0),
-        anomalies: Anomalies::default(),
+        anomalies: anomalies(row)?,
     }))
 }
 
@@ -132,7 +144,7 @@ fn identity(row: &Row) -> Result<Identity, String> {
         }
     }
     let team = label(row, "team")?;
-    let usual = if team.is_some() { IdentitySource::Config } else { IdentitySource::None };
+    let usual = if team.is_some() { IdentitySource::Import } else { IdentitySource::None };
     Ok(Identity {
         team,
         workload: label(row, "workload")?,
@@ -143,7 +155,63 @@ fn identity(row: &Row) -> Result<Identity, String> {
     })
 }
 
+/// What stood out about the exchange, by name.
+fn anomalies(row: &Row) -> Result<Anomalies, String> {
+    let mut found = Anomalies::default();
+    let written = match row.get("anomalies") {
+        None | Some(Value::Null) => return Ok(found),
+        Some(Value::Array(names)) => names,
+        Some(_) => return Err("anomalies: write a list of names".to_owned()),
+    };
+    for name in written {
+        let name = name.as_str().unwrap_or_default();
+        let anomaly = Anomaly::from_name(name).ok_or_else(|| format!("anomalies: {name:?} is unknown"))?;
+        found.insert(anomaly);
+    }
+    Ok(found)
+}
+
 // === usage ===
+
+fn by_model(row: &Row) -> Result<Vec<ModelUsage>, String> {
+    let parts = match row.get("by_model") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(parts)) => parts,
+        Some(_) => return Err("by_model: write a list of parts".to_owned()),
+    };
+    if parts.len() > PARTS_MAX {
+        return Err(format!("by_model: a record has at most {PARTS_MAX} parts"));
+    }
+    let part = |part: &Value| {
+        let part = part.as_object().ok_or("by_model: a part is an object of names and values")?;
+        if let Some(unknown) =
+            part.keys().find(|name| !["model", "usage", "usage_classes"].contains(&name.as_str()))
+        {
+            return Err(format!("unknown field by_model.{unknown}: use model and usage"));
+        }
+        Ok(ModelUsage { model: label(part, "model")?, usage: usage(part)? })
+    };
+    parts.iter().map(part).collect()
+}
+
+/// The provider's usage object. As JSON it keeps its own digits and spaces; text that is no JSON stays text.
+fn usage_raw(row: &Row, written: Option<&str>) -> Result<Option<Arc<str>>, String> {
+    #[derive(serde::Deserialize)]
+    struct Raw<'a> {
+        #[serde(borrow)]
+        usage_raw: Option<&'a serde_json::value::RawValue>,
+    }
+    match (row.get("usage_raw"), written) {
+        (None | Some(Value::Null), _) => Ok(None),
+        (Some(Value::String(text)), _) => Ok(Some(text.as_str().into())),
+        (Some(value), None) => Ok(Some(value.to_string().into())),
+        (Some(_), Some(written)) => {
+            let raw: Raw<'_> =
+                serde_json::from_str(written).map_err(|error| format!("usage_raw: {error}"))?;
+            Ok(raw.usage_raw.map(|raw| raw.get().into()))
+        }
+    }
+}
 
 fn usage(row: &Row) -> Result<Usage, String> {
     if let Some(classes) = group(row, "usage_classes")? {
@@ -309,82 +377,13 @@ fn pico(name: &str, text: &str) -> Result<i128, String> {
     }
 }
 
-// === fields ===
-
-fn group<'a>(row: &'a Row, name: &str) -> Result<Option<&'a Row>, String> {
-    match row.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(group)) => Ok(Some(group)),
-        Some(_) => Err(format!("{name} is an object of names and values")),
-    }
-}
-
-/// Text, or a number as it was written.
-fn text(row: &Row, name: &str) -> Result<Option<String>, String> {
-    match row.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(_) => Err(format!("{name} is text")),
-    }
-}
-
-fn label(row: &Row, name: &str) -> Result<Option<Label>, String> {
-    let text = text(row, name)?;
-    text.map(|text| Label::new(&text).map_err(|error| format!("{name}: {text:?}: {error}"))).transpose()
-}
-
-fn choice<T>(row: &Row, name: &str, find: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
-    let text = text(row, name)?;
-    text.map(|text| find(&text).ok_or_else(|| format!("{name}: {text:?} is unknown"))).transpose()
-}
-
-fn whole(row: &Row, name: &str) -> Result<Option<u64>, String> {
-    let text = text(row, name)?;
-    text.map(|text| {
-        text.parse().map_err(|_| format!("{name}: {text:?} is not a whole number of zero or more"))
-    })
-    .transpose()
-}
-
-fn millis(row: &Row, name: &str) -> Result<Option<u64>, String> {
-    text(row, name)?.map(|text| thousandths(name, &text)).transpose()
-}
-
-/// A decimal in thousandths.
-fn thousandths(name: &str, text: &str) -> Result<u64, String> {
-    let pico = parse_pico(text).ok().and_then(|pico| pico.checked_div(1_000_000_000));
-    let amount = pico.and_then(|amount| u64::try_from(amount).ok());
-    amount.ok_or_else(|| format!("{name}: {text:?} is not a number of zero or more"))
-}
-
-fn time(row: &Row, name: &str) -> Result<Option<Timestamp>, String> {
-    let text = text(row, name)?;
-    text.map(|text| {
-        let at = text.parse::<jiff::Timestamp>();
-        at.map(|at| Timestamp::from_micros(at.as_microsecond()))
-            .map_err(|_| format!("{name}: {text:?} is not a time such as 2026-09-30T12:00:00Z"))
-    })
-    .transpose()
-}
-
-fn trace_id(row: &Row) -> Result<Option<TraceId>, String> {
-    let text = text(row, "trace_id")?;
-    text.map(|text| {
-        let bits = u128::from_str_radix(&text, 16).ok().filter(|_| text.len() == 32);
-        bits.and_then(TraceId::from_bits)
-            .ok_or_else(|| format!("trace_id: {text:?} is not 32 hexadecimal digits"))
-    })
-    .transpose()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn read(fields: Value) -> Result<Box<UsageRecord>, String> {
-        record(fields.as_object().unwrap())
+        record(fields.as_object().unwrap(), None)
     }
 
     fn plain() -> Value {
