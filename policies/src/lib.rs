@@ -16,5 +16,6 @@ pub mod hedge;
 pub mod limit;
 pub mod periods;
 pub mod price;
+pub mod reconcile;
 pub mod roi;
 pub mod rule;

@@ -26,6 +26,7 @@ pub mod limits;
 pub mod listen;
 pub mod period;
 mod prune;
+mod reconcile;
 pub mod reload;
 mod reply;
 pub mod report;

@@ -24,6 +24,7 @@ mod page;
 mod period;
 mod place;
 mod price;
+mod reconcile;
 mod revenue;
 mod roi;
 mod serve;
@@ -38,7 +39,8 @@ use std::process::ExitCode;
 
 /// What exit codes mean, for the help.
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage, on the command line; 3 what was examined breaks its \
-                          rules: a configuration (also when `serve` reads it), a price file, imported rows.";
+                          rules: a configuration (also when `serve` reads it), a price file, imported rows, a provider's \
+                          statement that is not explained.";
 
 /// The sidecar that knows what your tokens cost and what they earn.
 #[derive(Debug, Parser)]
@@ -76,6 +78,8 @@ enum Command {
     /// Close months, and show what was reported.
     #[command(subcommand)]
     Period(period::PeriodCommand),
+    /// Set a provider's usage and costs against what was booked, and explain the gap.
+    Reconcile(reconcile::ReconcileArgs),
     /// Import and list revenue events.
     #[command(subcommand)]
     Revenue(revenue::RevenueCommand),
@@ -276,6 +280,7 @@ pub fn run() -> ExitCode {
         Command::Hedge(command) => hedge::run(command),
         Command::Roi(args) => roi::run(args),
         Command::Period(command) => period::run(command),
+        Command::Reconcile(args) => reconcile::run(args),
         Command::Revenue(command) => revenue::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
         Command::Export(ExportCommand::Focus(args)) => focus::run(args),

@@ -344,6 +344,11 @@ impl Reading<'_> {
     }
 }
 
+/// The record of a row that Bursar wrote; `written` is the row as it came.
+pub(crate) fn own_record(fields: &Row, written: &str) -> Result<Box<bursar_domain::UsageRecord>, String> {
+    own::record(fields, Some(written))
+}
+
 /// What an import of usage did, or would do, as a document: that of every import, and who wrote the file.
 pub(crate) fn document(done: &Done) -> Value {
     let mut document = crate::hedge::import::document(crate::hedge::import::What::Usage, &done.imported);
