@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod count;
 pub mod credentials;
+mod demo;
 mod exchange;
 mod failure;
 mod focus;

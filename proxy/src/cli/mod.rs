@@ -10,6 +10,7 @@ mod budget;
 mod check;
 mod client;
 mod contract;
+mod demo;
 mod environment;
 mod export;
 mod fault;
@@ -54,6 +55,8 @@ struct Cli {
 enum Command {
     /// Run the sidecar: proxy, ledger and admin API.
     Serve(ServeArgs),
+    /// See a report of return from an hour of invented traffic; nothing needs to be set up.
+    Demo(demo::DemoArgs),
     /// Check the configuration and report every mistake at once.
     Check(CheckArgs),
     /// Show what each team and workload used and what it cost.
@@ -271,6 +274,7 @@ pub fn run() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Check(args) => check::run(args),
         Command::Usage(args) => usage::run(args),
         Command::Price(command) => price::run(command),
