@@ -13,8 +13,8 @@ use bursar_domain::{
     Timestamp, TokenClass, Usage, UsageRecord, UsageSource,
 };
 use bursar_ledger::{
-    Durability, GroupKey, Ledger, OpenSlot, Opening, Options, PruneAsk, RecordRange, StoreCheck, UsageQuery,
-    Wait, backup, verify,
+    Durability, GroupKey, Ledger, OpenSlot, Opening, Options, PruneAsk, Receipt, RecordRange, StoreCheck,
+    UsageQuery, Wait, backup, verify,
 };
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
@@ -125,6 +125,18 @@ fn open(dir: &Path, durability: Durability) -> (Ledger, u64) {
     (ledger, report.interrupted)
 }
 
+/// Appends as soon as there is room: one that acknowledges early is not slowed down by its answers.
+fn hand_in(ledger: &Ledger, record: UsageRecord) -> Receipt {
+    let mut record = Box::new(record);
+    loop {
+        match ledger.append(record, Wait::Acknowledged) {
+            Ok(receipt) => return receipt,
+            Err(rejected) => record = rejected.record,
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Exchanges of the victim, each under way for a while.
 #[derive(Default)]
 struct Exchanges {
@@ -141,7 +153,7 @@ impl Exchanges {
         if self.under_way.len() > UNDER_WAY {
             let (n, slot) = self.under_way.pop_front().unwrap();
             ledger.closing(slot);
-            let _ = ledger.append(Box::new(exchange(n)), Wait::Acknowledged).unwrap().wait().unwrap();
+            let _ = hand_in(ledger, exchange(n)).wait().unwrap();
             writeln!(out, "{ENDED}{n}").unwrap();
             out.flush().unwrap();
         }
@@ -185,7 +197,7 @@ fn victim() {
             exchanges.begin(&ledger, next_exchange, &mut out);
             next_exchange += 1;
         }
-        waiting.push_back((n, ledger.append(Box::new(record(n)), Wait::Acknowledged).unwrap()));
+        waiting.push_back((n, hand_in(&ledger, record(n))));
         if waiting.len() >= 64 {
             let (n, receipt) = waiting.pop_front().unwrap();
             let _ = receipt.wait().unwrap();
