@@ -154,8 +154,9 @@ impl Sidecar {
 
     /// Ends it; all that it logged.
     fn end(mut self) -> String {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
         self.lines.iter().collect::<Vec<_>>().join("\n")
     }
 }

@@ -110,7 +110,7 @@ fn the_trial_balance_of_a_ledger_has_usage_and_revenue_and_sums_to_zero() {
         ),
     ];
     let events = (1..).zip(events.iter().map(|text| entry(text))).collect();
-    let head = ImportHead { what: "revenue".to_owned(), file: None, checksum: String::new() };
+    let head = ImportHead { what: "revenue".to_owned(), file: None, checksum: String::new(), about: None };
     let imported = ledger.import_revenue(events, &head, Mode::Apply, &SystemClock).unwrap();
     assert_eq!(imported.imported.errors, []);
     let ask = TrialAsk { from: None, to: None, contracts: None };

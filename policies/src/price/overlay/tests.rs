@@ -93,7 +93,8 @@ fn classes_units_kinds_and_currencies_that_do_not_exist_are_refused() {
     );
     assert_eq!(
         errors[1],
-        "row 1: per_unit.seconds: unknown unit; use one of: images, pages, search_units, audio_seconds, audio_minutes"
+        "row 1: per_unit.seconds: unknown unit; use one of: images, input_images, \
+         medium_search_context, high_search_context, pages, search_units, audio_seconds, audio_minutes"
     );
     refused(
         &row(r#""currency": "USB", "per_million": {"input": 1}"#),
