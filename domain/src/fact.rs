@@ -29,6 +29,8 @@ numbered!(
         Revenue = 8 "revenue",
         /// The close of a period.
         PeriodClose = 9 "period_close",
+        /// A temporary change of a budget, or the end of one.
+        BudgetOverride = 11 "budget_override",
         /// The head of an import.
         ImportBatch = 12 "import_batch",
         /// What the ledger says of itself: a segment of which hourly totals are left, a salvage.

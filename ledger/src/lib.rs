@@ -38,6 +38,7 @@ pub mod hedge;
 mod journal;
 mod open;
 mod opening;
+mod overrides;
 pub mod periods;
 mod place;
 pub mod postings;
@@ -63,6 +64,7 @@ pub use journal::find::TornTail;
 pub use journal::read::{InterruptedRequest, Pruned, ReadError, RecordRange, Records, StoredRecord};
 pub use open::{OpenError, OpenReport, Progress, ProgressFn, StoreState};
 pub use opening::{OpenSlot, Opening};
+pub use overrides::{NewOverride, REASON_BYTES_MAX, StoredOverride, overrides};
 pub use place::{NoPlace, Place};
 pub use query::{
     Filter, GrainRow, GroupKey, Hourly, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, UsageReport,

@@ -151,9 +151,10 @@ mod tests {
         let (head, payload) = encoded(&all());
         let found = facts(&head, &payload).unwrap();
         assert_eq!(found.iter().map(|stored| stored.fact.clone()).collect::<Vec<_>>(), all());
-        // The bytes were taken when there were no checkpoints.
+        // The bytes were taken when there were no checkpoints and no overrides.
+        let later = [FactKind::Checkpoint, FactKind::BudgetOverride];
         let known: Vec<Fact> = (0_u128..)
-            .zip(FactKind::ALL.iter().filter(|kind| **kind != FactKind::Checkpoint))
+            .zip(FactKind::ALL.iter().filter(|kind| !later.contains(kind)))
             .map(|(number, kind)| fact(*kind, number))
             .collect();
         let (head, payload) = encoded(&known);

@@ -3,6 +3,7 @@
 //! Not here: the rules (`budget`), windows (`window`).
 
 use super::contract::Absent;
+use super::overrides::{Override, limit_at};
 use super::window::{Span, Window, step_of};
 use super::{Book, Budget, Measure, Mode, Unbounded};
 use crate::price::Gap;
@@ -86,8 +87,10 @@ pub struct Standing {
     pub name: Label,
     /// Its measure.
     pub measure: Measure,
-    /// Its limit.
+    /// Its limit, with what overrides make of it.
     pub limit: i128,
+    /// Its limit as it is configured.
+    pub base_limit: i128,
     /// Settled in the window.
     pub settled: i128,
     /// What of it is the bound of requests that a crash interrupted: they used that much at most.
@@ -189,11 +192,13 @@ struct Account {
     last: Option<Span>,
     /// Windows that begin before this are not known.
     known_from: i64,
+    /// Temporary changes of its limit, in the order in which they were made.
+    overrides: Vec<Override>,
 }
 
 impl Default for Account {
     fn default() -> Self {
-        Self { windows: BTreeMap::new(), held: 0, last: None, known_from: i64::MIN }
+        Self { windows: BTreeMap::new(), held: 0, last: None, known_from: i64::MIN, overrides: Vec::new() }
     }
 }
 
@@ -406,6 +411,13 @@ impl Accounts {
         });
     }
 
+    /// Sets the temporary changes of a budget's limit, in the order in which they were made.
+    pub fn set_overrides(&mut self, number: u32, overrides: Vec<Override>) {
+        if let Some(account) = self.account(number) {
+            account.overrides = overrides;
+        }
+    }
+
     /// Gives up what is held for a request. Doing so again changes nothing.
     pub fn release(&mut self, id: RequestId) {
         let Some(hold) = self.holds.remove(&id) else { return };
@@ -580,8 +592,9 @@ impl Account {
             }
         };
         let Sums { settled, estimated, held, young: _ } = sums;
-        let (name, measure, limit) = (budget.name.clone(), budget.measure, budget.limit);
-        Standing { name, measure, limit, settled, estimated, held, span }
+        let (name, measure, base_limit) = (budget.name.clone(), budget.measure, budget.limit);
+        let limit = limit_at(base_limit, &self.overrides, at);
+        Standing { name, measure, limit, base_limit, settled, estimated, held, span }
     }
 
     /// Forgets the oldest windows when there are too many.
@@ -632,7 +645,7 @@ fn refusal(
     if missing <= 0 {
         return None;
     }
-    let retry = if asked > budget.limit {
+    let retry = if asked > standing.limit {
         None
     } else if missing <= standing.held {
         Some(SOON_MICROS)
@@ -650,9 +663,9 @@ fn refusal(
 fn warning(budget: &Budget, mut standing: Standing, amount: i128) -> Option<Warning> {
     standing.held = standing.held.saturating_add(amount);
     let used = standing.settled.saturating_add(standing.held);
-    let percent = used.saturating_mul(100).checked_div(budget.limit.max(1)).unwrap_or(0);
+    let percent = used.saturating_mul(100).checked_div(standing.limit.max(1)).unwrap_or(0);
     let reached = budget.thresholds.iter().rev().find(|threshold| percent >= i128::from(**threshold));
-    let is_over = used > budget.limit && budget.mode != Mode::Hard;
+    let is_over = used > standing.limit && budget.mode != Mode::Hard;
     if !is_over && reached.is_none() {
         return None;
     }

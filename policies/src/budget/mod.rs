@@ -24,10 +24,14 @@
 mod accounts;
 pub mod contract;
 #[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
 mod model_tests;
+pub mod overrides;
 pub mod window;
 
 pub use accounts::{Accounts, Admission, Asked, Denial, Moment, Standing, Unknown, Warning, Why};
+pub use overrides::{Change, Override};
 
 use bursar_domain::{Currency, Identity, Label};
 use std::collections::HashMap;

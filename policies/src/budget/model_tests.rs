@@ -61,8 +61,12 @@ enum Step {
     Expire,
     /// Holds are gone; the accounts are made from what was settled.
     Crash,
-    /// The same book in another order, and one budget less.
+    /// The same book in another order.
     Reload,
+    /// A budget gets so much more, or so much in all, for so many minutes.
+    Override(prop::sample::Index, bool, u64, i64),
+    /// One of the overrides is taken back.
+    Revoke(prop::sample::Index),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -74,6 +78,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Expire),
         1 => Just(Step::Crash),
         1 => Just(Step::Reload),
+        1 => (any::<prop::sample::Index>(), any::<bool>(), 0_u64..300, 1_i64..5_000)
+            .prop_map(|(i, adds, n, minutes)| Step::Override(i, adds, n, minutes)),
+        1 => any::<prop::sample::Index>().prop_map(Step::Revoke),
     ]
 }
 
@@ -100,6 +107,8 @@ enum State {
 #[derive(Default)]
 struct Model {
     requests: Vec<Request>,
+    /// Budget, what is changed, until when; in the order in which they were made.
+    overrides: Vec<(Label, Override)>,
 }
 
 fn in_measure(measure: Measure, tokens: u64) -> i128 {
@@ -129,6 +138,18 @@ fn numbers(book: &Book, team: &'static str, model: &'static str) -> Vec<u32> {
 }
 
 impl Model {
+    fn limit(&self, budget: &Budget, at: Timestamp) -> i128 {
+        let of = |(name, over): &&(Label, Override)| *name == budget.name && over.until > at;
+        let (mut limit, mut more) = (budget.limit, 0);
+        for (_, over) in self.overrides.iter().filter(of) {
+            match over.change {
+                Change::Limit(new) => limit = new,
+                Change::Add(new) => more += new,
+            }
+        }
+        limit + more
+    }
+
     fn standing(&self, book: &Book, number: u32, at: Timestamp) -> (i128, i128) {
         let budget = book.get(number).unwrap();
         let (mut settled, mut held) = (0, 0);
@@ -204,6 +225,22 @@ impl Run {
                 assert_eq!(unknown, Vec::<u32>::new());
                 (self.book, self.accounts) = (new, accounts);
             }
+            Step::Override(index, adds, amount, minutes) => {
+                let name = self.book.budgets()[index.index(self.book.budgets().len())].name.clone();
+                let amount = i128::from(*amount);
+                let change = if *adds { Change::Add(amount) } else { Change::Limit(amount) };
+                let until = Timestamp::from_micros(self.now.wall.micros() + minutes * 60_000_000);
+                let id = RequestId::from_bits(self.model.overrides.len() as u128);
+                self.model.overrides.push((name, Override { id, change, until }));
+                self.tell_overrides();
+            }
+            Step::Revoke(index) => {
+                if !self.model.overrides.is_empty() {
+                    let at = index.index(self.model.overrides.len());
+                    self.model.overrides.remove(at);
+                    self.tell_overrides();
+                }
+            }
         }
         for request in &mut self.model.requests {
             if request.state == State::Held && request.expires <= self.now.steady {
@@ -212,6 +249,13 @@ impl Run {
         }
         self.accounts.expire(self.now.steady);
         self.check();
+    }
+
+    fn tell_overrides(&mut self) {
+        for (number, budget) in (0..).zip(self.book.budgets()) {
+            let of = self.model.overrides.iter().filter(|(name, _)| *name == budget.name);
+            self.accounts.set_overrides(number, of.map(|(_, over)| *over).collect());
+        }
     }
 
     fn pick(&mut self, index: prop::sample::Index) -> Option<&mut Request> {
@@ -227,7 +271,7 @@ impl Run {
             let budget = self.book.get(*number).unwrap();
             let (settled, held) = self.model.standing(&self.book, *number, at);
             let after = settled + held + in_measure(budget.measure, tokens);
-            budget.mode != Mode::Hard || after <= budget.limit
+            budget.mode != Mode::Hard || after <= self.model.limit(budget, at)
         });
         let admission = self.accounts.admit(&self.book, &numbers, id, &amounts(tokens), at, self.now);
         assert_eq!(matches!(admission, Admission::Pass { .. }), fits, "{admission:?}");
@@ -250,6 +294,8 @@ impl Run {
 
     fn rebuild(&mut self) {
         self.accounts = Accounts::new(&self.book);
+        // Overrides are in the ledger.
+        self.tell_overrides();
         for request in &mut self.model.requests {
             match request.state {
                 State::Held => request.state = State::Gone,
@@ -268,6 +314,8 @@ impl Run {
             let standing = self.accounts.standing(&self.book, number, self.now.wall).unwrap();
             let expected = self.model.standing(&self.book, number, self.now.wall);
             assert_eq!((standing.settled, standing.held), expected, "{}", standing.name);
+            let limit = self.model.limit(&self.book.budgets()[number as usize], self.now.wall);
+            assert_eq!(standing.limit, limit, "{}", standing.name);
         }
         let held = self.model.requests.iter().filter(|request| request.state == State::Held).count();
         assert_eq!(self.accounts.holds(), held);

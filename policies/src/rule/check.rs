@@ -14,8 +14,13 @@ use cel::{Env, IdedExpr, Program};
 pub const SOURCE_BYTES_MAX: usize = 2_048;
 /// Most parts (names, values, operators, calls) of one.
 pub const NODES_MAX: usize = 256;
-/// Deepest nesting of brackets, and most signs in a row.
-const NESTING_MAX: usize = 16;
+/// Deepest nesting of brackets, and most signs in a row, and most `?`. The parser recurses through a dozen
+/// levels of its grammar for each.
+const NESTING_MAX: usize = 8;
+/// Most parts within one another, which is how deep the interpreter recurses.
+const DEPTH_MAX: usize = 24;
+/// The stack of the parser; it was seen to need a tenth of it for what is taken.
+const STACK_BYTES: usize = 16 << 20;
 
 /// Why an expression is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,8 +86,18 @@ fn of_kind(kind: Kind) -> Type {
     }
 }
 
+/// Compiles on a stack of its own: the parser recurses deeply, and whoever reads a configuration may have
+/// little left.
 pub(super) fn compile(text: &str) -> Result<(Program, Uses), CompileError> {
     bounded(text)?;
+    let failed = || CompileError::at((1, 1), "the parser failed", "write it more simply");
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || parsed(text));
+        thread.map_err(|_| failed())?.join().map_err(|_| failed())?
+    })
+}
+
+fn parsed(text: &str) -> Result<(Program, Uses), CompileError> {
     let program = environment().compile(text).map_err(|errors| match errors.errors.first() {
         Some(error) => {
             let place = |at: isize| usize::try_from(at).unwrap_or(1).max(1);
@@ -95,7 +110,8 @@ pub(super) fn compile(text: &str) -> Result<(Program, Uses), CompileError> {
         }
         None => CompileError::at((1, 1), "it cannot be read", "write an expression of CEL"),
     })?;
-    let mut checker = Checker { text, program: &program, uses: Uses::default(), scope: Vec::new(), nodes: 0 };
+    let mut checker =
+        Checker { text, program: &program, uses: Uses::default(), scope: Vec::new(), nodes: 0, depth: 0 };
     let found = checker.type_of(program.expression())?;
     if found != Type::Bool {
         return Err(CompileError::at(
@@ -160,6 +176,7 @@ struct Checker<'a> {
     /// Names of the comprehension that is looked at.
     scope: Vec<(String, Type)>,
     nodes: usize,
+    depth: usize,
 }
 
 const COMPARE: &[&str] = &[op::LESS, op::LESS_EQUALS, op::GREATER, op::GREATER_EQUALS];
@@ -186,6 +203,17 @@ impl Checker<'_> {
     }
 
     fn type_of(&mut self, part: &IdedExpr) -> Result<Type, CompileError> {
+        if self.depth >= DEPTH_MAX {
+            let message = format!("more than {DEPTH_MAX} parts are within one another");
+            return self.wrong(part.id, message, "make several rules of it");
+        }
+        self.depth = self.depth.saturating_add(1);
+        let found = self.type_within(part);
+        self.depth = self.depth.saturating_sub(1);
+        found
+    }
+
+    fn type_within(&mut self, part: &IdedExpr) -> Result<Type, CompileError> {
         self.nodes = self.nodes.saturating_add(1);
         if self.nodes > NODES_MAX {
             return self.wrong(

@@ -162,10 +162,12 @@ impl Intake {
             FactKind::Profile => self.profile(&read(body)?),
             FactKind::Contract => self.position(&read(body)?),
             FactKind::ContractEvent => self.event(&read(body)?, known_at),
-            // Heads of imports, revenue and closed periods are no market data and no contracts.
-            FactKind::ImportBatch | FactKind::Revenue | FactKind::PeriodClose | FactKind::Checkpoint => {
-                Ok(Admitted { name: Label::fixed("other"), added: Added::New })
-            }
+            // Heads of imports, revenue, closed periods and the like are no market data and no contracts.
+            FactKind::ImportBatch
+            | FactKind::Revenue
+            | FactKind::PeriodClose
+            | FactKind::Checkpoint
+            | FactKind::BudgetOverride => Ok(Admitted { name: Label::fixed("other"), added: Added::New }),
         }
     }
 
