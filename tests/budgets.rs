@@ -2,15 +2,16 @@
 
 use crate::ledger_modes::{nearly_full, small_queue};
 use crate::transcripts::{CHAT_PATH, MESSAGES_PATH};
-use bursar::budgets::Budgets;
+use bursar::budgets::{Budgets, Passed, Request};
 use bursar_domain::{
-    Cost, Currency, Identity, Label, Metering, Money, Outcome, RequestId, SystemClock, Timestamp, UsageRecord,
+    Clock, Cost, Currency, Identity, Label, Metering, Money, Outcome, RequestId, SystemClock, Timestamp,
+    UsageRecord,
 };
-use bursar_ledger::{Ledger, Opening, Options, StoredRecord, Wait};
-use bursar_policies::budget::Standing;
-use bursar_tests::{Client, Step, System, run, unhurried};
-use std::sync::Arc;
+use bursar_ledger::{Ledger, NewOverride, Opening, Options, StoredRecord, Wait};
+use bursar_policies::budget::{Asked as BudgetAsked, Change, Measure, Standing};
+use bursar_tests::{Client, ManualClock, Step, System, run, unhurried};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 const ASK: &str = r#"{"model":"gpt-4o-mini","max_tokens":100,"messages":[{"role":"user","content":"hi"}]}"#;
 /// Five tokens in, three out.
@@ -487,4 +488,205 @@ budgets:
         assert_eq!(budgets.json(at)["budgets"][0]["estimated"], 800);
         ledger.close().unwrap();
     }
+}
+
+fn asked(change: (&str, &str), until: &str) -> String {
+    format!("budget=b&{}={}&until={until}&reason=launch", change.0, change.1)
+}
+
+#[test]
+fn an_override_lets_more_pass_at_once_until_its_time_is_over_and_survives_a_restart() {
+    let limit = BOUND;
+    run(&budget(&format!("{limit} tokens"), ""), |system| async move {
+        system.hold_ledger();
+        let mut client = system.client();
+        assert_eq!(ask(&system, &mut client).await, 200);
+        client.post(CHAT_PATH, &[], ASK).await;
+        assert_eq!(client.reply().await.status(), 429);
+        system.release_ledger();
+        settled(&system).await;
+        // Eight tokens are used, so that the next one does not fit.
+        client.post(CHAT_PATH, &[], ASK).await;
+        assert_eq!(client.reply().await.status(), 429);
+        let ledger = system.app.ledger.clone();
+        let (app, until) = (Arc::clone(&system.app), system.app.now().micros() + 3_600_000_000);
+        let new = NewOverride {
+            budget: Label::new("b").unwrap(),
+            measure: Measure::Tokens,
+            change: Change::Add(8),
+            until: Timestamp::from_micros(until),
+            reason: "launch".to_owned(),
+        };
+        let made = unhurried(tokio::task::spawn_blocking(move || {
+            let id = ledger.record_override(&new, app.clock()).unwrap();
+            app.budgets.set_overrides(&bursar_ledger::overrides(&ledger.facts()).0);
+            id
+        }));
+        let id = made.await.unwrap();
+        assert_eq!(standing(&system).limit, limit as i128 + 8);
+        let told = &system.app.budgets.json(system.app.now())["budgets"][0];
+        assert_eq!((&told["limit"], &told["configured_limit"]), (&(limit + 8).into(), &limit.into()));
+        assert_eq!(told["overrides"][0]["id"], id.to_string());
+        assert_eq!(told["overrides"][0]["add"], "8 tokens");
+        assert_eq!(ask(&system, &mut client).await, 200, "it fits now");
+        settled(&system).await;
+        client.post(CHAT_PATH, &[], ASK).await;
+        let reply = client.reply().await;
+        assert!(reply.text().contains(&format!("{limit} tokens is configured")), "{}", reply.text());
+        system.clock.advance(3_600_000_000);
+        assert_eq!(standing(&system).limit, limit as i128, "its time is over");
+        let (now, budgets) = (system.app.now(), system.app.config().budgets.clone());
+        drop(client);
+        let dir = system.close().await;
+        let again = Arc::new(Budgets::new(budgets));
+        let pricer = Arc::new(|_: &UsageRecord| Cost::unpriced(Currency::USD));
+        let options = Options::new(&dir.path().join("ledger"));
+        let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), pricer).unwrap();
+        again.load(&ledger, now).unwrap();
+        let before = Timestamp::from_micros(now.micros() - 1);
+        assert_eq!(again.standing(0, before).unwrap().limit, limit as i128 + 8);
+        assert_eq!(again.standing(0, now).unwrap().limit, limit as i128);
+        ledger.close().unwrap();
+    });
+}
+
+#[test]
+fn overrides_are_made_listed_and_taken_back_by_the_admin_api() {
+    run(&budget("100 tokens", ""), |system| async move {
+        let api = |method: &'static str, path: String| {
+            let app = Arc::clone(&system.app);
+            async move { unhurried(bursar::admin::answer(app, method, &path)).await }
+        };
+        let make = |query: String| api("POST", format!("/api/v1/budget-overrides?{query}"));
+        for (query, status, text) in [
+            (asked(("add", "500USD"), "7d"), 400, "not in this unit"),
+            (asked(("add", "many"), "7d"), 400, "is no amount"),
+            (asked(("add", "5tokens"), "soon"), 400, "is no time"),
+            (asked(("add", "5tokens"), "2020-01-01"), 400, "is over already"),
+            (asked(("plus", "5tokens"), "7d"), 400, "unknown field"),
+            (asked(("add", "5tokens"), "7d").replace("launch", ""), 400, "must say why"),
+            (asked(("add", "5tokens"), "7d").replace("budget=b", "budget=c"), 404, "there is no budget"),
+        ] {
+            let (found, body) = make(query.clone()).await;
+            assert_eq!(found, status, "{query}: {body}");
+            assert!(body.contains(text), "{query}: {body}");
+        }
+        let (status, body) = make(asked(("limit", "7tokens"), "7d")).await;
+        assert_eq!(status, 200, "{body}");
+        let made: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let id = made["overrides"][0]["id"].as_str().unwrap().to_owned();
+        assert_eq!(
+            (&made["overrides"][0]["limit"], &made["overrides"][0]["state"]),
+            (&"7 tokens".into(), &"active".into())
+        );
+        assert_eq!(standing(&system).limit, 7);
+        let (status, body) = api("POST", format!("/api/v1/budget-overrides/{id}/revoke?reason=done")).await;
+        assert!(status == 200 && body.contains("revoked"), "{body}");
+        assert_eq!(standing(&system).limit, 100);
+        let (status, _) = api("POST", "/api/v1/budget-overrides/x/revoke".to_owned()).await;
+        assert_eq!(status, 404);
+        let (_, body) = api("GET", "/api/v1/budget-overrides".to_owned()).await;
+        assert!(body.contains("\"revoked_because\":\"done\""), "{body}");
+        drop(system.close().await);
+    });
+}
+
+const EACH: u64 = 30;
+
+/// Asks a thousand times at once, on eight threads; what is held is kept by whoever gets this.
+fn thousand_at_once(budgets: &Budgets, clock: &ManualClock, first: u128) -> Vec<(RequestId, Passed)> {
+    let (identity, provider) = (Identity::unallocated(), Label::new("openai").unwrap());
+    let at = clock.now();
+    let passed = Mutex::new(Vec::new());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let observer = scope.spawn(|| {
+            let mut samples = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                let standing = budgets.standing(0, at).unwrap();
+                assert!(standing.left() >= 0, "{standing:?}");
+                samples += 1;
+            }
+            samples
+        });
+        let threads: Vec<_> = (0..8_u128)
+            .map(|thread| {
+                let (identity, provider, passed) = (&identity, &provider, &passed);
+                scope.spawn(move || {
+                    for n in 0..125 {
+                        let id = RequestId::new(at, first + thread * 125 + n);
+                        let request =
+                            Request { id, at, identity, provider, model: None, may_be_any_model: false };
+                        let asked = |_| BudgetAsked { tokens: Some(EACH), ..BudgetAsked::default() };
+                        if let Ok(one) = budgets.admit(&request, clock, asked) {
+                            passed.lock().unwrap().push((id, one));
+                        }
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        stop.store(true, Ordering::Relaxed);
+        assert!(observer.join().unwrap() > 0);
+    });
+    passed.into_inner().unwrap()
+}
+
+#[test]
+fn as_many_pass_as_fit_whatever_crashes_and_wherever_the_clock_jumps() {
+    let text = format!("budgets:\n  - {{ name: b, window: day, limit: {} tokens }}\n", 137 * EACH);
+    let config = bursar::config::Config::load(bursar::config::Sources::from_text(&text)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(bursar_tests::system::START_MICROS);
+    let start = || {
+        let budgets = Arc::new(Budgets::new(config.budgets.clone()));
+        let options = Options { observer: Some(budgets.clone()), ..Options::new(&dir.path().join("ledger")) };
+        let pricer = Arc::new(|_: &UsageRecord| Cost::unpriced(Currency::USD));
+        let (ledger, _) = Ledger::open(options, Arc::new(SystemClock), pricer).unwrap();
+        budgets.load(&ledger, clock.now()).unwrap();
+        (budgets, ledger)
+    };
+    let (budgets, ledger) = start();
+    let passed = thousand_at_once(&budgets, &clock, 1);
+    assert_eq!(passed.len(), 137);
+    let opening = |id: RequestId| Opening {
+        id,
+        started_at: clock.now(),
+        identity: Arc::new(Identity::unallocated()),
+        route: Label::new("openai").unwrap(),
+        provider: Label::new("openai").unwrap(),
+        api: Label::new("openai-chat").unwrap(),
+        model: None,
+        region: None,
+        stream: false,
+        metering: Metering::Count,
+        held_tokens: Some(EACH),
+        held_cost: None,
+    };
+    let opened: Vec<_> =
+        passed.iter().map(|(id, _)| ledger.opening(opening(*id), Wait::Acknowledged)).collect();
+    for (slot, receipt) in opened {
+        drop(slot);
+        let _ = receipt.wait().unwrap();
+    }
+    // Nothing of them is settled: this is what a crash in their midst leaves.
+    drop(passed);
+    ledger.close().unwrap();
+
+    let (budgets, ledger) = start();
+    let standing = budgets.standing(0, clock.now()).unwrap();
+    assert_eq!((standing.settled, standing.estimated, standing.left()), (137 * 30, 137 * 30, 0));
+    assert_eq!(thousand_at_once(&budgets, &clock, 2_000).len(), 0, "what was under way still counts");
+    clock.advance(DAY);
+    let passed = thousand_at_once(&budgets, &clock, 4_000);
+    assert_eq!(passed.len(), 137, "another window");
+    for jump in [-DAY, DAY, -3_600_000_000, 3_600_000_000] {
+        clock.advance(jump);
+        assert_eq!(thousand_at_once(&budgets, &clock, 6_000).len(), 0, "the clock jumped by {jump}");
+    }
+    // Of one that used less the rest is free, for one that fits.
+    budgets.release(passed[0].0);
+    assert_eq!(thousand_at_once(&budgets, &clock, 8_000).len(), 1);
+    drop(passed);
+    ledger.close().unwrap();
 }

@@ -36,6 +36,7 @@ mod read_back;
 mod realtime;
 mod refusals;
 mod reload;
+mod rules;
 #[cfg(feature = "sigv4")]
 mod sigv4;
 mod silent_dialects;

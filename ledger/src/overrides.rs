@@ -84,13 +84,14 @@ fn unit(measure: Measure) -> String {
     match measure {
         Measure::Money(currency) => currency.code().to_owned(),
         Measure::Tokens => "tokens".to_owned(),
+        Measure::StandardTokens => "SIT".to_owned(),
     }
 }
 
 fn amount(measure: Measure, amount: i128) -> String {
     match measure {
         Measure::Money(_) => format_pico(amount),
-        Measure::Tokens => amount.to_string(),
+        Measure::Tokens | Measure::StandardTokens => amount.to_string(),
     }
 }
 

@@ -11,12 +11,14 @@ use crate::failure::Failure;
 use crate::guard::Limits;
 use crate::layers::room::BodyRoom;
 use crate::limits::Limiter;
+use crate::rules::RuleBook;
 use crate::telemetry::Telemetry;
 use arc_swap::{ArcSwap, Guard};
 use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
 use bursar_ledger::{Health, Ledger};
 use bursar_policies::price::{Ask, ClassCosts, PriceBook};
+use bursar_policies::rule::Rule;
 use std::sync::Arc;
 
 /// What every worker and the admin API share.
@@ -32,6 +34,8 @@ pub struct App {
     pub limits: Arc<Limiter>,
     /// What was refused lately for its credential, its identity or its access.
     pub refusals: Refusals,
+    /// What is asked of each request, and what they did.
+    rules: ArcSwap<RuleBook>,
     /// Counters.
     pub metrics: Metrics,
     /// What is told of settled exchanges.
@@ -68,6 +72,7 @@ impl App {
         };
         let counting = Counting::new(config.counting.threads, config.counting.queue_entries_max);
         let limits = Arc::new(Limiter::new(config.limits.clone()));
+        let rules = RuleBook::new(config.rules.clone());
         let body_room = BodyRoom::new(config.reserve_body_bytes);
         Arc::new(Self {
             config: ArcSwap::from_pointee(config),
@@ -76,6 +81,7 @@ impl App {
             budgets,
             limits,
             refusals: Refusals::default(),
+            rules: ArcSwap::from_pointee(rules),
             metrics: Metrics::new(),
             telemetry,
             guard_limits,
@@ -101,6 +107,18 @@ impl App {
         let (Some(standing), Some(id)) = (failure.kind.standing(), failure.request) else { return };
         let (rule, message) = (failure.kind.rule().cloned(), failure.kind.to_string());
         self.refusals.remember(standing, Refused { id, at: self.now(), rule, reason, message });
+    }
+
+    /// The rules in force. Whoever decides several things by them asks once.
+    #[must_use]
+    pub fn rules(&self) -> Guard<Arc<RuleBook>> {
+        self.rules.load()
+    }
+
+    /// From now on these rules are in force.
+    pub(crate) fn set_rules(&self, rules: Vec<Rule>) {
+        let book = self.rules().followed_by(rules);
+        self.rules.store(Arc::new(book));
     }
 
     /// Why the ledger takes no records now, if it does not.

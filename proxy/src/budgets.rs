@@ -21,12 +21,13 @@ pub use reload::ReloadError;
 use crate::app::Prices;
 use crate::hedge::AskError;
 use crate::hedge::priced::Priced;
+use crate::overrides;
 use arc_swap::{ArcSwap, Guard};
 use bursar_domain::money::format_pico;
 use bursar_domain::{Clock, Identity, Label, Metering, Outcome, RequestId, Timestamp, UsageRecord};
 use bursar_ledger::{
-    Filter, GroupKey, InterruptedRequest, Ledger, Observer, QueryError, ReadError, RecordRange, UsageQuery,
-    UsageReport, UsageRow,
+    Filter, GroupKey, InterruptedRequest, Ledger, Observer, QueryError, ReadError, RecordRange,
+    StoredOverride, UsageQuery, UsageReport, UsageRow,
 };
 use bursar_policies::budget::contract::{Absent, ContractBudget};
 use bursar_policies::budget::window::{Span, Window};
@@ -62,6 +63,8 @@ struct State {
     accounts: Accounts,
     refused: VecDeque<Refusal>,
     numbers: Vec<u32>,
+    /// Temporary changes that the ledger has.
+    overrides: Vec<StoredOverride>,
     /// What the ledger had at the start was read. Before, records are those that a crash left open, which
     /// will be read too.
     is_loaded: bool,
@@ -77,6 +80,17 @@ pub(crate) struct PreparedContracts(Option<contracts::Prepared>);
 #[derive(Debug, thiserror::Error)]
 #[error("cannot tell what contracts have left, so budgets on them cannot be kept")]
 pub struct LookError(#[source] AskError);
+
+impl State {
+    /// Puts in force, for the budgets of `book`, what changes them for a time.
+    fn enforce(&mut self, book: &Book) {
+        let Self { accounts, overrides, .. } = self;
+        for (number, budget) in (0_u32..).zip(book.budgets()) {
+            let own = overrides.iter().filter(|one| overrides::fits(one, &budget.name, budget.measure));
+            accounts.set_overrides(number, own.map(StoredOverride::change).collect());
+        }
+    }
+}
 
 /// A request that a budget refused, with its figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,6 +276,44 @@ impl Budgets {
         book.any_hard(&numbers) || self.contracts.any_hard(&self.contracts.matching(&facts))
     }
 
+    /// Puts the temporary changes that the ledger has in force, and only those.
+    pub fn set_overrides(&self, all: &[StoredOverride]) {
+        let mut state = self.lock();
+        state.overrides = all.to_vec();
+        state.enforce(&self.book());
+    }
+
+    /// What the budget of this name limits.
+    #[must_use]
+    pub fn measure_of(&self, name: &Label) -> Option<Measure> {
+        self.book().budgets().iter().find(|budget| budget.name == *name).map(|budget| budget.measure)
+    }
+
+    /// How far the fullest budget of a request is spent and reserved, in percent; `None` when it is under
+    /// none.
+    #[must_use]
+    pub fn used_percent(&self, request: &Request<'_>, now: Timestamp) -> Option<i64> {
+        let tag = tag_of(request.identity);
+        let models = [request.model, None];
+        let facts = facts(request.identity, request.provider, models, request.may_be_any_model, &tag);
+        let mut numbers = Vec::new();
+        self.book().matching(&facts, &mut numbers);
+        numbers.into_iter().filter_map(|number| self.percent_of(number, now)).max()
+    }
+
+    /// How far the budget of this name is spent and reserved, in percent.
+    #[must_use]
+    pub fn used_of(&self, name: &str, now: Timestamp) -> Option<i64> {
+        let found = self.book().budgets().iter().position(|budget| budget.name.as_str() == name)?;
+        self.percent_of(u32::try_from(found).ok()?, now)
+    }
+
+    fn percent_of(&self, number: u32, now: Timestamp) -> Option<i64> {
+        let mut state = self.lock();
+        let standing = state.accounts.standing(&self.book(), number, now)?;
+        Some(used_percent_of(&standing))
+    }
+
     /// The hold of a request begins to last anew.
     pub fn renew(&self, id: RequestId) {
         let steady = self.steady();
@@ -428,6 +480,11 @@ impl Budgets {
     /// Reads what was spent in the windows in force and in those before them. Called before any request is
     /// served. Blocks.
     pub fn load(&self, ledger: &Ledger, now: Timestamp) -> Result<(), QueryError> {
+        let (found, unreadable) = bursar_ledger::overrides(&ledger.facts());
+        for sequence in unreadable {
+            tracing::warn!(sequence, "an override of a budget cannot be read and is not in force");
+        }
+        self.set_overrides(&found);
         self.read(ledger, now).map(drop)
     }
 
@@ -717,6 +774,10 @@ impl fmt::Display for Refusal {
             Why::Forgotten => f.write_str("the clock stands before what the budget remembers")?,
             Why::NoContract(absent) => write!(f, "the contract {absent}")?,
         }
+        if standing.limit != standing.base_limit {
+            let configured = amount(standing.base_limit);
+            write!(f, "; the limit is overridden for a time, {configured} is configured")?;
+        }
         if standing.estimated > 0 {
             let estimated = amount(standing.estimated);
             write!(f, "; {estimated} of what is spent is the most that interrupted requests can have used")?;
@@ -744,6 +805,13 @@ const fn remedy(absent: Absent) -> &'static str {
     }
 }
 
+/// How far a budget is spent and reserved, in percent, rounded down.
+fn used_percent_of(standing: &Standing) -> i64 {
+    let used = standing.settled.saturating_add(standing.held);
+    let percent = used.saturating_mul(100).checked_div(standing.limit.max(1)).unwrap_or(0);
+    i64::try_from(percent).unwrap_or(i64::MAX)
+}
+
 fn instant(micros: i64) -> String {
     jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |at| at.to_string())
 }
@@ -766,6 +834,7 @@ fn standing_json(standing: &Standing) -> Value {
         "budget": standing.name.as_str(),
         "unit": unit,
         "limit": amount(standing.limit),
+        "configured_limit": amount(standing.base_limit),
         "spent": amount(standing.settled),
         "estimated": amount(standing.estimated),
         "reserved": amount(standing.held),
@@ -842,6 +911,7 @@ impl Budgets {
                 object.insert("scope".to_owned(), scope_json(&budget.scope));
                 object.insert("window".to_owned(), json!(budget.window.to_string()));
                 object.insert("mode".to_owned(), json!(mode_name(budget.mode)));
+                object.insert("overrides".to_owned(), self.overrides_json(budget, now));
                 let used = standing.settled.saturating_add(standing.held);
                 let percent = used.saturating_mul(100).checked_div(standing.limit.max(1));
                 object.insert("used_percent".to_owned(), json!(percent.and_then(|p| i64::try_from(p).ok())));
@@ -852,6 +922,13 @@ impl Budgets {
         }
         all.extend(self.contracts.json(now, self.steady()));
         json!({ "as_of": instant(now.micros()), "budgets": all })
+    }
+
+    fn overrides_json(&self, budget: &Budget, now: Timestamp) -> Value {
+        let state = self.lock();
+        let in_force =
+            |one: &&StoredOverride| overrides::fits(one, &budget.name, budget.measure) && now < one.until;
+        state.overrides.iter().filter(in_force).map(|one| overrides::shown(one, now)).collect()
     }
 
     /// Lines of the metrics page: how much of each budget is used.

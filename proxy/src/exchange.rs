@@ -9,6 +9,7 @@
 mod access;
 mod admission;
 mod most;
+mod steering;
 
 pub(crate) use access::AccessRefusal;
 pub(crate) use access::Seen;
@@ -78,6 +79,10 @@ pub struct Exchange {
     kept: Kept,
     /// What to tell the client of its budgets.
     warning: Option<Box<HeaderValue>>,
+    /// What to tell the client of rules.
+    told: Vec<(HeaderName, HeaderValue)>,
+    /// What rules changed of the request.
+    sent: Option<Box<steering::Sent>>,
     state: State,
 }
 
@@ -202,6 +207,8 @@ impl Exchange {
             bytes_out: 0,
             kept: Kept::in_place(call.place.take()).called_by(call.caller),
             warning: None,
+            told: Vec::new(),
+            sent: None,
             state: State::Held,
         }
     }
@@ -222,7 +229,9 @@ impl Exchange {
 
     fn opening(&self) -> Opening {
         let request = self.request.borrow();
-        let model = self.api.requested_model(request.model(), self.model_in_path.clone());
+        let model = self
+            .sent_model()
+            .or_else(|| self.api.requested_model(request.model(), self.model_in_path.clone()));
         Opening {
             id: self.id,
             started_at: self.started_at,
@@ -237,6 +246,16 @@ impl Exchange {
             held_tokens: self.kept.held.as_ref().and_then(|held| held.tokens),
             held_cost: self.kept.held.as_ref().and_then(|held| held.cost),
         }
+    }
+
+    /// The model that a rule asks for instead.
+    fn sent_model(&self) -> Option<Label> {
+        self.sent.as_ref().and_then(|sent| sent.model.clone())
+    }
+
+    /// What to tell the client of rules, once.
+    pub fn take_told(&mut self) -> Vec<(HeaderName, HeaderValue)> {
+        std::mem::take(&mut self.told)
     }
 
     /// What to tell the client of its budgets, once.
@@ -342,7 +361,8 @@ impl Exchange {
     fn send_long_text(&mut self) {
         let (Some(watch), Some(meter)) = (&mut self.watch, &mut self.meter) else { return };
         let Some(text) = meter.text().filter(|text| text.held() >= BLOCK_BYTES) else { return };
-        let model = self.request.borrow().facts().model;
+        let sent = self.sent.as_ref().and_then(|sent| sent.model.clone());
+        let model = sent.or_else(|| self.request.borrow().facts().model);
         watch.send(&self.app.counting, self.route.provider.as_str(), model.as_ref(), text.take());
     }
 
@@ -420,7 +440,9 @@ impl Exchange {
         let request = self.request.borrow();
         let mut facts = request.facts();
         facts.stream |= self.api.is_stream();
-        facts.model = self.api.requested_model(facts.model.take(), self.model_in_path.clone());
+        facts.model = self
+            .sent_model()
+            .or_else(|| self.api.requested_model(facts.model.take(), self.model_in_path.clone()));
         let ended_at = self.app.now();
         let reading = self
             .meter
@@ -649,6 +671,13 @@ fn unread(ending: Ending, status: Option<u16>) -> Reading {
     };
     let metering = if status.is_some_and(|s| s < 400) { Metering::Count } else { Metering::Never };
     Reading { outcome, metering, ..Reading::nothing() }
+}
+
+/// Whether the client signed the request for AWS.
+pub(crate) fn is_client_signed(headers: &http::HeaderMap) -> bool {
+    let authorization =
+        headers.get(http::header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    authorization.starts_with(b"AWS4-")
 }
 
 /// The upstream's own id of the request, by the header names of the providers.

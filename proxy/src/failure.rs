@@ -11,6 +11,7 @@ use crate::guard::Rejection;
 use crate::layers::authenticate::CredentialError;
 use crate::layers::identify::IdentityError;
 use crate::limits::LimitRefusal;
+use crate::rules::RuleRefusal;
 use crate::upstream::{ConnectError, SendError};
 use bursar_domain::{Label, RequestId};
 use std::time::Duration;
@@ -87,6 +88,9 @@ pub enum FailureKind {
     /// A limit refuses the request.
     #[error("{0}")]
     Limit(Box<LimitRefusal>),
+    /// A rule refuses the request.
+    #[error("{0}")]
+    Rule(Box<RuleRefusal>),
     /// The upstream could not be reached or broke before its head.
     #[error("upstream: {}{} (route {route})", chain(.error), remedy(.error))]
     Upstream {
@@ -129,6 +133,7 @@ impl FailureKind {
             Self::LedgerClosed { .. } => "ledger_unavailable",
             Self::Budget(_) => "budget_exceeded",
             Self::Limit(_) => "rate_limited",
+            Self::Rule(_) => "rule_denied",
             Self::Upstream { .. } | Self::UpstreamTimeout { .. } => return None,
         })
     }

@@ -100,6 +100,14 @@ fn instant(text: &str, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
     Some(Timestamp::from_micros(at.as_microsecond()))
 }
 
+/// A time to come: a date in UTC, a time, or how long from `now`.
+pub(crate) fn moment(text: &str, now: Timestamp) -> Option<Timestamp> {
+    match age_micros(text) {
+        Some(micros) => now.micros().checked_add(micros).map(Timestamp::from_micros),
+        None => instant(text, &TimeZone::UTC, now),
+    }
+}
+
 /// An age: digits and one of m, h, d, w.
 fn age_micros(text: &str) -> Option<i64> {
     let unit = text.chars().last()?;

@@ -58,6 +58,7 @@ pub fn apply(app: &App, newer: Newer) -> Result<Applied, ReloadError> {
     app.budgets.replace_contracts(contracts, app.now());
     crate::admin::look_at_contracts(app);
     app.limits.replace(config.limits.clone());
+    app.set_rules(config.rules.clone());
     app.prices.set_book(prices);
     telemetry::set_level(config.telemetry.log_level.as_str());
     app.set_config(config);

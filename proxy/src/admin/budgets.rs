@@ -3,6 +3,8 @@
 //! Not here: the figures (`budgets`).
 
 use super::{Admin, problem};
+use crate::app::App;
+use crate::overrides::{self, Asked, OverrideError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -27,6 +29,64 @@ pub(super) async fn budgets(State(admin): State<Admin>) -> Response {
     answer(&admin.app.budgets.json(admin.app.now()))
 }
 
+/// Why a change is taken back.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RevokeQuery {
+    reason: String,
+}
+
+/// `GET /api/v1/budget-overrides`
+pub(super) async fn overrides(State(admin): State<Admin>) -> Response {
+    answer(&overrides::document(&admin.app.ledger, None, admin.app.now()))
+}
+
+/// `POST /api/v1/budget-overrides?budget=…&add=…&until=…&reason=…`
+pub(super) async fn make_override(
+    State(admin): State<Admin>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let asked = match query {
+        Ok(Query(asked)) => asked,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    change(move || {
+        let App { ledger, budgets, .. } = &*admin.app;
+        overrides::make(ledger, Some(budgets), &asked, admin.app.clock())
+    })
+    .await
+}
+
+/// `POST /api/v1/budget-overrides/{id}/revoke?reason=…`
+pub(super) async fn revoke_override(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    query: Result<Query<RevokeQuery>, QueryRejection>,
+) -> Response {
+    let reason = match query {
+        Ok(Query(query)) => query.reason,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    change(move || {
+        let App { ledger, budgets, .. } = &*admin.app;
+        overrides::revoke(ledger, Some(budgets), &id, &reason, admin.app.clock())
+    })
+    .await
+}
+
+/// The ledger is waited for elsewhere.
+async fn change(make: impl FnOnce() -> Result<Value, OverrideError> + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(make).await {
+        Ok(Ok(document)) => answer(&document),
+        Ok(Err(error @ OverrideError::Wrong(_))) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
+        Ok(Err(error @ OverrideError::Unknown(_))) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Ok(Err(error @ OverrideError::Ledger(_))) => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, &format!("the ledger did not take it: {error}"))
+        }
+        Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the change failed; see the log"),
+    }
+}
+
 /// `GET /api/v1/why?id=…`
 pub(super) async fn why(state: State<Admin>, query: Result<Query<WhyQuery>, QueryRejection>) -> Response {
     match query {
@@ -49,6 +109,9 @@ pub(super) async fn why_of(State(admin): State<Admin>, Path(id): Path<String>) -
     }
     if let Some(refused) = admin.app.refusals.why(id) {
         return answer(&refused.json());
+    }
+    if let Some(refusal) = admin.app.rules().why(id) {
+        return answer(&refusal.json());
     }
     let ledger = admin.app.ledger.clone();
     let found = tokio::task::spawn_blocking(move || find(&ledger, id)).await;
@@ -87,7 +150,15 @@ fn find(
 }
 
 fn passed(stored: &StoredRecord) -> Value {
+    let tags = stored.record.identity.tags.iter();
+    // What rules changed stands in tags of their own.
+    let steered = tags.filter_map(|(name, value)| {
+        let name = name.as_str().strip_prefix("bursar.")?;
+        Some((name.to_owned(), Value::String(value.as_str().to_owned())))
+    });
+    let steered: serde_json::Map<String, Value> = steered.collect();
     json!({
+        "steered": if steered.is_empty() { Value::Null } else { Value::Object(steered) },
         "id": stored.record.id.to_string(),
         "outcome": stored.record.outcome.name(),
         "seq": stored.sequence,

@@ -30,6 +30,7 @@ use axum::routing::{get, post};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tower::ServiceExt;
 
 /// What a handler needs.
 #[derive(Clone, Debug)]
@@ -64,6 +65,19 @@ pub async fn serve(
     }
 }
 
+/// What the admin API answers to a request without a body, as its listener would; 400 where it is none.
+pub async fn answer(app: Arc<App>, method: &str, target: &str) -> (u16, String) {
+    let (_, shutdown) = watch::channel(Shutdown::No);
+    let router = router(Admin { app, shutdown, contracts: hedge::ContractFigures::default() });
+    let request = axum::http::Request::builder().method(method).uri(target).body(axum::body::Body::empty());
+    let Ok(request) = request else { return (400, String::new()) };
+    let Ok(response) = router.oneshot(request).await;
+    let status = response.status().as_u16();
+    let body = http_body_util::BodyExt::collect(response.into_body()).await;
+    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
 /// How long answers that are under way may take when the process ends. A reader that has stopped
 /// reading must not keep it.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -93,6 +107,8 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/periods/{month}", get(roi::period))
         .route("/api/v1/periods/{month}/close", post(roi::close_period))
         .route("/api/v1/budgets", get(budgets::budgets))
+        .route("/api/v1/budget-overrides", get(budgets::overrides).post(budgets::make_override))
+        .route("/api/v1/budget-overrides/{id}/revoke", post(budgets::revoke_override))
         .route("/api/v1/why", get(budgets::why))
         .route("/api/v1/why/{id}", get(budgets::why_of))
         .layer(DefaultBodyLimit::max(hedge::IMPORT_BYTES_MAX))
@@ -139,7 +155,7 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
 
 /// The lines of budgets and limits.
 pub(crate) fn rule_metrics(app: &App) -> String {
-    [app.budgets.metrics(app.now()), app.limits.metrics()].concat()
+    [app.budgets.metrics(app.now()), app.limits.metrics(), app.rules().metrics()].concat()
 }
 
 /// Asks for the bearer token where one is configured.

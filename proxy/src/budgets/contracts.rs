@@ -575,6 +575,7 @@ fn nothing_left(rule: &ContractBudget, at: Timestamp) -> Standing {
         name: rule.name.clone(),
         measure: Measure::Tokens,
         limit: 0,
+        base_limit: 0,
         settled: 0,
         estimated: 0,
         held: 0,

@@ -130,6 +130,7 @@ impl Budgets {
             accounts.adopt(number, &read.accounts, from);
         }
         state.accounts = accounts;
+        state.enforce(&book);
         self.book.store(Arc::new(book));
         Ok(())
     }

@@ -89,8 +89,8 @@ enum Command {
     /// Write records to a file or to standard output.
     #[command(subcommand)]
     Export(ExportCommand),
-    /// Show what each budget has spent, reserved and left.
-    Budget(BudgetArgs),
+    /// Show what each budget has spent, reserved and left, and change limits for a time.
+    Budget(budget::BudgetArgs),
     /// Explain why a request was refused.
     Why(WhyArgs),
     /// Make and list virtual keys.
@@ -110,16 +110,6 @@ pub(crate) struct AdminArgs {
     /// File with the admin API's bearer token [env: BURSAR_ADMIN_TOKEN_FILE].
     #[arg(long)]
     admin_token_file: Option<PathBuf>,
-}
-
-/// `bursar budget`
-#[derive(Debug, Args)]
-pub(crate) struct BudgetArgs {
-    #[command(flatten)]
-    ask: AdminArgs,
-    /// Form of the answer.
-    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
-    format: TableFormat,
 }
 
 /// `bursar why`
@@ -288,7 +278,7 @@ pub fn run() -> ExitCode {
         Command::Revenue(command) => revenue::run(command),
         Command::Export(ExportCommand::Usage(args)) => export::run(args),
         Command::Export(ExportCommand::Focus(args)) => focus::run(args),
-        Command::Budget(args) => budget::list(args),
+        Command::Budget(args) => budget::run(args),
         Command::Why(args) => budget::why(args),
         Command::Key(command) => key::run(command),
         Command::Ledger(command) => ledger::run(command),

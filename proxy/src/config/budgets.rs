@@ -410,7 +410,7 @@ impl Item {
         tags
     }
 
-    fn zone(&mut self, node: &Node) -> Option<TimeZone> {
+    pub(super) fn zone(&mut self, node: &Node) -> Option<TimeZone> {
         let text = self.text(node, ".zone")?;
         let zone = TimeZone::get(text).ok();
         if zone.is_none() {
@@ -447,16 +447,7 @@ impl Item {
 
     fn limit(&mut self, node: &Node) -> Option<(i128, Measure)> {
         let text = self.text(node, ".limit")?;
-        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(split);
-        let read = match unit.trim() {
-            "tokens" => number.parse::<u64>().ok().map(|tokens| (i128::from(tokens), Measure::Tokens)),
-            "USD" => {
-                let money = Money::parse(Currency::USD, number).ok();
-                money.map(|money| (money.pico(), Measure::Money(Currency::USD)))
-            }
-            _ => None,
-        };
+        let read = read_amount(text);
         if read.is_none() {
             let remedy = "write an amount in the currency of the books, such as 5000 USD, or 2000000 tokens";
             self.wrong(node, ".limit", Wrong::value(text, "is not a limit", remedy));
@@ -485,6 +476,20 @@ impl Item {
         thresholds.sort_unstable();
         thresholds.dedup();
         Some(thresholds)
+    }
+}
+
+/// An amount and its unit: `5000 USD`, `2000000 tokens`.
+pub(crate) fn read_amount(text: &str) -> Option<(i128, Measure)> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    match unit.trim() {
+        "tokens" => number.parse::<u64>().ok().map(|tokens| (i128::from(tokens), Measure::Tokens)),
+        "USD" => {
+            let money = Money::parse(Currency::USD, number).ok();
+            money.map(|money| (money.pico(), Measure::Money(Currency::USD)))
+        }
+        _ => None,
     }
 }
 

@@ -21,7 +21,7 @@ use super::suggest::nearest;
 use super::value::{Value, Workers, node_from_text};
 use super::{
     Admin, Config, Counting, DrainLimits, Effective, Identify, Ledger, Prices, Server, ServerLimits,
-    ServerTimeouts, UpstreamPool, retention, yaml,
+    ServerTimeouts, UpstreamPool, retention, rules, yaml,
 };
 use crate::credentials::keys::Key;
 use routes::RouteAt;
@@ -117,6 +117,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         access: loader.get(&s::ACCESS).value.0,
         keys: loader.keys.clone(),
         key_table: loader.key_table(),
+        rules: loader.get(&s::RULES).value.0,
         server: loader.server(),
         upstream: loader.upstream_pool(),
         counting: loader.counting(),
@@ -136,7 +137,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         loader.wrong(&origin, s::LEDGER_RETENTION_DETAIL.path, wrong);
     }
     loader.keys_fit(&config);
-    loader.reserved();
+    loader.rules_among(&config);
     loader.misspelt_variables();
     match ConfigErrors::of(loader.errors) {
         Some(errors) => Err(errors),
@@ -547,9 +548,13 @@ impl Loader<'_> {
         }
     }
 
-    /// Settings that exist only to be refused when someone counts on them.
-    fn reserved(&mut self) {
-        self.get(&s::RULES);
+    /// Mistakes between rules and what they name.
+    fn rules_among(&mut self, config: &Config) {
+        let found = self.raw.values.get(s::RULES.path).map(|found| found.node.at);
+        let origin = found.map_or(Origin::Default, |at| self.place(at));
+        for (key, wrong) in rules::mistakes(&config.rules, &config.budgets, &config.routes) {
+            self.wrong(&origin, &key, wrong);
+        }
     }
 
     fn misspelt_variables(&mut self) {

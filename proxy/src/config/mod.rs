@@ -27,12 +27,15 @@ mod raw;
 mod reference;
 mod retention;
 mod routes;
+mod rules;
 mod secret;
 mod settings;
 mod shown;
 pub(crate) mod suggest;
 mod value;
 mod yaml;
+
+pub(crate) use budgets::read_amount;
 
 pub use aws::{AwsEnvironment, AwsKeys, Container, Profile, SigV4, WebIdentity};
 pub use error::{ConfigError, ConfigErrors, Origin, Shown};
@@ -52,6 +55,7 @@ use bursar_policies::access::AccessRule;
 use bursar_policies::budget::Budget;
 use bursar_policies::budget::contract::ContractBudget;
 use bursar_policies::limit::Limit;
+use bursar_policies::rule::Rule;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -264,6 +268,8 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// The same, to be found by their ids. One with the rest, so that a reload changes both at once.
     pub key_table: Arc<Keys>,
+    /// What is asked of each request.
+    pub rules: Vec<Rule>,
     /// Most bytes of a request's body that are held for a hard budget to know it.
     pub reserve_body_bytes: u64,
     /// Limits of the listener.

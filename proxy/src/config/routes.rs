@@ -212,6 +212,20 @@ impl Route {
         self.upstream.is_tls()
     }
 
+    /// Whether its host is in the configuration, and not in paths.
+    #[must_use]
+    pub fn has_fixed_host(&self) -> bool {
+        self.upstream.host().is_some()
+    }
+
+    /// Where a request goes on this route that would have asked `from`'s upstream for `path`.
+    #[must_use]
+    pub fn take_over(&self, from: &Self, path: &str) -> Option<(Authority, String)> {
+        let rest = path.strip_prefix(&*from.upstream.path)?;
+        let Host::Fixed(authority) = &self.upstream.host else { return None };
+        Some((authority.clone(), format!("{}{rest}", self.upstream.path)))
+    }
+
     fn matches<'p>(&self, path: &'p str) -> Option<(Option<&'p str>, &'p str)> {
         let rest = path.strip_prefix(&*self.pattern.literal)?;
         if !(rest.is_empty() || rest.starts_with('/')) {

@@ -14,8 +14,9 @@ use super::limits::LimitList;
 use super::otlp::CollectorUrl;
 use super::providers::PROVIDERS;
 use super::routes::{Dialect, Upstream};
+use super::rules::RuleList;
 use super::value::{
-    Forever, KeptDays, NotYetList, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value,
+    Forever, KeptDays, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value,
     Workers,
 };
 use super::{
@@ -431,9 +432,14 @@ settings! {
               list of which a request names one), `customer` and `tags`; `routes` (prefixes), `models` (which \
               may end in `*`) and `providers` that it is for, all without a list; `not_before` and `expires`. \
               See docs/guide/keys.md.");
-    RULES: NotYetList = Setting::new("rules", "rules are not enforced", || NotYetList)
-        .doc("Reserved for rules.")
-        .because("A rule that is silently ignored is worse than an error.");
+    RULES: RuleList = Setting::new("rules", (), RuleList::default)
+        .doc("What is asked of each request, and what follows. Keys of each: `name`; `when` (an expression of \
+              CEL over the request, such as `request.model.startsWith(\"claude-opus\") && team != \"research\"`) \
+              with `time` in `zone` (IANA, default UTC); `when_used` (a share such as `80%` of `budget`, or of \
+              any budget of the request); one of `deny` (a text: refused with 403), `warn` (a text in a header \
+              of the reply) and what to change (`model`, `max_output`, `route`); `shadow: true` (only metrics \
+              tell); `fail` (`open`, the default, or `closed`): what happens where a rule cannot be evaluated or \
+              carried out. See docs/guide/rules.md.");
 
     SERVER_WORKERS: Workers = Setting::new("server.workers", counts(1, 256), || Workers::Auto)
         .doc("Worker threads. `auto` is one per core, at most four.")

@@ -491,14 +491,14 @@ fn each_wrong_value_is_refused_with_its_place_and_remedy() {
             "b.yaml:1:11: budgets[0].window: the key is missing; every budget needs one".to_owned(),
         ),
         (
-            "rules: [{name: x}]",
-            "b.yaml:1:8: rules: rules are not enforced by this version; remove them, or leave the list empty"
+            "rules: [{name: x, when: team}]",
+            "b.yaml:1:25: rules[0].when: the expression of rule \"x\", line 1, column 1: it is a string and no truth \
+             value; compare it with something, such as `… == \"x\"` or `… > 0`"
                 .to_owned(),
         ),
         (
             "rules: 5",
-            "b.yaml:1:8: rules: rules are not enforced by this version; remove them, or leave the list empty"
-                .to_owned(),
+            "b.yaml:1:8: rules: this is one value; write a list, each item starting with `- `".to_owned(),
         ),
         (
             "telemetry: {otlp: '127.0.0.1:4317'}",

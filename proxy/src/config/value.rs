@@ -668,6 +668,10 @@ impl Scalar for RequiredTag {
 /// Tag names are what can stand in a header's name, in lower case.
 pub(super) fn tag_name(text: &str) -> Result<Label, Wrong> {
     let charset = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    if text.starts_with(crate::layers::identify::OWN_TAGS) {
+        let what = "begins with `bursar.`, as only the sidecar's own tags do";
+        return Err(Wrong::value(text, what, "use another name"));
+    }
     let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if starts && text.len() <= 64 && text.bytes().all(charset) {
         return label(text);
@@ -969,42 +973,5 @@ impl Scalar for Forever {
 
     fn schema((): &()) -> Json {
         json!({ "const": "forever" })
-    }
-}
-
-/// A list that this version does not act on, so it must be empty: a budget that is silently
-/// ignored is worse than an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotYetList;
-
-impl Value for NotYetList {
-    type Limits = &'static str;
-    const SHAPE: Shape = Shape::List;
-
-    fn read(node: &Node, what: &&'static str) -> Result<Self, Vec<Fault>> {
-        match &node.content {
-            Content::List(items) if items.is_empty() => Ok(Self),
-            Content::Scalar { .. } if node.is_null() => Ok(Self),
-            _ => {
-                let wrong = format!("{what} by this version");
-                Err(vec![Fault::at(node.at, Wrong::absent(&wrong, "remove them, or leave the list empty"))])
-            }
-        }
-    }
-
-    fn show(&self) -> String {
-        String::new()
-    }
-
-    fn describe(_: &&'static str) -> String {
-        "empty list".to_owned()
-    }
-
-    fn schema(_: &&'static str) -> Json {
-        json!({ "type": ["array", "null"], "maxItems": 0 })
-    }
-
-    fn json(&self) -> Option<Json> {
-        Some(json!([]))
     }
 }

@@ -37,15 +37,16 @@ pub(crate) enum BodyBytes {
 }
 
 impl Exchange {
-    /// Whether a hard budget, or a rule about its model, may refuse the request, so that all of its body must
-    /// be known.
+    /// Whether a hard budget, or a rule about its model or body, may refuse or change the request, so that
+    /// all of it must be known.
     pub(crate) fn needs_whole_body(&self, method: &Method) -> bool {
         let budgets = &self.app.budgets;
+        let by_rules = self.api.is_metered() && self.app.rules().rules().needs().body;
         let by_budgets = !budgets.is_empty()
             && self.api.is_metered()
             && self.is_asked(method)
             && budgets.may_refuse(&self.identity, &self.route.provider);
-        by_budgets || self.access_wants_body(method)
+        by_rules || by_budgets || self.access_wants_body(method)
     }
 
     /// Lets the request pass if the budgets allow it, and holds what it may use.
@@ -66,8 +67,11 @@ impl Exchange {
         // What could not be read may say anything.
         let is_unreadable = facts.capped || (facts.malformed && has_body);
         let body = if body == BodyBytes::Read && is_unreadable { BodyBytes::Unknown } else { body };
-        let model = self.api.requested_model(facts.model.clone(), self.model_in_path.clone());
+        let mut model = self.api.requested_model(facts.model.clone(), self.model_in_path.clone());
         read_headers(&mut facts, headers);
+        if let Some(sent) = &self.sent {
+            sent.on(&mut facts, &mut model);
+        }
         // Most looks at a batch of Google's tell how far it is; what its results cost was spent already.
         let is_metered = self.api.is_metered() && self.api != Api::GeminiBatch;
         let request = Request {
@@ -141,7 +145,8 @@ impl Exchange {
         drop(self.app.ledger.append_for(record, None, self.kept.caller, Wait::No));
     }
 
-    fn is_asked(&self, method: &Method) -> bool {
+    /// Whether the request asks for something that is charged for.
+    pub(super) fn is_asked(&self, method: &Method) -> bool {
         // Free calls, and those that read or cancel what was asked for before.
         let free = matches!(
             self.api,

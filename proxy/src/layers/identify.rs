@@ -202,11 +202,16 @@ impl IdentityError {
 
 /// Prefix of Bursar's own headers; they never reach the upstream.
 pub const OWN_PREFIX: &str = "x-bursar-";
+/// How names of tags begin that only the sidecar sets.
+pub const OWN_TAGS: &str = "bursar.";
 const TAG_PREFIX: &str = "x-bursar-tag-";
 
 /// Ours on replies and for credentials, without the prefix: whoever sends one has not misspelt anything.
-const NO_TAGS: [&str; 10] = [
+const NO_TAGS: [&str; 13] = [
     "key",
+    "rule",
+    "rule-warning",
+    "steered",
     "request-id",
     "input-tokens",
     "output-tokens",
@@ -485,6 +490,9 @@ impl<'a> Reading<'a> {
     fn tag(&mut self, name: &str, text: Option<&str>, header: &str) -> Result<(), IdentityError> {
         let Some(value) = self.label(text, header)? else { return Ok(()) };
         let Some(name) = self.label(Some(name), header)? else { return Ok(()) };
+        if name.as_str().starts_with(OWN_TAGS) {
+            return self.bad(header, "tags that begin with `bursar.` are the sidecar's own");
+        }
         let bound = self.credential.and_then(|credential| credential.tags.get(name.as_str()));
         if bound.is_some_and(|bound| *bound != value) {
             return self.contradiction("tag", header);

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::aws::{Authorization, SIGNED_BODY_BYTES_MAX, Signer, Unsigned};
 use crate::call::Call;
 use crate::config::{Auth, FailMode, ResponseHeaders};
-use crate::exchange::{BodyBytes, Exchange, Figures, Seen};
+use crate::exchange::{BodyBytes, Exchange, Figures, Seen, is_client_signed};
 use crate::failure::{Failure, FailureKind};
 use crate::guard::Rejection;
 use crate::http::{Frame, Response};
@@ -84,13 +84,15 @@ pub async fn meter(
     };
     exchange.check_access(seen).map_err(|kind| fail.kind(kind))?;
     let body = body_bytes(&window, &call.head.headers);
+    exchange.follow_rules(&mut call, &mut window, body).map_err(|kind| fail.kind(kind))?;
     exchange.admit(&call.head.method, &call.head.headers, body).map_err(|kind| fail.kind(kind))?;
     let Call { id, mut head, route, origin, host, target, api, .. } = *call;
     if let Some(trailers) = &window.trailers {
         announce_trailers(&mut head.headers, trailers);
     }
     // A client that signed its body itself would see the signature fail.
-    let wanted = route.include_usage && api.has_include_usage() && (signs || !is_signed(&head.headers));
+    let wanted =
+        route.include_usage && api.has_include_usage() && (signs || !is_client_signed(&head.headers));
     let rewrite = if wanted && !head.headers.contains_key(header::CONTENT_ENCODING) {
         rewrite(&mut window, progress.borrow().is_stream())
     } else {
@@ -215,12 +217,6 @@ impl Until {
     fn is_reached(self, bytes: usize) -> bool {
         self == Self::Full && bytes >= HOLD_BYTES
     }
-}
-
-/// Whether the client signed the request for AWS.
-fn is_signed(headers: &http::HeaderMap) -> bool {
-    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    authorization.starts_with(b"AWS4-")
 }
 
 /// Reads the body until its end or the hold window is full; then `more` may give room for the rest.
@@ -396,6 +392,7 @@ pub(super) fn relay(
     if let Some(warning) = exchange.take_warning() {
         head.headers.insert("x-bursar-budget-warning", warning);
     }
+    head.headers.extend(exchange.take_told());
     (head, Box::new(Relay::new(body, exchange, lease, hide, idle)))
 }
 

@@ -16,6 +16,7 @@ use crate::layers::authenticate::CredentialError;
 use crate::layers::identify::IdentityError;
 use crate::limits::LimitRefusal;
 use crate::reply::ReplyBody;
+use crate::rules::RuleRefusal;
 use crate::upstream::{ConnectError, SendError};
 use bursar_policies::limit::Cap;
 use bytes::Bytes;
@@ -56,6 +57,9 @@ pub fn respond(failure: &Failure) -> Response {
     if let FailureKind::Limit(refusal) = &failure.kind {
         tell_of_limit(headers, refusal);
     }
+    if let FailureKind::Rule(refusal) = &failure.kind {
+        tell_of_rule(headers, refusal);
+    }
     response
 }
 
@@ -82,6 +86,13 @@ fn tell_of_limit(headers: &mut HeaderMap, refusal: &LimitRefusal) {
     if seconds > RETRY_SECONDS_MAX {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
+}
+
+fn tell_of_rule(headers: &mut HeaderMap, refusal: &RuleRefusal) {
+    if let Ok(name) = HeaderValue::try_from(refusal.rule.as_str()) {
+        headers.insert("x-bursar-rule", name);
+    }
+    headers.insert("x-should-retry", HeaderValue::from_static("false"));
 }
 
 /// Longest time that SDKs of OpenAI and Anthropic wait before they send a request again.
@@ -119,6 +130,7 @@ fn status_of(kind: &FailureKind) -> StatusCode {
         | FailureKind::Unsigned(_)
         | FailureKind::Upstream { error: SendError::Refused(_), .. } => StatusCode::SERVICE_UNAVAILABLE,
         FailureKind::Budget(_) | FailureKind::Limit(_) => StatusCode::TOO_MANY_REQUESTS,
+        FailureKind::Rule(_) => StatusCode::FORBIDDEN,
         FailureKind::UpstreamTimeout { .. }
         | FailureKind::Upstream { error: SendError::Connect(ConnectError::TimedOut { .. }), .. } => {
             StatusCode::GATEWAY_TIMEOUT
@@ -205,6 +217,7 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::Budget(_) => "budget_exceeded",
         // As OpenAI has it.
         FailureKind::Limit(_) => "rate_limit_exceeded",
+        FailureKind::Rule(_) => "rule_denied",
         FailureKind::Upstream { error: SendError::Refused(_), .. } => "upstream_refused",
         FailureKind::Upstream { .. } => "upstream_unreachable",
         FailureKind::UpstreamTimeout { .. } => "upstream_timeout",

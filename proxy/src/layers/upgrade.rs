@@ -96,6 +96,7 @@ pub(crate) async fn upgrade(
     let (method, headers) = (&call.head.method, &call.head.headers);
     let seen = Seen { method, headers, target: &call.target, held: &[], is_whole: true };
     exchange.check_access(seen).map_err(fail)?;
+    exchange.follow_rules(&mut call, &mut Window::default(), BodyBytes::Read).map_err(fail)?;
     exchange.admit(&call.head.method, &call.head.headers, BodyBytes::Read).map_err(fail)?;
     let opening = Opening::of(&call);
     let Call { head, route, origin, host, target, .. } = *call;

@@ -250,8 +250,8 @@ fn first_touched(
     let mut facts = UpTo::new(source, until.sequence).finance_facts()?;
     facts.retain(|fact| fact.sequence > since.sequence);
     let elsewhere = |kind: FactKind| {
-        use FactKind::{Checkpoint, ImportBatch, PeriodClose, Revenue};
-        !matches!(kind, Revenue | PeriodClose | ImportBatch | Checkpoint)
+        use FactKind::{BudgetOverride, Checkpoint, ImportBatch, PeriodClose, Revenue};
+        !matches!(kind, Revenue | PeriodClose | ImportBatch | Checkpoint | BudgetOverride)
     };
     if facts.iter().any(|stored| elsewhere(stored.fact.kind)) {
         // A price, a rate or a contract may be about any month.

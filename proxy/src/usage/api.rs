@@ -10,7 +10,7 @@ use super::batch::bare_name;
 use super::google_path;
 use bursar_domain::Label;
 use http::Method;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
@@ -426,6 +426,34 @@ pub fn model_in_path(path: &str) -> Option<String> {
     Some(percent_decode_str(name).decode_utf8_lossy().into_owned())
 }
 
+/// `target` with another model in its path; `None` where its path names none that can be changed.
+#[must_use]
+pub fn with_model(target: &http::uri::PathAndQuery, model: &str) -> Option<http::uri::PathAndQuery> {
+    let path = target.path();
+    let model = utf8_percent_encode(model, IN_SEGMENT).to_string();
+    let changed = if let Some((before, rest)) = path.split_once("/deployments/") {
+        let (_, after) = rest.split_once('/')?;
+        format!("{before}/deployments/{model}/{after}")
+    } else if bedrock_api(path).is_some() {
+        let (before, _) = path.split_once("/model/")?;
+        let (_, operation) = bedrock_model(path)?;
+        format!("{before}/model/{model}/{operation}")
+    } else {
+        let (before, last) = path.trim_end_matches('/').rsplit_once('/')?;
+        let at = last.rfind(':').or_else(|| last.to_ascii_lowercase().rfind("%3a"))?;
+        let (_, method) = last.split_at_checked(at)?;
+        before.ends_with("/models").then(|| format!("{before}/{model}{method}"))?
+    };
+    let changed = match target.query() {
+        Some(query) => format!("{changed}?{query}"),
+        None => changed,
+    };
+    changed.try_into().ok()
+}
+
+/// What stands in one segment of a path as it is.
+const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// The model that a query names: a realtime session's `model`, or Azure's `deployment`.
 #[must_use]
 pub fn model_in_query(query: &str) -> Option<String> {
@@ -682,6 +710,31 @@ mod tests {
             ("/v1/chat/completions", None),
         ] {
             assert_eq!(batch_in_path(path).as_deref(), name, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_model_in_a_path_can_be_another() {
+        for (target, expected) in [
+            (
+                "/openai/deployments/dear/chat/completions?api-version=1",
+                Some("/openai/deployments/m%3A1/chat/completions?api-version=1"),
+            ),
+            ("/model/us.amazon.nova%3A0/converse", Some("/model/m%3A1/converse")),
+            ("/v1beta/models/g-pro:generateContent", Some("/v1beta/models/m%3A1:generateContent")),
+            (
+                "/v1beta/models/g-pro%3AgenerateContent?key=k",
+                Some("/v1beta/models/m%3A1%3AgenerateContent?key=k"),
+            ),
+            (
+                "/v1/projects/p/locations/l/publishers/anthropic/models/c@1:streamRawPredict",
+                Some("/v1/projects/p/locations/l/publishers/anthropic/models/m%3A1:streamRawPredict"),
+            ),
+            ("/v1beta/tunedModels/ours:generateContent", None),
+            ("/v1/chat/completions", None),
+        ] {
+            let changed = with_model(&target.parse().unwrap(), "m:1");
+            assert_eq!(changed.as_ref().map(|target| target.as_str()), expected, "{target}");
         }
     }
 

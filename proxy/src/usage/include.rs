@@ -205,13 +205,13 @@ pub fn include_usage(frames: &[Bytes]) -> Option<Rewritten> {
 
 /// How far a body has been sent.
 #[derive(Debug)]
-struct Cursor {
-    at: u64,
+pub(super) struct Cursor {
+    pub(super) at: u64,
 }
 
 impl Cursor {
     /// Sends the bytes up to offset `to` from `pieces`, which begin at offset `from`.
-    fn copy(&mut self, pieces: &[Bytes], from: u64, to: u64, out: &mut Vec<Bytes>) {
+    pub(super) fn copy(&mut self, pieces: &[Bytes], from: u64, to: u64, out: &mut Vec<Bytes>) {
         let mut begin = from;
         for piece in pieces {
             let end = begin.saturating_add(piece.len() as u64);

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `api` | which API a method and path call |
 //! | `flavour` | how providers deviate from it |
-//! | `request`, `multipart`, `include`, `hide` | facts of a request; asking for usage, and hiding the answer |
+//! | `request`, `multipart`, `include`, `hide`, `steer` | facts of a request; asking for usage, and hiding the answer; asking for another model |
 //! | `openai`, `anthropic`, `gemini`, `bedrock`, `cohere`, `ollama`, `units`, `runs`, `shape` | the reply shapes and what their numbers mean |
 //! | `batch` | batches: what is made later and fetched often |
 //! | `text` | the text that passed, for when nobody tells what it cost |
@@ -36,6 +36,7 @@ pub mod number;
 pub mod request;
 pub mod session;
 pub mod sse;
+pub mod steer;
 pub mod text;
 pub mod totals;
 pub mod websocket;
