@@ -260,7 +260,9 @@ impl<'a> Work<'a> {
                 }
                 self.take_frame(FrameDecoder::new(&head, payload), first)
             }
-            Piece::Roll { header, contents, is_damaged } => self.take_roll(header, contents, is_damaged),
+            Piece::Roll { header, contents, is_damaged } => {
+                self.take_roll(header.map(|header| *header), *contents, is_damaged)
+            }
         }
     }
 

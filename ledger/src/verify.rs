@@ -257,10 +257,8 @@ impl Recount {
         self.open.remove(&decoded.record.id);
         self.records = self.records.saturating_add(1);
         self.totals.add_record(&decoded.record, decoded.counted);
-        if decoded.counted {
-            if !self.posted.add(&decoded.record) {
-                return Err("its postings do not sum to zero");
-            }
+        if decoded.counted && !self.posted.add(&decoded.record) {
+            return Err("its postings do not sum to zero");
         }
         self.rollups.add_record(&decoded.record, decoded.counted);
         Ok(())

@@ -169,7 +169,7 @@ impl RuleBook {
         if self.is_empty() {
             return page;
         }
-        let families: [(&str, &str, fn(&Counts) -> &AtomicU64); 4] = [
+        let families: [Family; 4] = [
             ("rule_matched", "Requests that a rule refused, changed or warned of", |counts| &counts.matched),
             ("rule_shadowed", "Requests for which a shadow rule held", |counts| &counts.shadowed),
             ("rule_failed", "Requests for which a rule could not be evaluated", |counts| &counts.failed),
@@ -188,6 +188,9 @@ impl RuleBook {
         page
     }
 }
+
+/// A metric's name, what it tells, and where it is counted.
+type Family = (&'static str, &'static str, fn(&Counts) -> &AtomicU64);
 
 impl fmt::Display for RuleRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -50,9 +50,9 @@ const KEYS: [&str; 25] = [
 /// What the corpus itself has wrong, or leaves out though the reply says it: the beginning of a case's name, keys,
 /// and why our reading stands. `.ci/grade.py` reads the same list.
 fn is_wrong_in_corpus(case: &str, key: &str) -> bool {
-    static LIST: LazyLock<Value> = LazyLock::new(|| {
-        serde_json::from_str(include_str!("wrong_in_corpus.json")).expect("the list is JSON")
-    });
+    // A list that cannot be read excuses nothing.
+    static LIST: LazyLock<Value> =
+        LazyLock::new(|| serde_json::from_str(include_str!("wrong_in_corpus.json")).unwrap_or_default());
     let begins = |one: &Value| one["cases"].as_str().is_some_and(|begin| case.starts_with(begin));
     let names = |one: &Value| one["keys"].as_array().into_iter().flatten().any(|named| named == key);
     LIST.as_array().into_iter().flatten().any(|one| begins(one) && names(one))

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 /// Something that is whole, or for a roll what is whole of it.
 pub(super) enum Piece {
     Frame { head: FrameHead, payload: Vec<u8> },
-    Roll { header: Option<RollHeader>, contents: Contents, is_damaged: bool },
+    Roll { header: Option<Box<RollHeader>>, contents: Box<Contents>, is_damaged: bool },
 }
 
 /// Where a whole frame lies.
@@ -175,6 +175,7 @@ impl Sources {
                 self.last_told = self.last_told.max(header.last_sequence);
                 self.link = Some((header.last_sequence, header.hash));
             }
+            let (header, contents) = (header.map(Box::new), Box::new(contents));
             return Ok(Some(Piece::Roll { header, contents, is_damaged }));
         }
         let Some(at) = self.frames.pop() else { return Ok(None) };

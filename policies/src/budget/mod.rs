@@ -22,9 +22,9 @@
 //! Not here: how much a request may use (`bursar`), where records come from (`bursar-ledger`).
 
 mod accounts;
-pub mod contract;
 #[cfg(test)]
 mod clock_tests;
+pub mod contract;
 #[cfg(test)]
 mod model_tests;
 pub mod overrides;

@@ -354,10 +354,12 @@ fn value(
         "estimated.cost_micros" => facts.estimate.cost.map(micros).map(Value::Int),
         "budget.used_percent" => int(facts.used_percent.unwrap_or(0)),
         "budgets" => {
-            let used = |name: &Box<str>| {
+            let used = |name: &str| {
                 Some((Key::String(Arc::new(name.to_string())), Value::Int((facts.used_of)(name)?)))
             };
-            Some(Value::Map(Map { map: Arc::new(uses.budgets.iter().filter_map(used).collect()) }))
+            Some(Value::Map(Map {
+                map: Arc::new(uses.budgets.iter().filter_map(|name| used(name)).collect()),
+            }))
         }
         "time.hour" => int(i64::from(clock().hour())),
         "time.minute" => int(i64::from(clock().minute())),

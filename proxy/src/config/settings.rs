@@ -16,8 +16,7 @@ use super::providers::PROVIDERS;
 use super::routes::{Dialect, Upstream};
 use super::rules::RuleList;
 use super::value::{
-    Forever, KeptDays, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value,
-    Workers,
+    Forever, KeptDays, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value, Workers,
 };
 use super::{
     AuthMode, BadTag, CountMode, Durability, FailMode, LogFilter, LogFormat, OnAbort, OtlpProtocol,

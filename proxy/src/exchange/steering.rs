@@ -130,7 +130,9 @@ impl Exchange {
         }
         match self.plan(call, window, &facts, model.as_ref(), &verdict.changes) {
             Ok(plan) => {
-                self.carry_out(book, call, window, plan, &facts, model, &verdict.changes);
+                let named = |place| Some(book.get(place)?.name.as_str());
+                let rules: Vec<&str> = verdict.changes.rules().into_iter().filter_map(named).collect();
+                self.carry_out(call, window, plan, &facts, model, &rules.join(","));
                 Ok(())
             }
             Err(cannot) => self.not_applied(book, &verdict.changes, cannot, model),
@@ -375,23 +377,19 @@ impl Exchange {
 
     fn carry_out(
         &mut self,
-        book: &RuleBook,
         call: &mut Call,
         window: &mut Window,
         plan: Plan,
         facts: &RequestFacts,
         asked: Option<Label>,
-        changes: &Changes,
+        rules: &str,
     ) {
         let Plan { sent, frames, target, route } = plan;
         if sent == Sent::default() && route.is_none() {
             return;
         }
-        let names: Vec<&str> =
-            changes.rules().into_iter().filter_map(|place| Some(book.get(place)?.name.as_str())).collect();
-        let names = names.join(",");
-        let mut tags = vec![("bursar.rule", names.clone())];
-        let mut header = format!("rule={names}");
+        let mut tags = vec![("bursar.rule", rules.to_owned())];
+        let mut header = format!("rule={rules}");
         if let Some(model) = &sent.model {
             let before = asked.as_ref().map_or("none", Label::as_str);
             tags.push(("bursar.asked_model", before.to_owned()));
