@@ -491,7 +491,7 @@ fn each_wrong_value_is_refused_with_its_place_and_remedy() {
             "b.yaml:1:11: budgets[0].window: the key is missing; every budget needs one".to_owned(),
         ),
         (
-            "rules: [{name: x, when: team}]",
+            "rules: [{name: x, when: team, deny: no}]",
             "b.yaml:1:25: rules[0].when: the expression of rule \"x\", line 1, column 1: it is a string and no truth \
              value; compare it with something, such as `… == \"x\"` or `… > 0`"
                 .to_owned(),
