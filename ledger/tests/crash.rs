@@ -252,9 +252,12 @@ fn prune_for_ever(ledger: &Ledger, cycle: u64) {
 fn copy_for_ever(dir: &Path) {
     let name = |text: &str| dir.with_file_name(text);
     loop {
-        let _ = std::fs::remove_dir_all(name("copy-new"));
+        for old in ["copy-new", "copy-old"] {
+            let _ = std::fs::remove_dir_all(name(old));
+        }
         if backup(dir, &name("copy-new")).is_ok() {
-            let _ = std::fs::remove_dir_all(name("copy"));
+            // By names alone: an end in between leaves a whole copy or none.
+            let _ = std::fs::rename(name("copy"), name("copy-old"));
             let _ = std::fs::rename(name("copy-new"), name("copy"));
         }
         std::thread::yield_now();
