@@ -498,7 +498,7 @@ fn each_wrong_value_is_refused_with_its_place_and_remedy() {
         ),
         (
             "rules: 5",
-            "b.yaml:1:8: rules: this is one value; write a list, each item starting with `- `".to_owned(),
+            "b.yaml:1:8: rules: this is a single value; write a list, each item starting with `- `".to_owned(),
         ),
         (
             "telemetry: {otlp: '127.0.0.1:4317'}",
