@@ -30,6 +30,8 @@ class Provider(http.server.BaseHTTPRequestHandler):
         if trouble == "sums":
             usage["total_tokens"] = 999
         told = {} if trouble == "silent" else {"usage": usage}
+        if request.get("stream"):
+            return self.stream(usage)
         message = {"role": "assistant", "content": "some words"}
         body = json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "model": "gpt-4o-mini-2024-07-18", **told,
                            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
@@ -38,6 +40,19 @@ class Provider(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def stream(self, usage):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        head = {"id": "chatcmpl-2", "object": "chat.completion.chunk", "model": "gpt-4o-mini-2024-07-18"}
+        words = [{"index": 0, "delta": {"content": word}, "finish_reason": None} for word in ("some ", "more ", "words")]
+        for chunk in [*({"choices": [word]} for word in words), {"choices": [], "usage": usage}]:
+            self.wfile.write(f"data: {json.dumps({**head, **chunk})}\n\n".encode())
+            self.wfile.flush()
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
 
 
 @contextlib.contextmanager
@@ -89,7 +104,8 @@ def addresses(log):
 
 def ask(address, team, user="fine"):
     """One chat completion; returns its status."""
-    body = json.dumps({"model": "gpt-4o-mini", "max_tokens": 50, "user": user, "messages": [{"role": "user", "content": "hi"}]})
+    body = json.dumps({"model": "gpt-4o-mini", "max_tokens": 50, "user": user, "stream": user == "streams",
+                       "messages": [{"role": "user", "content": "hi"}]})
     headers = {"content-type": "application/json", **({"x-bursar-team": team} if team else {})}
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
@@ -102,7 +118,7 @@ def ask(address, team, user="fine"):
 
 
 # Every kind of event that a dashboard shows, with the status that the client sees.
-EVENTS = [("search", "fine", 200), ("search", "fine", 200), ("search", "sums", 200), ("search", "silent", 200), ("search", "fails", 500),
+EVENTS = [("search", "fine", 200), ("search", "streams", 200), ("search", "sums", 200), ("search", "silent", 200), ("search", "fails", 500),
           ("refused", "fine", 429), ("warned", "fine", 200), ("shadowed", "fine", 200), (None, "fine", 400)]
 
 CONFIG = """
