@@ -192,16 +192,13 @@ impl Api {
     }
 
     /// The APIs whose replies hold the results of a batch.
-    pub(crate) const BATCH_RESULTS: [Self; 3] =
-        [Self::BatchOutput, Self::MessagesBatchResults, Self::BatchResults];
+    pub const BATCH_RESULTS: [Self; 4] =
+        [Self::BatchOutput, Self::MessagesBatchResults, Self::BatchResults, Self::GeminiBatch];
 
     /// Whether a reply of this API holds the results of a batch.
     #[must_use]
-    pub const fn is_batch_results(self) -> bool {
-        matches!(
-            self,
-            Self::BatchOutput | Self::MessagesBatchResults | Self::BatchResults | Self::GeminiBatch
-        )
+    pub fn is_batch_results(self) -> bool {
+        Self::BATCH_RESULTS.contains(&self)
     }
 
     /// Whether it makes a batch, which then belongs to whoever called.
