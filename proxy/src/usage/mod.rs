@@ -719,9 +719,12 @@ impl<S: Shape> Reader<S> {
         }
     }
 
-    fn feed(&mut self, bytes: &[u8]) {
+    fn feed(&mut self, mut bytes: &[u8]) {
         if let Framing::Untold { stream_requested } = self.framing {
-            let Some(first) = bytes.iter().find(|b| !b.is_ascii_whitespace()) else { return };
+            // What is space in JSON is skipped wherever a slice ends; nothing else is.
+            let space = bytes.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')).count();
+            bytes = bytes.get(space..).unwrap_or_default();
+            let Some(first) = bytes.first() else { return };
             let (framing, root) = match (first, S::ARRAY) {
                 (b'[', Some(array)) => (Framing::Elements, array),
                 (b'{' | b'[', _) => (Framing::Document, S::PLAIN),

@@ -375,6 +375,17 @@ fn counting_and_caching_never_count() {
     }
 }
 
+#[test]
+fn what_stands_before_a_body_is_read_alike_in_any_slicing() {
+    for before in ["\u{c}", "\u{b}", " ", "\t\r\n ", "\n\u{c}", "\u{feff}", ":"] {
+        let mut exchange = transcript!("vertex", ARRAY, JSON, "gemini-content-array.json");
+        exchange.body.splice(..0, before.bytes());
+        let total = exchange.sliced().usage.input_total();
+        let is_space = before.bytes().all(|byte| b" \t\r\n".contains(&byte));
+        assert_eq!(total.is_some(), is_space, "{before:?}");
+    }
+}
+
 fn all() -> Vec<Exchange> {
     vec![
         stream(transcript!("gemini", STREAM, SSE, "gemini-content.sse")),
