@@ -170,6 +170,13 @@ MODEL_FEES = {
     ("xai", "grok-imagine-image-quality"): {"input_images": (Decimal("0.01"), "xai-charge@2026-08")},
 }
 
+# Prices of a source that are slips of it: provider and model; a thousand times those of their siblings. The
+# model is unpriced then, which is better than that.
+SLIPS = {
+    # litellm@1.109.1 has 100 USD per million tokens, where every other embedding of Cohere's costs 0.08 to 0.12.
+    ("cohere", "embed-multilingual-light-v3.0"),
+}
+
 notes = []
 
 
@@ -607,6 +614,9 @@ def tables_of(provider, genai_models, litellm_rows, genai, litellm):
         local = local_name(provider, name)
         if local is None:
             note(f"litellm name dropped, priced per size, quality or capacity: {provider} {name}")
+            continue
+        if (provider, local[0]) in SLIPS:
+            note(f"litellm name dropped, its price is a slip: {provider} {name}")
             continue
         rows.setdefault(local[0], []).append((name, local[1], entry))
     # An entry under the provider's own beginning goes before one without.
