@@ -1,9 +1,10 @@
 //! What an image costs as input, and how large an image is.
 //!
 //! Source: OpenAI, "Images and vision: calculating costs" (`developers.openai.com/api/docs/guides/
-//! images-vision`), read 2026-11, and Anthropic, "Vision: calculate image costs"
-//! (`platform.claude.com/docs/en/build-with-claude/vision`), read 2026-11. A model that is not listed
-//! has no rule: its images are estimated as 1024×1024 tiles of GPT-4o.
+//! images-vision`), read 2026-11, Anthropic, "Vision: calculate image costs"
+//! (`platform.claude.com/docs/en/build-with-claude/vision`), read 2026-11, and Google, "Image
+//! understanding" and "Media resolution" (`ai.google.dev/gemini-api/docs`), read 2026-11. A model that is
+//! not listed has no rule: its images are estimated by the tiles of GPT-4o.
 //!
 //! Invariants
 //! - Only the head of an image is read, and nothing is decoded.
@@ -28,6 +29,15 @@ pub enum ImageRule {
     },
     /// Width × height / 750, after fitting the long side to 1568 pixels (Anthropic).
     Area,
+    /// 258 tokens, and for an image with a side over 384 pixels as many for each tile: tiles are as long as
+    /// two thirds of the short side, from 256 to 768 pixels, after fitting the image into 3072×3072 (Gemini
+    /// up to 2.5).
+    Crops,
+    /// So many for every image, whatever its size (Gemini since 3, at the resolution it takes unasked).
+    Each {
+        /// The tokens.
+        tokens: u64,
+    },
 }
 
 const GPT_4O: ImageRule = ImageRule::Tiles { base: 85, tile: 170 };
@@ -49,12 +59,17 @@ static RULES: &[(&str, ImageRule)] = &[
     ("o3", ImageRule::Tiles { base: 75, tile: 150 }),
     ("computer-use-preview", ImageRule::Tiles { base: 65, tile: 129 }),
     ("claude", ImageRule::Area),
+    ("gemini-1", ImageRule::Crops),
+    ("gemini-2", ImageRule::Crops),
+    ("gemini", ImageRule::Each { tokens: 1_120 }),
 ];
 
 /// The rule for `model`, if one is published.
 #[must_use]
 pub fn rule(model: &str) -> Option<ImageRule> {
     let last = model.rsplit('/').next().unwrap_or_default();
+    // Bedrock puts a geography and the vendor before it.
+    let last = last.split_once("anthropic.").map_or(last, |(_, name)| name);
     RULES.iter().find(|(prefix, _)| last.starts_with(prefix)).map(|(_, rule)| *rule)
 }
 
@@ -96,6 +111,13 @@ impl ImageRule {
                 let (width, height) = fit(width, height, width.max(height), 1_568);
                 (width * height).div_ceil(750)
             }
+            Self::Crops => {
+                let (width, height) = fit(width, height, width.max(height), 3_072);
+                let side = if width.max(height) <= 384 { 384 } else { width.min(height) * 2 / 3 };
+                let side = side.clamp(256, 768);
+                258 * width.div_ceil(side) * height.div_ceil(side)
+            }
+            Self::Each { tokens } => tokens,
         }
     }
 }
@@ -203,11 +225,15 @@ mod tests {
         check("gpt-4.1-mini", 1_024, 1_024, Detail::High, 1_659);
         check("o4-mini", 1_800, 2_400, Detail::High, 2_498);
         check("claude-sonnet-4-5", 1_000, 1_000, Detail::High, 1_334);
+        check("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 1_000, 1_000, Detail::High, 1_334);
+        check("gemini-2.5-flash", 384, 300, Detail::High, 258);
+        check("models/gemini-2.5-flash", 960, 540, Detail::High, 6 * 258);
+        check("gemini-3-flash-preview", 960, 540, Detail::High, 1_120);
     }
 
     #[test]
     fn any_size_has_a_figure() {
-        for rule in [GPT_4O, ImageRule::Patches { percent: 162 }, ImageRule::Area] {
+        for rule in [GPT_4O, ImageRule::Patches { percent: 162 }, ImageRule::Area, ImageRule::Crops] {
             for (width, height) in [(0, 0), (1, u32::MAX), (u32::MAX, 1), (u32::MAX, u32::MAX)] {
                 let tokens = rule.tokens(Size { width, height }, Detail::High);
                 assert!(tokens > 0 && tokens < 10_000, "{rule:?} {width}×{height}: {tokens}");
