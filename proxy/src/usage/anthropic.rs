@@ -12,6 +12,7 @@
 
 use super::json::{Node, Scanner, Sink, is_present};
 use super::number;
+use super::openai::read_charge;
 use super::shape::{Context, Data, Gathered, Held, Progress, Shape};
 use super::text::{PassedText, TextKind};
 use super::totals::set_writes;
@@ -190,6 +191,8 @@ impl Shape for Messages {
         if self.seen || context.closed {
             usage.set_quantity(Quantity::ToolCalls, self.tool_calls);
         }
+        // OpenRouter tells its charge here too.
+        let charge = read_charge(self.last_raw.bytes(), context.flavour.charge);
         let raw = [self.start_raw.take(), self.last_raw.take()];
         let counts = &self.merged.counts;
         Gathered {
@@ -202,7 +205,7 @@ impl Shape for Messages {
             is_final: !context.stream || ((self.closed || self.stopped) && !self.merged.placeholder),
             by_model: read.by_model,
             raw: raw.into_iter().filter(|raw| !raw.is_empty()).collect(),
-            charge: None,
+            charge,
             progress: if self.closed { Progress::Closed } else { Progress::Open },
             error: self.error,
             state: None,

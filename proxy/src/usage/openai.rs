@@ -872,6 +872,11 @@ pub(super) fn read_usage(raw: &[u8], context: &Context<'_>, anomalies: &mut Anom
     }
 }
 
+/// What a usage object says was charged, whatever it calls its counts.
+pub(super) fn read_charge(raw: &[u8], charge: Charge) -> Option<Money> {
+    if charge == Charge::None { None } else { Fields::of(raw).charge(charge) }
+}
+
 /// The reported totals and subsets by the rules of the API and the provider, and the total as sent.
 fn report(fields: &Fields, context: &Context<'_>, anomalies: &mut Anomalies) -> (Reported, Option<u64>) {
     let total = fields.get(field::TOTAL);

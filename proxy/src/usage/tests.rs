@@ -514,6 +514,22 @@ fn openrouter_tells_its_charge_and_what_was_read_and_written() {
 }
 
 #[test]
+fn openrouter_tells_its_charge_in_anthropics_shape_too() {
+    let usage = r#""usage":{"input_tokens":9,"output_tokens":4,"cost":0.00051,"is_byok":false}"#;
+    let message = format!(r#"{{"id":"m","type":"message","model":"a/b","content":[],{usage}}}"#);
+    let reading = Exchange::new("openrouter", MESSAGES, JSON, message.as_bytes()).reading();
+    assert_eq!((cost(&reading).as_deref(), reading.usage.input_total()), (Some("0.00051"), Some(9)));
+    let direct = Exchange::new("anthropic", MESSAGES, JSON, message.as_bytes()).reading();
+    assert_eq!(cost(&direct), None);
+    let events = format!(
+        "data: {{\"type\":\"message_start\",\"message\":{{\"usage\":{{\"input_tokens\":0}}}}}}\n\n\
+        data: {{\"type\":\"message_delta\",{usage}}}\n\ndata: {{\"type\":\"message_stop\"}}\n\n"
+    );
+    let streamed = Exchange::new("openrouter", MESSAGES, SSE, events.as_bytes()).reading();
+    assert_eq!(cost(&streamed).as_deref(), Some("0.00051"));
+}
+
+#[test]
 fn a_provider_without_done_ends_by_its_finish_and_its_body() {
     let exchange = transcript!("gpustack", CHAT, SSE, "gpustack-chat.sse");
     let classes = [(C::InputFresh, 15), (C::OutputText, 11), (C::OutputReasoning, 160)];
