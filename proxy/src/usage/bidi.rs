@@ -127,6 +127,7 @@ impl Live {
             id: None,
             model_served: None,
             model_requested: None,
+            is_others: false,
             tier: fields.tier.label(),
             outcome: Outcome::Ok,
             usage,

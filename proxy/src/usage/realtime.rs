@@ -4,8 +4,9 @@
 //! - `response.done` bills its response, and with it the whole conversation again; responses are added.
 //! - xAI puts the usage beside the response, whose own `usage` is `{}`; the seconds it bills are in
 //!   `billable_audio_seconds`.
+//!   A response that is said to be done once more is not billed again.
 //! - `conversation.item.input_audio_transcription.completed` bills another model, by tokens or by
-//!   seconds. Which model that is, the session says.
+//!   seconds. Which model that is, the session says; else it is unknown, and not the session's own.
 //! - The cached part is told per modality, and each modality has its own price.
 //!
 //! Not here: framing (`websocket`), when a session ends (`session`).
@@ -74,6 +75,8 @@ pub(super) struct Realtime {
     session_id: Held,
     model: Held,
     transcription_model: Held,
+    /// The response that was done last.
+    last_done: Held,
     open: Vec<Open>,
     event: Event,
 }
@@ -165,6 +168,7 @@ impl Realtime {
             session_id: Held::default(),
             model: Held::default(),
             transcription_model: Held::default(),
+            last_done: Held::default(),
             open: Vec::new(),
             event: Event::default(),
         }
@@ -197,7 +201,7 @@ impl Realtime {
             | b"transcription_session.created"
             | b"transcription_session.updated" => self.session(),
             b"response.created" => self.response_begins(now),
-            b"response.done" => return Some(self.response_ends()),
+            b"response.done" => return self.response_ends(),
             b"conversation.item.input_audio_transcription.completed" => return self.transcription(),
             _ if kind.starts_with(b"response.") && kind.ends_with(b".delta") => self.output(now),
             _ => {}
@@ -238,8 +242,12 @@ impl Realtime {
         }
     }
 
-    fn response_ends(&mut self) -> Billed {
+    fn response_ends(&mut self) -> Option<Billed> {
         let event = &mut self.event;
+        if !event.response.is_empty() && event.response.bytes() == self.last_done.bytes() {
+            return None;
+        }
+        self.last_done.raw(event.response.bytes());
         let id = event.response.label();
         let open = self.open.iter().position(|open| open.id == id).map(|at| self.open.remove(at));
         let mut anomalies = event.anomalies;
@@ -248,10 +256,11 @@ impl Realtime {
         let read = read_usage(&raw, &mut anomalies);
         let mut usage = read.usage;
         usage.set_quantity(Quantity::ToolCalls, event.tool_calls);
-        Billed {
+        Some(Billed {
             id,
             model_served: self.model.label(),
             model_requested: None,
+            is_others: false,
             tier: None,
             outcome: event.status.unwrap_or(Outcome::Ok),
             usage,
@@ -259,7 +268,7 @@ impl Realtime {
             raw,
             anomalies,
             open,
-        }
+        })
     }
 
     fn transcription(&mut self) -> Option<Billed> {
@@ -274,6 +283,8 @@ impl Realtime {
         Some(Billed {
             id: event.item.label(),
             model_served: model.clone(),
+            // In a session that only transcribes, its model is the one.
+            is_others: model.is_none() && !self.model.is_empty(),
             model_requested: model,
             tier: None,
             outcome: Outcome::Ok,

@@ -54,6 +54,8 @@ pub(super) struct Billed {
     pub(super) id: Option<Label>,
     pub(super) model_served: Option<Label>,
     pub(super) model_requested: Option<Label>,
+    /// Whether another model than the session's is billed, although nobody says which.
+    pub(super) is_others: bool,
     pub(super) tier: Option<Label>,
     pub(super) outcome: Outcome,
     pub(super) usage: Usage,
@@ -225,11 +227,22 @@ impl SessionMeter {
 
 impl Talk {
     fn bill(&mut self, billed: Billed) {
-        let Billed { id, model_served, model_requested, tier, outcome, usage, is_told, raw, open, .. } =
-            billed;
+        let Billed {
+            id,
+            model_served,
+            model_requested,
+            is_others,
+            tier,
+            outcome,
+            usage,
+            is_told,
+            raw,
+            open,
+            ..
+        } = billed;
         let mut anomalies = std::mem::take(&mut self.anomalies);
         anomalies.extend(billed.anomalies);
-        let model_requested = model_requested.or_else(|| self.requested.clone());
+        let model_requested = model_requested.or_else(|| self.requested.clone().filter(|_| !is_others));
         if let (Some(requested), Some(served)) = (&model_requested, &model_served)
             && !self.flavour.own_model_names
             && !is_same_model(requested.as_str(), served.as_str())

@@ -169,6 +169,23 @@ fn a_transcription_without_usage_is_unknown_unless_it_is_free() {
 }
 
 #[test]
+fn a_transcription_by_a_model_that_nobody_names_is_not_the_sessions() {
+    let parts = Session::realtime("openai", &[CREATED, HEARD]).read();
+    let [heard] = parts.as_slice() else { panic!("{parts:#?}") };
+    assert_eq!((&heard.reading.model_served, &heard.model_requested), (&None, &None));
+    let parts = Session::realtime("openai", &[HEARD]).read();
+    assert_eq!(parts[0].model_requested, label("gpt-realtime"));
+}
+
+#[test]
+fn a_response_that_is_done_twice_is_one_part() {
+    let other = DONE.replace("resp_1", "resp_2");
+    let parts = Session::realtime("openai", &[CREATED, BEGINS, DONE, DONE, &other]).read();
+    let ids: Vec<_> = parts.iter().map(|part| part.reading.meter_id.clone()).collect();
+    assert_eq!(ids, [label("resp_1"), label("resp_2")]);
+}
+
+#[test]
 fn xai_bills_beside_the_response_and_tells_the_type_last() {
     let created = r#"{"session":{"id":"s","model":"grok-voice-latest","input_audio_transcription":{"model":"grok-transcribe"}},"type":"session.created"}"#;
     let done = r#"{"response":{"id":"r1","status":"completed","output":[{"type":"message"}],"usage":{}},"usage":{"input_tokens":7,"input_token_details":{"text_tokens":7,"audio_tokens":0,"grok_tokens":0},"output_tokens":113,"output_token_details":{"text_tokens":9,"audio_tokens":104,"grok_tokens":0},"total_tokens":120,"output_audio_seconds":2.08,"billable_audio_seconds":1},"type":"response.done"}"#;
