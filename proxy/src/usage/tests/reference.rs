@@ -199,9 +199,11 @@ the caller's own (Azure's deployments, Bedrock's profiles, Google's endpoints) n
 calls pass and are recorded as `unmetered`.
 - Responses over WebSocket: such an upgrade is refused with 501 and `upgrade_not_supported`; only realtime paths \
 are spoken over WebSocket.
-- Vertex AI's batch predictions: their results go to Cloud Storage or BigQuery and never pass here; the calls \
-that make and watch them are recorded as `unmetered`. Results of a Gemini batch that only a list of batches \
-shows count when the batch itself is read.
+- Batches whose results go to a bucket: Vertex AI's batch predictions (Cloud Storage or BigQuery) and Bedrock's \
+batch inference jobs (S3). The results never pass here; the calls that make and watch the batch are recorded as \
+`unmetered` where they do. [Import](../guide/import.md) the usage, or see it as *outside* in a \
+[reconciliation](../guide/reconcile.md).
+- Results of a Gemini batch that only a list of batches shows count when the batch itself is read.
 - An interaction of Gemini's, or a response of a provider that leaves `background` out, is counted when it is \
 made in the foreground, and reading it back counts nothing more (`metering` is `once-per-id`, the record has no \
 cost). One that was made elsewhere counts at the first that reads it. Where its stream broke off here and was \
