@@ -610,6 +610,8 @@ fn raw_text(objects: &[Vec<u8>]) -> Option<Arc<str>> {
 enum Framing {
     /// One JSON document.
     Document,
+    /// One JSON document, or several that are called one, each beginning on a line of its own.
+    Documents,
     /// Server-sent events.
     Events,
     /// One JSON array, whose elements are events.
@@ -630,21 +632,48 @@ impl Framing {
         }
         let kind = media_type(content_type);
         let is = |types: &[&str]| types.iter().any(|one| kind.eq_ignore_ascii_case(one));
+        let has_lines = matches!(api, Api::OllamaChat | Api::OllamaGenerate | Api::CohereChatV1);
         if is(&["text/event-stream"]) {
             Self::Events
         } else if is(&["application/x-ndjson", "application/stream+json", "application/x-jsonl"]) {
             Self::Lines
         } else if is(&["application/json"]) {
-            Self::Document
+            if has_lines { Self::Documents } else { Self::Document }
         } else if kind.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
             Self::AwsEvents
-        } else if stream_requested && matches!(api, Api::OllamaChat | Api::OllamaGenerate | Api::CohereChatV1)
-        {
+        } else if stream_requested && has_lines {
             Self::Lines
+        } else if has_lines {
+            // Ollama streams unless it is asked not to.
+            Self::Documents
         } else {
             Self::Untold { stream_requested }
         }
     }
+}
+
+impl Framing {
+    /// The framing of a body that is said to have this one and begins with `first`: types are wrong
+    /// behind gateways that name them anew. No document begins like a field of an event, and no event
+    /// like a document; lines and documents may look alike.
+    fn seen(self, first: u8, has_array: bool) -> Self {
+        let document = if first == b'[' && has_array { Self::Elements } else { Self::Document };
+        match (self, first) {
+            (Self::Events, b'{' | b'[') => document,
+            // `data`, `event`, `id`, `retry`, or a comment.
+            (Self::Document | Self::Documents, b'd' | b'e' | b'i' | b'r' | b':') => Self::Events,
+            (Self::Document, _) => document,
+            (Self::Untold { .. }, b'{' | b'[') => document,
+            (Self::Untold { stream_requested: true }, _) => Self::Events,
+            (Self::Untold { .. }, _) => Self::Document,
+            (told, _) => told,
+        }
+    }
+}
+
+/// Whether there is nothing in `bytes` but JSON's white space.
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
 }
 
 fn media_type(content_type: Option<&str>) -> &str {
@@ -670,6 +699,10 @@ struct Document {
 #[derive(Debug)]
 struct Reader<S> {
     framing: Framing,
+    /// Whether anything of the body has come.
+    has_begun: bool,
+    /// Whether nothing but white space has come since the last line end.
+    is_line_start: bool,
     sse: Sse,
     lines: Lines,
     events: EventReader<S>,
@@ -698,17 +731,14 @@ impl<S: Shape + Default> Reader<S> {
 
 impl<S: Shape> Reader<S> {
     fn with(framing: Framing, shape: S) -> Self {
-        let framing = match framing {
-            Framing::Document if S::ARRAY.is_some() => Framing::Untold { stream_requested: false },
-            told => told,
-        };
-        let root = if framing == Framing::Document { S::PLAIN } else { S::EVENT };
         Self {
             framing,
+            has_begun: false,
+            is_line_start: false,
             sse: Sse::default(),
             lines: Lines::default(),
             events: EventReader {
-                scanner: Scanner::new(root),
+                scanner: Scanner::new(S::EVENT),
                 shape,
                 head: [0; DONE.len()],
                 event_bytes: 0,
@@ -719,27 +749,51 @@ impl<S: Shape> Reader<S> {
         }
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) {
-        if let Framing::Untold { stream_requested } = self.framing {
-            // What is space in JSON is skipped wherever a slice ends; nothing else is.
-            let space = bytes.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')).count();
-            bytes = bytes.get(space..).unwrap_or_default();
-            let Some(first) = bytes.first() else { return };
-            let (framing, root) = match (first, S::ARRAY) {
-                (b'[', Some(array)) => (Framing::Elements, array),
-                (b'{' | b'[', _) => (Framing::Document, S::PLAIN),
-                _ if stream_requested => (Framing::Events, S::EVENT),
-                _ => (Framing::Document, S::PLAIN),
-            };
-            self.framing = framing;
-            self.events.scanner = Scanner::new(root);
-        }
+    fn feed(&mut self, bytes: &[u8]) {
+        let bytes = if self.has_begun { bytes } else { self.begin(bytes) };
         let EventReader { scanner, shape, .. } = &mut self.events;
         match self.framing {
             Framing::Events => self.sse.feed(bytes, &mut self.events),
             Framing::Lines => self.lines.feed(bytes, &mut self.events),
             Framing::Elements => scanner.feed(bytes, &mut Elements(shape)),
+            Framing::Documents => self.documents(bytes),
             Framing::Document | Framing::AwsEvents | Framing::Untold { .. } => scanner.feed(bytes, shape),
+        }
+    }
+
+    /// Decides the framing by the first byte of the body. What is left of `bytes`: white space before it
+    /// is no part of it, nor is a byte order mark.
+    fn begin<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let is_nothing = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0xEF | 0xBB | 0xBF);
+        let at = bytes.iter().position(|byte| !is_nothing(byte)).unwrap_or(bytes.len());
+        let bytes = bytes.get(at..).unwrap_or_default();
+        let Some(first) = bytes.first() else { return bytes };
+        self.has_begun = true;
+        self.framing = self.framing.seen(*first, S::ARRAY.is_some());
+        let root = match (self.framing, S::ARRAY) {
+            (Framing::Elements, Some(array)) => array,
+            (Framing::Document | Framing::Documents, _) => S::PLAIN,
+            _ => S::EVENT,
+        };
+        self.events.scanner = Scanner::new(root);
+        bytes
+    }
+
+    /// Reads a document; another one on a line behind it makes lines of both.
+    fn documents(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let EventReader { scanner, shape, .. } = &mut self.events;
+            if self.is_line_start && scanner.is_complete() && !is_blank(bytes) {
+                shape.end_event(b"", Data::Whole);
+                self.events.scanner = Scanner::new(S::EVENT);
+                self.framing = Framing::Lines;
+                return self.lines.feed(bytes, &mut self.events);
+            }
+            let end = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at.saturating_add(1));
+            let (line, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
+            scanner.feed(line, shape);
+            self.is_line_start = line.ends_with(b"\n") || (self.is_line_start && is_blank(line));
+            bytes = rest;
         }
     }
 
@@ -748,7 +802,11 @@ impl<S: Shape> Reader<S> {
         match self.framing {
             Framing::Events => self.sse.finish(&mut self.events),
             Framing::Lines => self.lines.finish(&mut self.events),
-            Framing::Document | Framing::AwsEvents | Framing::Elements | Framing::Untold { .. } => {}
+            Framing::Document
+            | Framing::Documents
+            | Framing::AwsEvents
+            | Framing::Elements
+            | Framing::Untold { .. } => {}
         }
         if elements && self.events.scanner.is_malformed() {
             self.events.anomalies.insert(Anomaly::MalformedReply);

@@ -739,6 +739,36 @@ fn framing_is_told_by_the_reply_and_else_by_its_first_byte() {
 }
 
 #[test]
+fn a_body_whose_type_is_told_wrong_reads_the_same() {
+    const GEMINI: &str = "/v1beta/models/gemini-x:streamGenerateContent";
+    for [right, wrong] in [
+        [
+            transcript!("openai", CHAT, SSE, "openai-chat.sse"),
+            transcript!("openai", CHAT, JSON, "openai-chat.sse"),
+        ],
+        [
+            transcript!("openai", CHAT, JSON, "openai-chat.json"),
+            transcript!("openai", CHAT, SSE, "openai-chat.json"),
+        ],
+        [
+            transcript!("anthropic", MESSAGES, SSE, "messages.sse"),
+            transcript!("anthropic", MESSAGES, JSON, "messages.sse"),
+        ],
+        [
+            transcript!("gemini", GEMINI, JSON, "gemini-content-array.json"),
+            transcript!("gemini", GEMINI, SSE, "gemini-content-array.json"),
+        ],
+    ] {
+        let expected = right.request(r#"{"stream":true}"#).whole();
+        assert!(expected.usage.has_tokens());
+        let wrong = wrong.request(r#"{"stream":true}"#);
+        assert_eq!(wrong.reading(), expected);
+        let marked = [b"\xEF\xBB\xBF\r\n".as_slice(), &wrong.body].concat();
+        assert_eq!(Exchange { body: marked, ..wrong }.reading(), expected);
+    }
+}
+
+#[test]
 fn the_same_stream_with_other_line_ends_and_comments_reads_the_same() {
     let exchange = transcript!("anthropic", MESSAGES, SSE, "messages.sse");
     let body = String::from_utf8(exchange.body.clone()).unwrap();

@@ -49,6 +49,8 @@ pub(super) trait Replies {
 /// Reads a reply in its framing.
 #[derive(Debug)]
 pub(super) struct Reader<R> {
+    /// What the reply is said to be.
+    told: Option<Kind>,
     framing: Option<Kind>,
     events: AwsEvents,
     read: Read<R>,
@@ -84,20 +86,21 @@ impl<R: Replies> Messages for Read<R> {
 
 impl<R: Replies> Reader<R> {
     pub(super) fn new(framing: Framing, replies: R) -> Self {
-        let framing = match framing {
-            Framing::Document => Some(Kind::Document),
-            Framing::AwsEvents => Some(Kind::Events),
-            Framing::Events | Framing::Lines | Framing::Elements | Framing::Untold { .. } => None,
-        };
+        let told = (framing == Framing::AwsEvents).then_some(Kind::Events);
         let read = Read { replies, anomalies: Anomalies::default() };
-        Self { framing, events: AwsEvents::default(), read }
+        Self { told, framing: None, events: AwsEvents::default(), read }
     }
 
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         let Some(first) = bytes.first() else { return };
-        // No message is so long that its length would not begin with a zero, and no document begins so.
-        let told = if *first == 0 { Kind::Events } else { Kind::Document };
-        match *self.framing.get_or_insert(told) {
+        // No message is so long that its length would not begin with a zero, and no document begins so. What
+        // is neither is taken for what it is said to be.
+        let seen = match first {
+            0 => Kind::Events,
+            b'{' | b'[' => Kind::Document,
+            _ => self.told.unwrap_or(Kind::Document),
+        };
+        match *self.framing.get_or_insert(seen) {
             Kind::Document => self.read.replies.document(bytes),
             Kind::Events => self.events.feed(bytes, &mut self.read),
         }
@@ -108,7 +111,7 @@ impl<R: Replies> Reader<R> {
     }
 
     pub(super) fn finish(&mut self, context: &mut Context<'_>) -> (Gathered, Document) {
-        let stream = self.framing == Some(Kind::Events);
+        let stream = self.framing.or(self.told) == Some(Kind::Events);
         let mut anomalies = self.read.anomalies;
         if self.events.is_damaged() {
             anomalies.insert(Anomaly::MalformedReply);

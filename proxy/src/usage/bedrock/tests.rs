@@ -257,12 +257,16 @@ fn the_usage_of_a_converse_stream_is_in_its_last_event() {
 }
 
 #[test]
-fn a_stream_is_known_by_its_first_byte_where_its_type_is_not_told() {
+fn a_reply_is_known_by_its_first_byte_where_its_type_is_not_told_or_wrong() {
     let mut exchange = Exchange::stream("converse-stream", converse_events());
     exchange.headers.remove(CONTENT_TYPE);
     check(&exchange, &CONVERSE_CLASSES, &[]);
     let mut exchange = converse(r#"{"inputTokens":20,"outputTokens":9,"cacheReadInputTokens":300}"#, "");
     exchange.headers.remove(CONTENT_TYPE);
+    check(&exchange, &CONVERSE_CLASSES, &[]);
+    // Or where it is told wrong.
+    check(&exchange.header("content-type", EVENTS), &CONVERSE_CLASSES, &[]);
+    let exchange = Exchange::stream("converse-stream", converse_events()).header("content-type", JSON);
     check(&exchange, &CONVERSE_CLASSES, &[]);
 }
 

@@ -103,6 +103,26 @@ fn ollama_counts_are_on_the_object_that_is_done() {
 }
 
 #[test]
+fn lines_that_are_called_a_document_are_lines() {
+    for (path, lines) in [
+        ("/api/chat", transcript!("ollama", "/api/chat", NDJSON, "ollama-chat.ndjson")),
+        ("/v1/chat", transcript!("cohere", "/v1/chat", COHERE_LINES, "cohere-chat-v1.ndjson")),
+    ] {
+        let expected = lines.whole();
+        assert!(expected.stream && expected.usage.has_tokens());
+        for content_type in [JSON, ""] {
+            let mut renamed = Exchange::new(lines.provider, path, content_type, &lines.body).sliced();
+            renamed.meter_id.clone_from(&expected.meter_id);
+            assert_eq!(renamed, expected, "{path} {content_type:?}");
+        }
+    }
+    let body =
+        br#"{"model":"m","message":{"content":"a"},"done":true,"eval_count":2,"prompt_eval_count":1} {"#;
+    let trailing = Exchange::new("ollama", "/api/chat", JSON, body).sliced();
+    assert_eq!(anomalies(&trailing), [Anomaly::MalformedReply]);
+}
+
+#[test]
 fn a_prompt_that_ollama_had_cached_is_unknown_and_not_zero() {
     let exchange = transcript!("ollama", "/api/generate", NDJSON, "ollama-generate-cached.ndjson");
     let reading = check(&exchange, &[(C::OutputText, 58)]);
