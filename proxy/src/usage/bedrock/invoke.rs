@@ -3,10 +3,10 @@
 //! Rules
 //! - Bedrock counts for every family, in response headers or, in a stream, in
 //!   `amazon-bedrock-invocationMetrics` of the last chunk. What a body says by itself is read for when
-//!   these are missing.
-//! - Anthropic's own count wins where the two differ, and the difference is noted: the metrics of a
-//!   stream were seen to leave out the output of tool calls (90 of 134 tokens) that the headers of the
-//!   same request, not streamed, did have. It also knows more: lifetimes of the cache, thinking, passes.
+//!   these are missing, and for what they do not tell: lifetimes of the cache, thinking.
+//! - Where the two differ, the difference is noted and Bedrock's count wins, but not over Anthropic's in a
+//!   stream, or over one with passes of other models: the metrics of a stream were seen to leave out the
+//!   output of tool calls (90 of 134 tokens) that the headers of the same request, not streamed, did have.
 //! - A chunk of a stream carries one event of the model as base64.
 //!
 //! Not here: Anthropic's messages (`anthropic`), Bedrock's counts (`bedrock`), framing (`aws_events`).
@@ -355,6 +355,8 @@ impl Replies for Invoke {
                 let own = gathered.usage;
                 gathered.usage = told.usage(anomalies);
                 fill(&mut gathered.usage, own.get(TokenClass::InputFresh), None, None, own.output_total());
+            } else if !context.stream && !anomalies.contains(Anomaly::IterationsAdded) {
+                gathered.usage = told.over(&gathered.usage);
             }
         }
         if !told.is_unknown() {

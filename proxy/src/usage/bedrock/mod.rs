@@ -287,6 +287,50 @@ impl Counts {
         usage
     }
 
+    /// `usage` with these numbers in place of its own; what they do not tell stays, thinking as far as it
+    /// fits.
+    fn over(&self, usage: &Usage) -> Usage {
+        let [input, read, written, output] = self.main();
+        let other = |told: Option<u64>, known: Option<u64>| told.filter(|_| told != known);
+        let input = other(input, usage.get(TokenClass::InputFresh));
+        let read = other(read, usage.cached_read_total());
+        let written = other(written, usage.cache_write_total());
+        let output = other(output, usage.output_total());
+        let mut over = Usage::unknown();
+        for (class, count) in usage.tokens() {
+            let told = match class {
+                TokenClass::InputFresh => input,
+                TokenClass::CachedRead => read,
+                TokenClass::CacheWrite | TokenClass::CacheWrite5m | TokenClass::CacheWrite1h => written,
+                TokenClass::OutputText => output,
+                _ => None,
+            };
+            if told.is_none() {
+                over.set(class, count);
+            }
+        }
+        for (quantity, amount) in usage.quantities() {
+            over.set_quantity(quantity, amount);
+        }
+        for (told, class) in [
+            (input, TokenClass::InputFresh),
+            (read, TokenClass::CachedRead),
+            (written, TokenClass::CacheWrite),
+        ] {
+            if let Some(told) = told {
+                over.set(class, told);
+            }
+        }
+        if let Some(output) = output {
+            let thinking = usage.get(TokenClass::OutputReasoning).map(|thinking| thinking.min(output));
+            over.set(TokenClass::OutputText, output.saturating_sub(thinking.unwrap_or(0)));
+            if let Some(thinking) = thinking {
+                over.set(TokenClass::OutputReasoning, thinking);
+            }
+        }
+        over
+    }
+
     /// Whether a number that is in both is not the same.
     fn disagrees_with(&self, usage: &Usage) -> bool {
         let known = [

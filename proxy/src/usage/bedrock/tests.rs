@@ -380,9 +380,37 @@ fn claudes_body_says_more_than_the_headers() {
 }
 
 #[test]
-fn headers_that_say_another_number_than_claude_are_noted() {
+fn headers_that_say_another_number_than_claude_count_and_are_noted() {
     let exchange = counted(Exchange::plain("invoke", CLAUDE), "4", "49");
-    check(&exchange, &CLAUDE_CLASSES, &[Anomaly::CountsDisagree]);
+    let mut classes = CLAUDE_CLASSES;
+    classes[4] = (C::OutputText, 29);
+    check(&exchange, &classes, &[Anomaly::CountsDisagree]);
+    // Of what was written they do not know for how long.
+    let exchange = counted(Exchange::plain("invoke", CLAUDE), "5", "15")
+        .header("x-amzn-bedrock-cache-read-input-token-count", "6")
+        .header("x-amzn-bedrock-cache-write-input-token-count", "101");
+    let classes = [
+        (C::InputFresh, 5),
+        (C::CachedRead, 6),
+        (C::CacheWrite, 101),
+        (C::OutputText, 0),
+        (C::OutputReasoning, 15),
+    ];
+    check(&exchange, &classes, &[Anomaly::CountsDisagree]);
+}
+
+#[test]
+fn headers_do_not_replace_passes_of_other_models() {
+    let body = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[],
+        "stop_reason":"end_turn","usage":{"input_tokens":9,"output_tokens":4,"iterations":[
+        {"type":"compaction","input_tokens":70,"output_tokens":3},
+        {"type":"message","input_tokens":9,"output_tokens":4}]}}"#;
+    let exchange = counted(Exchange::plain("invoke", body), "9", "4");
+    let classes = [(C::InputFresh, 79), (C::OutputText, 7)];
+    let noted = [Anomaly::CountsDisagree, Anomaly::IterationsAdded];
+    let reading = exchange.reading();
+    assert_eq!(reading.usage.tokens().collect::<Vec<_>>(), classes);
+    assert!(noted.iter().all(|anomaly| reading.anomalies.contains(*anomaly)), "{:?}", reading.anomalies);
 }
 
 #[test]
