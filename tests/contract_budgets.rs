@@ -25,7 +25,7 @@ fn budget(more: &str) -> String {
 }
 
 /// A commitment to so many tokens in November 2026, with other fields.
-fn commitment(tokens: i128, more: &Value) -> Value {
+pub(crate) fn commitment(tokens: i128, more: &Value) -> Value {
     let mut fields = json!({
         "position_id": "c", "kind": "commit_usage", "quantity": format!("0.{tokens:06}"), "unit": "Mtok",
         "fixed_price": "2", "price_currency": "USD", "trade_date": "2026-11-01",
@@ -45,7 +45,7 @@ fn enter_facts(ledger: &Ledger, clock: &dyn Clock, kind: FactKind, fields: &Valu
 }
 
 /// Enters a fact as the admin API does.
-async fn enter(system: &System, kind: FactKind, fields: Value) {
+pub(crate) async fn enter(system: &System, kind: FactKind, fields: Value) {
     let app = Arc::clone(&system.app);
     let done = tokio::task::spawn_blocking(move || {
         enter_facts(&app.ledger, app.clock(), kind, &fields);

@@ -47,3 +47,4 @@ mod timeouts;
 mod tls;
 mod transcripts;
 mod usage_chunk;
+mod webhooks;

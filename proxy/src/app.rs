@@ -13,6 +13,7 @@ use crate::layers::room::BodyRoom;
 use crate::limits::Limiter;
 use crate::rules::RuleBook;
 use crate::telemetry::Telemetry;
+use crate::webhooks::Webhooks;
 use arc_swap::{ArcSwap, Guard};
 use bursar_domain::event::Anomalies;
 use bursar_domain::{Anomaly, Clock, Cost, CostStatus, Label, Timestamp, UsageRecord};
@@ -40,6 +41,8 @@ pub struct App {
     pub metrics: Metrics,
     /// What is told of settled exchanges.
     pub telemetry: Arc<Telemetry>,
+    /// What was sent to those who are told of budgets.
+    pub webhooks: Webhooks,
     /// What a request may be, as the guard wants it.
     pub guard_limits: Limits,
     /// The threads that count tokens.
@@ -84,6 +87,7 @@ impl App {
             rules: ArcSwap::from_pointee(rules),
             metrics: Metrics::new(),
             telemetry,
+            webhooks: Webhooks::default(),
             guard_limits,
             counting,
             body_room,
@@ -100,6 +104,7 @@ impl App {
     /// From now on these settings are in force. Only [`crate::reload`] knows what else changes with them.
     pub(crate) fn set_config(&self, config: Config) {
         self.config.store(Arc::new(config));
+        self.webhooks.configuration_changed();
     }
 
     /// Remembers a refusal for `why`, where nothing else does.

@@ -10,12 +10,14 @@
 //!   any, where nobody knows either.
 //! - Refusals are remembered for `why`, the last few thousand.
 //!
-//! Not here: other budgets at run time (`reload`), what contracts have left (`contracts`), the rules
-//! (`bursar_policies::budget`), how much a request may use (`exchange::admission`).
+//! Not here: other budgets at run time (`reload`), what contracts have left (`contracts`), where budgets
+//! stand for who tells of it (`looks`), the rules (`bursar_policies::budget`), how much a request may use (`exchange::admission`).
 
 mod contracts;
+mod looks;
 mod reload;
 
+pub(crate) use looks::{Look, Turns};
 pub use reload::ReloadError;
 
 use crate::app::Prices;
@@ -62,6 +64,8 @@ pub struct Budgets {
 struct State {
     accounts: Accounts,
     refused: VecDeque<Refusal>,
+    /// The refusals that somebody waits to tell of, if anybody does.
+    untold: Option<looks::Untold>,
     numbers: Vec<u32>,
     /// Temporary changes that the ledger has.
     overrides: Vec<StoredOverride>,
@@ -407,6 +411,9 @@ fn refuse(state: &mut State, request: &Request<'_>, denial: Denial, contract: Op
         contract,
         denial,
     };
+    if let Some(untold) = &mut state.untold {
+        untold.note(&refusal);
+    }
     if state.refused.len() >= REFUSALS_MAX {
         state.refused.pop_front();
     }
@@ -849,11 +856,10 @@ impl Refusal {
     #[must_use]
     pub fn json(&self) -> Value {
         let mut told = standing_json(&self.denial.standing);
-        let (reason, asked) = match self.denial.why {
-            Why::Over { asked } => ("over_budget", amount_json(self.denial.standing.measure, asked)),
-            Why::Unbounded(_) => ("unbounded", Value::Null),
-            Why::Forgotten => ("clock_behind", Value::Null),
-            Why::NoContract(_) => ("no_contract", Value::Null),
+        let reason = self.reason();
+        let asked = match self.denial.why {
+            Why::Over { asked } => amount_json(self.denial.standing.measure, asked),
+            Why::Unbounded(_) | Why::Forgotten | Why::NoContract(_) => Value::Null,
         };
         if let Some(object) = told.as_object_mut() {
             object.insert("id".to_owned(), json!(self.id.to_string()));
@@ -871,6 +877,16 @@ impl Refusal {
             object.insert("message".to_owned(), json!(self.to_string()));
         }
         told
+    }
+
+    /// Why it does not fit, in one word.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self.denial.why {
+            Why::Over { .. } => "over_budget",
+            Why::Unbounded(_) => "unbounded",
+            Why::Forgotten => "clock_behind",
+            Why::NoContract(_) => "no_contract",
+        }
     }
 
     /// After how many seconds it may fit.

@@ -173,7 +173,9 @@ const fn remedy(error: &SendError) -> &'static str {
         SendError::Connect(ConnectError::Tls { .. }) => {
             ": correct the `upstream` of this route, or name its certificate authority in upstream.ca_file"
         }
-        SendError::Connect(ConnectError::ServerName(_)) => ": correct the `upstream` of this route",
+        SendError::Connect(ConnectError::ServerName(_) | ConnectError::NotPermitted { .. }) => {
+            ": correct the `upstream` of this route"
+        }
         SendError::Connect(ConnectError::NoHttp2(_)) => ": write protocol: auto or protocol: http1 there",
         SendError::Connect(ConnectError::ClosedAtOnce) | SendError::Broken(_) => {
             ": if it goes on, see what the upstream logs, and whether `upstream` has the right scheme and port"
@@ -196,7 +198,7 @@ pub enum Handshake {
 }
 
 /// An error with all its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -43,4 +43,5 @@ mod trial;
 mod tunnel;
 pub mod upstream;
 pub mod usage;
+pub mod webhooks;
 pub mod worker;

@@ -33,5 +33,5 @@ pub use client::{Client, Reply};
 pub use clock::{ManualClock, unhurried, until};
 pub use frames::{FrameProvider, Frames};
 pub use http2::{Http2Client, Http2Provider, Http2Reply};
-pub use provider::{Provider, Step, chunk};
+pub use provider::{Provider, Received, Step, chunk};
 pub use system::{Setup, System, run};

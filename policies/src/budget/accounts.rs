@@ -464,6 +464,14 @@ impl Accounts {
         }
     }
 
+    /// Whether what was spent of a budget in the window of `at` is known.
+    #[must_use]
+    pub fn is_known(&self, book: &Book, number: u32, at: Timestamp) -> bool {
+        let account = usize::try_from(number).ok().and_then(|number| self.accounts.get(number));
+        let start = book.get(number).map(|budget| budget.window.span(at).start);
+        account.zip(start).is_some_and(|(account, start)| start >= account.known_from)
+    }
+
     /// Takes over, from the accounts of an older book, those of budgets that count the same: name, scope,
     /// window and measure. Returns the numbers of the others, which know nothing yet. Holds go with them;
     /// those of a budget of which only the window changed belong to the new window in which they began.

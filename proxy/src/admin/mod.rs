@@ -153,9 +153,10 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }
 
-/// The lines of budgets and limits.
+/// The lines of budgets, limits, rules and webhooks.
 pub(crate) fn rule_metrics(app: &App) -> String {
-    [app.budgets.metrics(app.now()), app.limits.metrics(), app.rules().metrics()].concat()
+    let budgets = app.budgets.metrics(app.now());
+    [budgets, app.limits.metrics(), app.rules().metrics(), app.webhooks.metrics()].concat()
 }
 
 /// Asks for the bearer token where one is configured.

@@ -389,6 +389,20 @@ impl Contracts {
         self.lock().json(now, steady)
     }
 
+    /// Every budget whose contract has something, with its terms, its contract and where it stands.
+    pub(super) fn looks(&self, now: Timestamp) -> Vec<(Budget, Label, Standing, Interval)> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut state = self.lock();
+        let contracts: Vec<Label> = state.rules.iter().map(|rule| rule.contract.clone()).collect();
+        let told = (0_u32..).zip(contracts).filter_map(|(number, contract)| {
+            let (standing, interval) = state.standing(number, now).ok()?;
+            Some((state.book.get(number)?.clone(), contract, standing, interval))
+        });
+        told.collect()
+    }
+
     /// How much of each budget is used, in percent, by name.
     pub(super) fn percents(&self, now: Timestamp, steady: u64) -> Vec<(Label, i64)> {
         let mut state = self.lock();

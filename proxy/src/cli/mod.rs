@@ -32,6 +32,7 @@ mod serve;
 mod slips;
 mod source;
 mod usage;
+mod webhook;
 mod whole;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -96,6 +97,9 @@ enum Command {
     /// Make and list virtual keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Try webhooks.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Check and copy the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -281,6 +285,7 @@ pub fn run() -> ExitCode {
         Command::Budget(args) => budget::run(args),
         Command::Why(args) => budget::why(args),
         Command::Key(command) => key::run(command),
+        Command::Webhook(command) => webhook::run(command),
         Command::Ledger(command) => ledger::run(command),
     };
     match result {

@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - What cannot work is said before anything listens.
-//! - At the end: listeners, exchanges, counts, ledger, in this order, so nothing is settled after the ledger.
+//! - At the end: listeners, exchanges, counts, webhooks, ledger, in this order, so nothing is settled after the ledger.
 
 use super::fault::Fault;
 use super::{ServeArgs, environment};
@@ -15,6 +15,7 @@ use crate::reload::{self, Newer};
 use crate::tasks;
 use crate::telemetry::{Observers, Telemetry, lines, logging, otlp};
 use crate::upstream::TlsSetup;
+use crate::webhooks;
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock};
 use bursar_ledger::{Durability, Ledger, OpenReport, Options, Retention};
@@ -60,6 +61,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let app = App::new(config, ledger, prices, budgets, telemetry, Arc::new(SystemClock));
     let exporter = otlp::start(&app, &tls).context("cannot start to send telemetry (telemetry.otlp)")?;
 
+    let telling = webhooks::start(&app, &tls).context("cannot start to send webhooks")?;
+
     let (shutdown, state) = watch::channel(Shutdown::No);
     let workers = Workers::start(&app, &listener, &tls, &state)?;
     drop(listener);
@@ -91,6 +94,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         tracing::error!("the admin API ended in a panic");
     }
     app.counting.finish();
+    // While nobody else may use the ledger's directory.
+    telling.end();
     let closed = app.ledger.clone().close();
     // After the last record.
     if let Some(exporter) = exporter {

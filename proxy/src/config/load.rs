@@ -11,6 +11,7 @@ mod keys;
 mod otlp;
 mod routes;
 mod secrets;
+mod webhooks;
 
 use super::error::{ConfigError, ConfigErrors, Fault, Origin, Wrong};
 use super::files::read_text;
@@ -105,7 +106,11 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
     let budgets = loader.get(&s::BUDGETS).value;
     // First, since what routes ask for depends on whether there are any.
     loader.keys = loader.get(&s::KEYS).value.0;
+    let own = budgets.own.iter().map(|budget| budget.name.as_str());
+    let named = own.chain(budgets.on_contracts.iter().map(|budget| budget.name.as_str()));
+    let webhooks = loader.webhooks(&named.collect::<Vec<&str>>());
     let config = Config {
+        webhooks,
         admin: loader.admin(listen),
         ledger: loader.ledger(),
         identity: loader.identity(),

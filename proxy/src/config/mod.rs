@@ -33,6 +33,7 @@ mod settings;
 mod shown;
 pub(crate) mod suggest;
 mod value;
+mod webhooks;
 mod yaml;
 
 pub(crate) use budgets::read_amount;
@@ -47,6 +48,7 @@ pub use providers::CREDENTIAL_HEADERS;
 pub use reference::{json_schema, reference_page};
 pub use routes::{Auth, Dialect, Inject, Matched, NoRoute, Route, RouteTable, RouteTimeouts, is_canonical};
 pub use secret::Secret;
+pub use webhooks::{EventKind, Webhook, WebhookUrl};
 pub use yaml::Position;
 
 use crate::credentials::keys::{Key, Keys};
@@ -260,6 +262,8 @@ pub struct Config {
     pub budgets: Vec<Budget>,
     /// Who may use how much of which contract.
     pub contract_budgets: Vec<ContractBudget>,
+    /// Who is told of budgets.
+    pub webhooks: Vec<Webhook>,
     /// How much may pass at a time.
     pub limits: Vec<Limit>,
     /// What may be used, and what must be said.

@@ -18,6 +18,7 @@ use super::rules::RuleList;
 use super::value::{
     Forever, KeptDays, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value, Workers,
 };
+use super::webhooks::WebhookList;
 use super::{
     AuthMode, BadTag, CountMode, Durability, FailMode, LogFilter, LogFormat, OnAbort, OtlpProtocol,
     OverlayFormat, PriceBook, Protocol, RequiredTag,
@@ -414,6 +415,15 @@ settings! {
               what it may use.")
         .because("The model and the output bound may stand at a body's end, behind its pictures.")
         .at_restart();
+    WEBHOOKS: WebhookList = Setting::new("webhooks", (), WebhookList::default)
+        .doc("Who is told when budgets fill: signed POSTs (Standard Webhooks, CloudEvents 1.0). Keys of each: \
+              `name`; `url`; `secret_file` or `secret_env` (base64 behind `whsec_`, or a text), and \
+              `previous_secret_file` or `previous_secret_env` while the secret is changed; `events` (any of \
+              `threshold`, `refusing` and `window`; the first two unless said otherwise); `budgets` (names; \
+              without, all but those in `shadow` mode); `allow_private`: addresses and networks that the \
+              receiver may have although they are not public, also over plain http. \
+              See docs/guide/budgets.md.")
+        .because("Nothing is sent to anybody unless somebody asked for it.");
     LIMITS: LimitList = Setting::new("limits", (), LimitList::default)
         .doc("How much may pass at a time. Keys of each: `name`; `scope` (as that of budgets); at least one of \
               `requests_per_minute`, `tokens_per_minute` (input and output; what a request used beyond what it \

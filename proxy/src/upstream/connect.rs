@@ -3,14 +3,17 @@
 //! Invariants
 //! - Certificates are always checked against the system's roots (and a configured file).
 //! - The connect timeout covers the name look-up, TCP and TLS together.
+//! - Where only some addresses may be called, the one that was checked is the one that is called.
 //!
 //! Not here: reuse (`upstream::Pool`).
 
 use super::Origin;
+use super::address::{NotPermitted, Permit};
 use crate::config::Protocol;
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -40,6 +43,15 @@ pub enum ConnectError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// None of its addresses may be called.
+    #[error("{authority} must not be called")]
+    NotPermitted {
+        /// Where to.
+        authority: Authority,
+        /// Why one of them may not.
+        #[source]
+        source: Box<NotPermitted>,
     },
     /// The TLS handshake failed, for example an unknown certificate.
     #[error("cannot agree on TLS with {authority}")]
@@ -158,13 +170,36 @@ impl Connector {
         origin: &Origin,
         timeout: Duration,
     ) -> Result<(UpstreamIo, bool), ConnectError> {
-        match tokio::time::timeout(timeout, self.connect_untimed(origin)).await {
+        self.connect_within(origin, timeout, None).await
+    }
+
+    /// The same, to addresses that `permit` lets be called.
+    pub(super) async fn connect_permitted(
+        &self,
+        origin: &Origin,
+        timeout: Duration,
+        permit: &Permit,
+    ) -> Result<(UpstreamIo, bool), ConnectError> {
+        self.connect_within(origin, timeout, Some(permit)).await
+    }
+
+    async fn connect_within(
+        &self,
+        origin: &Origin,
+        timeout: Duration,
+        permit: Option<&Permit>,
+    ) -> Result<(UpstreamIo, bool), ConnectError> {
+        match tokio::time::timeout(timeout, self.connect_untimed(origin, permit)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::TimedOut { authority: origin.authority.clone(), timeout }),
         }
     }
 
-    async fn connect_untimed(&self, origin: &Origin) -> Result<(UpstreamIo, bool), ConnectError> {
+    async fn connect_untimed(
+        &self,
+        origin: &Origin,
+        permit: Option<&Permit>,
+    ) -> Result<(UpstreamIo, bool), ConnectError> {
         let wants_http2 = origin.protocol == Protocol::Http2;
         let tcp_error = |source| ConnectError::Tcp { authority: origin.authority.clone(), source };
         let tls = match self {
@@ -174,7 +209,18 @@ impl Connector {
             Self::Network(tls) => tls,
         };
         let host = origin.authority.host().trim_start_matches('[').trim_end_matches(']');
-        let socket = TcpStream::connect((host, origin.port())).await.map_err(tcp_error)?;
+        let socket = match permit {
+            None => TcpStream::connect((host, origin.port())).await.map_err(tcp_error)?,
+            Some(permit) => {
+                let found = tokio::net::lookup_host((host, origin.port())).await.map_err(tcp_error)?;
+                let refused = |refusal| ConnectError::NotPermitted {
+                    authority: origin.authority.clone(),
+                    source: Box::new(refusal),
+                };
+                let addresses = permitted(found, permit, origin.secure).map_err(refused)?;
+                TcpStream::connect(addresses.as_slice()).await.map_err(tcp_error)?
+            }
+        };
         socket.set_nodelay(true).map_err(tcp_error)?;
         if !origin.secure {
             return Ok((UpstreamIo::Plain(socket), wants_http2));
@@ -196,6 +242,27 @@ impl Connector {
         }
         Ok((UpstreamIo::Secure(Box::new(stream)), is_http2))
     }
+}
+
+/// Most addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// Those of `found` that may be called.
+fn permitted(
+    found: impl Iterator<Item = SocketAddr>,
+    permit: &Permit,
+    is_secure: bool,
+) -> Result<Vec<SocketAddr>, NotPermitted> {
+    let mut refusal = NotPermitted::Nowhere;
+    let may_be_called = |address: &SocketAddr| match permit.check(address.ip(), is_secure) {
+        Ok(()) => true,
+        Err(reason) => {
+            refusal = reason;
+            false
+        }
+    };
+    let taken: Vec<SocketAddr> = found.filter(may_be_called).take(ADDRESSES_MAX).collect();
+    if taken.is_empty() { Err(refusal) } else { Ok(taken) }
 }
 
 /// A byte stream to an upstream.
@@ -252,5 +319,53 @@ impl AsyncWrite for UpstreamIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each_io!(self, io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::address::Network;
+    use super::*;
+
+    #[test]
+    fn of_a_name_with_several_addresses_only_those_are_called_that_may_be() {
+        let found = ["127.0.0.1:443", "93.184.215.14:443", "[::1]:443", "[2606:4700::1]:443"];
+        let found = || found.iter().map(|text| text.parse::<SocketAddr>().unwrap());
+        let told = |permit: &Permit, secure| {
+            permitted(found(), permit, secure).map(|taken| taken.iter().map(SocketAddr::to_string).collect())
+        };
+        let nobody = Permit::default();
+        let public: Vec<String> = vec!["93.184.215.14:443".to_owned(), "[2606:4700::1]:443".to_owned()];
+        assert_eq!(told(&nobody, true), Ok(public));
+        assert_eq!(told(&nobody, false), Err(NotPermitted::Plain("2606:4700::1".parse().unwrap())));
+        let local = Permit::new(vec![Network::read("127.0.0.1").unwrap()]);
+        assert_eq!(told(&local, false), Ok(vec!["127.0.0.1:443".to_owned()]));
+        assert_eq!(permitted([].into_iter(), &local, true), Err(NotPermitted::Nowhere));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_connected_to_who_must_not_be_called() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connector = Connector::Network(TlsSetup::load(None).unwrap());
+        // Other ways to write 127.0.0.1 are the resolver's business; what comes of them is checked.
+        for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0.0.0.0"] {
+            let authority: Authority = format!("{host}:{port}").parse().unwrap();
+            let origin = Origin { secure: false, authority, protocol: Protocol::Http1 };
+            let time = Duration::from_secs(5);
+            let refused = connector.connect_permitted(&origin, time, &Permit::default()).await;
+            let is_refused =
+                matches!(refused, Err(ConnectError::NotPermitted { .. } | ConnectError::Tcp { .. }));
+            assert!(is_refused, "{host}: {refused:?}");
+        }
+        let permit = Permit::new(vec![Network::read("127.0.0.1").unwrap()]);
+        let authority: Authority = format!("localhost:{port}").parse().unwrap();
+        let origin = Origin { secure: false, authority, protocol: Protocol::Http1 };
+        drop(connector.connect_permitted(&origin, Duration::from_secs(5), &permit).await.unwrap());
+        let (first, _) = listener.accept().await.unwrap();
+        drop(first);
+        let more =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(listener.poll_accept(cx).is_ready())).await;
+        assert!(!more, "one connection was made, the permitted one");
     }
 }

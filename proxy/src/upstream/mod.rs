@@ -8,6 +8,7 @@
 //!
 //! Not here: which origin a request goes to (`config::routes`), timeouts of a reply (`reply`).
 
+pub(crate) mod address;
 mod connect;
 mod errand;
 mod line;
@@ -15,6 +16,7 @@ mod patience;
 mod request_body;
 
 pub use connect::{ConnectError, Connector, OpenMemory, TlsSetup, TlsSetupError, UpstreamIo};
+pub(crate) use errand::deliver;
 pub use errand::{ErrandError, errand};
 pub use patience::Patience;
 pub use request_body::{BodyFault, RequestBody, RequestProgress, Window, passing_trailers};
