@@ -185,9 +185,9 @@ fn paths_that_have_two_readings_reach_no_model() {
             let (status, _) = ask(&system, path, &[], &dear).await;
             assert!(status == 400 || status == 404, "{path}: {status}");
         }
-        // Another case of what follows the prefix is another path, which nobody knows.
+        // In another case of its letters what follows the prefix may be the same path.
         let (status, why) = ask(&system, "/openai/V1/Chat/Completions", &[], &dear).await;
-        assert_eq!((status, why.as_str()), (403, "model_not_seen"));
+        assert_eq!((status, why.as_str()), (403, "model_not_allowed"));
         assert_eq!(system.provider.connections(), 0);
     });
 }

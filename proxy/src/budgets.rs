@@ -769,6 +769,7 @@ impl fmt::Display for Refusal {
             Why::Unbounded(unknown) => {
                 let remedy = match unknown {
                     Unknown::Body => "send a smaller one, raise `reserve.body_bytes`",
+                    Unknown::TwoReadings => "say it once, by the name that the provider documents",
                     Unknown::Price(_) => "price it in an overlay",
                     Unknown::Model => "name one model",
                     Unknown::Units => "import the profile or the rate",

@@ -60,6 +60,10 @@ pub struct Exchange {
     region: Option<Label>,
     api: Api,
     model_in_path: Option<Label>,
+    /// Whether it cancels what was asked for before.
+    cancels: bool,
+    /// Whether its query names two models, so that servers may differ in which they take.
+    two_models: bool,
     batch_in_path: Option<Label>,
     trace: Option<TraceId>,
     anomalies: Anomalies,
@@ -189,6 +193,8 @@ impl Exchange {
             region: call.region.clone(),
             api: call.api,
             model_in_path: call.model.clone(),
+            cancels: access::cancels(call.api, call.target.path()),
+            two_models: call.api.is_session() && access::names_two_models(&call.target),
             batch_in_path: if call.api.is_batch_results() {
                 usage::batch_in_path(call.target.path()).as_deref().and_then(Label::lossy)
             } else {

@@ -45,6 +45,8 @@ pub enum Unknown {
     /// Its body is not known whole, or cannot be read.
     #[default]
     Body,
+    /// Its body or head says in two ways what decides the price.
+    TwoReadings,
     /// A part of it has no price.
     Price(Gap),
     /// Which model answers is left to the provider.
@@ -57,6 +59,10 @@ impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Body => f.write_str("its body is longer than is held, or cannot be read"),
+            Self::TwoReadings => f.write_str(
+                "its model, service tier, speed or region is told twice and differs, is too long to be read, or a \
+                 key is written in another case of its letters",
+            ),
             Self::Price(gap) => gap.fmt(f),
             Self::Model => f.write_str("it leaves the choice of the model to the provider"),
             Self::Units => {
@@ -647,7 +653,8 @@ fn refusal(
     let asked = match (amount, budget.unbounded) {
         (Ok(asked), _) => asked,
         (Err(unknown), Unbounded::Refuse) => return denial(Why::Unbounded(unknown), None),
-        (Err(_), Unbounded::Allow) => return None,
+        // As long as anything is left: what nobody can bound is no way around a budget that is used up.
+        (Err(_), Unbounded::Allow) => 1,
     };
     let missing = asked.saturating_sub(standing.left());
     if missing <= 0 {

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::credentials::Kind;
 use crate::failure::FailureKind;
 use crate::usage::Api;
+use crate::usage::api::is_cancel;
 use crate::usage::multipart::boundary_of;
 use bursar_domain::Label;
 use bursar_policies::access::{AccessRule, Broken, Models, Unpriced};
@@ -243,6 +244,9 @@ impl Exchange {
         }
         let model = self.api.requested_model(facts.model.clone(), self.model_in_path.clone());
         super::admission::read_headers(&mut facts, seen.headers);
+        if facts.two_readings {
+            return Some(Unknown::TwoReadings);
+        }
         let about = About {
             route: &self.route,
             api: self.api,
@@ -281,7 +285,7 @@ fn what_it_does(api: Api, method: &Method, path: &str) -> Does {
         Api::Moderation | Api::CountTokens => Does::AsksForFree,
         Api::ChatStoreGet | Api::ResponsesGet | Api::InteractionsGet => Does::NothingWithModels,
         Api::BatchCreate | Api::GeminiBatchCreate => Does::Batch,
-        Api::Batch if ends_with(path, "cancel") => Does::NothingWithModels,
+        _ if cancels(api, path) => Does::NothingWithModels,
         Api::Unmetered if uploads(path) => Does::NothingWithModels,
         Api::Batch | Api::GeminiBatch | Api::Unmetered => Does::Unknown("it is a call that is not metered"),
         _ => Does::Asks,
@@ -292,8 +296,15 @@ fn names_models_in_body(api: Api, method: &Method) -> bool {
     matches!(what_it_does(api, method, ""), Does::Asks | Does::AsksForFree | Does::Batch) && !api.is_session()
 }
 
-fn ends_with(path: &str, name: &str) -> bool {
-    path.trim_end_matches('/').rsplit('/').next() == Some(name)
+/// Whether a call cancels what was asked for before, which saves what it would have used.
+pub(super) fn cancels(api: Api, path: &str) -> bool {
+    matches!(api, Api::Batch | Api::AssistantsRun) && is_cancel(path)
+}
+
+/// Whether the query of a session names two models that differ.
+pub(super) fn names_two_models(target: &PathAndQuery) -> bool {
+    let mut names = target.query().into_iter().flat_map(models_in_query);
+    names.next().is_some_and(|first| names.any(|other| other != first))
 }
 
 /// Files, whole or in parts: `…/files`, `…/uploads`, `…/uploads/{id}/parts|complete|cancel`.
@@ -336,6 +347,9 @@ mod tests {
         check(Api::Unmetered, &Method::POST, "/v1/videos", unmetered);
         check(Api::Unmetered, &Method::PUT, "/v1/anything", unmetered);
         check(Api::Batch, &Method::POST, "/v1/batches/b/cancel", Does::NothingWithModels);
+        check(Api::Batch, &Method::POST, "/v1beta/batches/b:cancel", Does::NothingWithModels);
+        check(Api::AssistantsRun, &Method::POST, "/v1/threads/t/runs/r/cancel", Does::NothingWithModels);
+        check(Api::AssistantsRun, &Method::POST, "/v1/threads/t/runs", Does::Asks);
         check(Api::Batch, &Method::POST, "/v1/batches/b", unmetered);
         check(Api::BatchCreate, &Method::POST, "/v1/batches", Does::Batch);
         check(Api::GeminiBatchCreate, &Method::POST, "/v1beta/models/m:batchGenerateContent", Does::Batch);

@@ -64,11 +64,12 @@ impl Exchange {
             let request = self.request.borrow();
             (request.facts(), request.bytes() > 0)
         };
-        // What could not be read may say anything.
-        let is_unreadable = facts.capped || (facts.malformed && has_body);
-        let body = if body == BodyBytes::Read && is_unreadable { BodyBytes::Unknown } else { body };
         let mut model = self.api.requested_model(facts.model.clone(), self.model_in_path.clone());
         read_headers(&mut facts, headers);
+        facts.two_readings |= self.two_models;
+        // What could not be read may say anything, and so may what can be read in two ways.
+        let is_unreadable = facts.capped || facts.two_readings || (facts.malformed && has_body);
+        let body = if body == BodyBytes::Read && is_unreadable { BodyBytes::Unknown } else { body };
         if let Some(sent) = &self.sent {
             sent.on(&mut facts, &mut model);
         }
@@ -97,6 +98,7 @@ impl Exchange {
         };
         let asked = |in_money| match bytes {
             _ if !is_metered => next_to_nothing(app.config().currency),
+            None if facts.two_readings => Asked { unknown: Unknown::TwoReadings, ..Asked::default() },
             None => Asked::default(),
             Some(bytes) => about.asked(app, bytes, in_money),
         };
@@ -153,6 +155,7 @@ impl Exchange {
             Api::Moderation | Api::CountTokens | Api::ResponsesGet | Api::InteractionsGet | Api::ChatStoreGet
         );
         !free
+            && !self.cancels
             && (self.api.is_session()
                 || !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS))
     }
@@ -160,9 +163,16 @@ impl Exchange {
 
 /// What InvokeModel of Bedrock is told in its head.
 pub(super) fn read_headers(facts: &mut RequestFacts, headers: &HeaderMap) {
-    let label = |name: &str| headers.get(name)?.to_str().ok().and_then(Label::lossy);
-    facts.speed = facts.speed.take().or_else(|| label("x-amzn-bedrock-performanceconfig-latency"));
-    facts.service_tier = facts.service_tier.take().or_else(|| label("x-amzn-bedrock-service-tier"));
+    let RequestFacts { speed, service_tier, two_readings, .. } = facts;
+    for (told, name) in
+        [(speed, "x-amzn-bedrock-performanceconfig-latency"), (service_tier, "x-amzn-bedrock-service-tier")]
+    {
+        for value in headers.get_all(name) {
+            let value = value.to_str().ok().and_then(Label::lossy);
+            *two_readings |= told.is_some() && *told != value;
+            *told = told.take().or(value);
+        }
+    }
 }
 
 /// What decides the price of a request.

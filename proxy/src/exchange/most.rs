@@ -45,7 +45,14 @@ impl Most {
     /// `max_output` tokens.
     pub(super) fn of(api: Api, facts: &RequestFacts, bytes: u64, max_output: u64) -> Self {
         let choices = facts.choices.unwrap_or(1).max(1);
-        let answer = facts.max_output.unwrap_or(max_output).saturating_mul(choices);
+        let bound = match facts.max_output {
+            // Beside a bound that bounds nothing, nobody knows which of them counts.
+            Some(bound) if facts.is_unbounded => bound.max(max_output),
+            Some(bound) => bound,
+            None => max_output,
+        };
+        let prompts = facts.prompts.filter(|_| api == Api::LegacyCompletions).unwrap_or(1).max(1);
+        let answer = bound.saturating_mul(choices).saturating_mul(prompts);
         let mut quantities = Usage::unknown();
         let (input, output) = match api {
             Api::Embeddings
@@ -117,7 +124,20 @@ mod tests {
         check(Api::OpenAiChat, &facts, (10_000, 500), None);
         let bounded = RequestFacts { max_output: Some(70), choices: Some(3), ..facts.clone() };
         check(Api::OpenAiChat, &bounded, (10_000, 210), None);
-        check(Api::Messages, &RequestFacts { choices: Some(0), ..facts }, (10_000, 500), None);
+        check(Api::Messages, &RequestFacts { choices: Some(0), ..facts.clone() }, (10_000, 500), None);
+        let open = |max_output| RequestFacts { max_output, is_unbounded: true, ..RequestFacts::default() };
+        check(Api::OpenAiChat, &open(Some(70)), (10_000, 500), None);
+        check(Api::OpenAiChat, &open(Some(700)), (10_000, 700), None);
+        check(Api::OpenAiChat, &open(None), (10_000, 500), None);
+    }
+
+    #[test]
+    fn each_of_several_prompts_has_its_answers() {
+        let facts =
+            RequestFacts { max_output: Some(70), choices: Some(3), prompts: Some(4), ..Default::default() };
+        check(Api::LegacyCompletions, &facts, (10_000, 840), None);
+        check(Api::OpenAiChat, &facts, (10_000, 210), None);
+        check(Api::LegacyCompletions, &RequestFacts { prompts: Some(0), ..facts }, (10_000, 210), None);
     }
 
     #[test]

@@ -44,6 +44,8 @@ impl Sent {
         }
         if let Some(most) = self.max_output {
             facts.max_output = Some(facts.max_output.map_or(most, |asked| asked.min(most)));
+            // Every bound that is not lower became this one.
+            facts.is_unbounded = false;
         }
     }
 }
@@ -57,6 +59,7 @@ enum Cannot {
     Encoded,
     Signed,
     NotJson,
+    TwoReadings,
     NoBound,
     Fallbacks,
     Path,
@@ -73,6 +76,7 @@ impl fmt::Display for Cannot {
             Self::Encoded => "its body is compressed",
             Self::Signed => "its client signed the body",
             Self::NotJson => "its body is no JSON object",
+            Self::TwoReadings => "its body can be read in two ways",
             Self::NoBound => "nobody knows how this model is told a bound",
             Self::Fallbacks => "it names other models beside",
             Self::Path => "the model in its path cannot be changed",
@@ -111,7 +115,8 @@ impl Exchange {
         let (mut facts, is_known) = {
             let request = self.request.borrow();
             let facts = request.facts();
-            let is_readable = request.bytes() == 0 || (!facts.capped && !facts.malformed);
+            let is_readable =
+                request.bytes() == 0 || (!facts.capped && !facts.malformed && !facts.two_readings);
             let is_read = request.is_read() || window.held.is_empty();
             (facts, body == BodyBytes::Read && is_readable && is_read)
         };
@@ -170,7 +175,7 @@ impl Exchange {
             method: call.head.method.as_str(),
             path: call.target.path(),
             stream: facts.stream || self.api.is_stream(),
-            max_tokens: facts.max_output,
+            max_tokens: facts.max_output.filter(|_| !facts.is_unbounded),
             choices: facts.choices,
             tier: facts.service_tier.as_ref().map(text),
             background: facts.background,
@@ -293,7 +298,8 @@ impl Exchange {
         }
         let model = changes.model.as_ref().map(|(_, model)| model).filter(|model| asked != Some(model));
         let bound = changes.max_output.map(|(_, most)| most);
-        let bound = bound.filter(|most| facts.max_output.is_none_or(|asked| asked > *most));
+        let is_lower = |most: &u64| facts.max_output.is_some_and(|asked| asked <= *most);
+        let bound = bound.filter(|most| facts.is_unbounded || !is_lower(most));
         let bound = bound.filter(|_| self.api.is_session() || steer::has_output(self.api));
         if model.is_none() && bound.is_none() {
             return Ok(plan);
@@ -306,6 +312,9 @@ impl Exchange {
         }
         if model.is_some() && facts.has_fallbacks {
             return Err(Cannot::Fallbacks);
+        }
+        if facts.two_readings {
+            return Err(Cannot::TwoReadings);
         }
         let in_path = self.model_in_path.is_some();
         if let Some(model) = model.filter(|_| in_path) {

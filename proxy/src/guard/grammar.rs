@@ -140,6 +140,8 @@ pub(super) enum HeaderKind {
     HeaderOnly,
     /// Begins with `x-bursar-`.
     Ours,
+    /// `x-http-method-override` and its like: another method for whoever heeds it.
+    MethodOverride,
 }
 
 impl HeaderKind {
@@ -161,13 +163,16 @@ impl HeaderKind {
             12 if is(b"content-type") => Self::ContentType,
             12 if is(b"max-forwards") => Self::HeaderOnly,
             13 if is(b"authorization") => Self::Authorization,
+            13 if is(b"x-http-method") => Self::MethodOverride,
             13 if is(b"content-range") || is(b"cache-control") => Self::HeaderOnly,
             14 if is(b"content-length") => Self::ContentLength,
             14 if is(b"x-goog-api-key") => Self::GoogleApiKey,
             16 if is(b"content-encoding") => Self::ContentEncoding,
             16 if is(b"proxy-connection") => Self::HopByHop,
             17 if is(b"transfer-encoding") => Self::TransferEncoding,
+            17 if is(b"x-method-override") => Self::MethodOverride,
             19 if is(b"proxy-authorization") => Self::HeaderOnly,
+            22 if is(b"x-http-method-override") => Self::MethodOverride,
             _ if begins_with_ours(name) => Self::Ours,
             _ => Self::Plain,
         }

@@ -182,6 +182,9 @@ rejections! {
     /// The body stalled.
     BodyTimeout = 45, REQUEST_TIMEOUT, "body_timeout",
         "the request body stalled: send it without pauses";
+    /// A header that asks for another method than the one that was sent.
+    MethodOverride = 46, BAD_REQUEST, "method_override",
+        "a header overrides the method: send the method itself";
 }
 
 #[cfg(test)]

@@ -155,6 +155,12 @@ fn check_header(
             if is_repeated { Err(Rejection::RepeatedHeader) } else { Ok(()) }
         }
         HeaderKind::ContentLength => check_length(value, parts, limits),
+        // What the call is, and so what it may cost, is told by the method that was sent.
+        HeaderKind::MethodOverride
+            if !value.as_bytes().eq_ignore_ascii_case(parts.method.as_str().as_bytes()) =>
+        {
+            Err(Rejection::MethodOverride)
+        }
         HeaderKind::Expect if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
             Err(Rejection::Expectation)
         }

@@ -123,17 +123,7 @@ fn resolve(config: &Config, id: RequestId, head: &http::request::Parts) -> Resul
         let kind = FailureKind::Rejected(Rejection::PathEncoding);
         return Err(Failure { kind, dialect: matched.route.dialect, request: Some(id) });
     };
-    let api = match matched.route.dialect {
-        // Providers whose own APIs are not metered yet may offer OpenAI's beside them.
-        Dialect::PassThrough => match usage::api_of(&head.method, target.path()) {
-            api @ (Api::OpenAiChat | Api::Realtime | Api::Live) => api,
-            _ => Api::Unmetered,
-        },
-        Dialect::Cohere => usage::cohere_api_of(&head.method, target.path()),
-        Dialect::Ollama => usage::ollama_api_of(&head.method, target.path()),
-        Dialect::Gemini => usage::google_api_of(&head.method, target.path()),
-        Dialect::OpenAi | Dialect::Anthropic | Dialect::Bedrock => usage::api_of(&head.method, target.path()),
-    };
+    let api = api_on(matched.route.dialect, &head.method, target.path());
     let origin = Origin {
         secure: matched.route.is_tls(),
         authority: matched.authority.clone().into_owned(),
@@ -148,6 +138,22 @@ fn resolve(config: &Config, id: RequestId, head: &http::request::Parts) -> Resul
     };
     let origin = Arc::new(origin);
     Ok(Resolved { route: Arc::clone(matched.route), origin, host, target, region, api, model })
+}
+
+/// The API that a request calls on a route of this dialect, by its method and its path on the upstream.
+#[must_use]
+pub fn api_on(dialect: Dialect, method: &Method, path: &str) -> Api {
+    match dialect {
+        // Providers whose own APIs are not metered yet may offer OpenAI's beside them.
+        Dialect::PassThrough => match usage::api_of(method, path) {
+            api @ (Api::OpenAiChat | Api::Realtime | Api::Live) => api,
+            _ => Api::Unmetered,
+        },
+        Dialect::Cohere => usage::cohere_api_of(method, path),
+        Dialect::Ollama => usage::ollama_api_of(method, path),
+        Dialect::Gemini => usage::google_api_of(method, path),
+        Dialect::OpenAi | Dialect::Anthropic | Dialect::Bedrock => usage::api_of(method, path),
+    }
 }
 
 /// What to ask the upstream for. A bare route asks for just what the client did; a client's key goes

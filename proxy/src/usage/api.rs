@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - Every request has an API; what is not known here is `unmetered`.
-//! - Empty segments and percent-encoding do not hide an API.
+//! - Empty segments, percent-encoding and other cases of letters do not hide an API: servers differ in
+//!   whether case matters in a path, so a path that is known but for that is the one that it looks like.
 //!
 //! Not here: providers' deviations within an API (`flavour`), Google's methods (`google_path`).
 
@@ -103,7 +104,56 @@ pub enum Api {
     Unmetered,
 }
 
+/// How many there are.
+const COUNT: usize = Api::Unmetered as usize + 1;
+
 impl Api {
+    /// Every API, in their order.
+    pub const ALL: [Self; COUNT] = [
+        Self::OpenAiChat,
+        Self::Responses,
+        Self::ResponsesCompact,
+        Self::ResponsesGet,
+        Self::ChatStoreGet,
+        Self::LegacyCompletions,
+        Self::Embeddings,
+        Self::Moderation,
+        Self::Messages,
+        Self::Realtime,
+        Self::Live,
+        Self::GenerateContent,
+        Self::StreamGenerateContent,
+        Self::EmbedContent,
+        Self::Interactions,
+        Self::InteractionsGet,
+        Self::CountTokens,
+        Self::Converse,
+        Self::ConverseStream,
+        Self::Invoke,
+        Self::InvokeStream,
+        Self::CohereChatV1,
+        Self::CohereChat,
+        Self::CohereEmbed,
+        Self::CohereClassify,
+        Self::OllamaChat,
+        Self::OllamaGenerate,
+        Self::OllamaEmbed,
+        Self::Rerank,
+        Self::Images,
+        Self::Transcription,
+        Self::Speech,
+        Self::Ocr,
+        Self::AssistantsRun,
+        Self::BatchCreate,
+        Self::Batch,
+        Self::BatchOutput,
+        Self::MessagesBatchResults,
+        Self::BatchResults,
+        Self::GeminiBatchCreate,
+        Self::GeminiBatch,
+        Self::Unmetered,
+    ];
+
     /// The name in usage records.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -153,7 +203,6 @@ impl Api {
     /// The name as a label; shared, since every record has one.
     #[must_use]
     pub fn label(self) -> Label {
-        const COUNT: usize = Api::Unmetered as usize + 1;
         static LABELS: [OnceLock<Label>; COUNT] = [const { OnceLock::new() }; COUNT];
         let make = || Label::fixed(self.name());
         LABELS.get(self as usize).map_or_else(make, |label| label.get_or_init(make).clone())
@@ -244,26 +293,44 @@ pub fn cohere_api_of(method: &Method, path: &str) -> Api {
     if *method != Method::POST {
         return Api::Unmetered;
     }
-    match tail(&path) {
+    in_any_case(&path, |path| cohere_api_of_decoded(method, path))
+}
+
+fn cohere_api_of_decoded(method: &Method, path: &str) -> Api {
+    match tail(path) {
         [_, _, "v1", "chat"] => Api::CohereChatV1,
         [_, _, "v2", "chat"] => Api::CohereChat,
         [_, _, "v1" | "v2", "embed"] => Api::CohereEmbed,
         [_, _, "v1" | "v2", "classify"] => Api::CohereClassify,
         [_, _, "v1", "tokenize" | "detokenize"] => Api::CountTokens,
-        _ => api_of_decoded(method, &path),
+        _ => api_of_decoded(method, path),
     }
+}
+
+/// What `api_of` says of `path` in lower case, and without the dots and spaces at the ends of segments that
+/// some servers drop.
+fn in_any_case(path: &str, api_of: impl Fn(&str) -> Api) -> Api {
+    let mut bytes = path.bytes().zip(path.bytes().skip(1).chain([b'/']));
+    let is_odd = |(byte, next): (u8, u8)| {
+        byte.is_ascii_uppercase() || (matches!(byte, b'.' | b' ') && matches!(next, b'.' | b' ' | b'/'))
+    };
+    if !bytes.any(is_odd) {
+        return api_of(path);
+    }
+    let plain = |segment: &str| segment.trim_end_matches(['.', ' ']).to_ascii_lowercase();
+    let plain: Vec<String> = path.split('/').map(plain).collect();
+    api_of(&plain.join("/"))
 }
 
 /// The API of Ollama that `method` on `path` calls; its OpenAI-like one included.
 #[must_use]
 pub fn ollama_api_of(method: &Method, path: &str) -> Api {
-    let path = decoded(path);
-    match (*method == Method::POST, tail(&path)) {
+    in_any_case(&decoded(path), |path| match (*method == Method::POST, tail(path)) {
         (true, [_, _, "api", "chat"]) => Api::OllamaChat,
         (true, [_, _, "api", "generate"]) => Api::OllamaGenerate,
         (true, [_, _, "api", "embed" | "embeddings"]) => Api::OllamaEmbed,
-        _ => api_of_decoded(method, &path),
-    }
+        _ => api_of_decoded(method, path),
+    })
 }
 
 /// The API of Google that `method` on `path` calls; those of others that it offers included.
@@ -296,23 +363,16 @@ pub fn api_of(method: &Method, path: &str) -> Api {
     {
         return api;
     }
-    if memchr::memchr(b'%', path.as_bytes()).is_some() {
-        return api_of_decoded(method, &percent_decode_str(path).decode_utf8_lossy());
-    }
-    api_of_decoded(method, path)
+    in_any_case(&decoded(path), |path| api_of_decoded(method, path))
 }
 
 fn api_of_decoded(method: &Method, path: &str) -> Api {
     let post = *method == Method::POST;
     let get = *method == Method::GET;
     match tail(path) {
-        [_, _, "chat", "completions"] => {
-            if post {
-                Api::OpenAiChat
-            } else {
-                Api::ChatStoreGet
-            }
-        }
+        [_, _, "chat", "completions"] if post => Api::OpenAiChat,
+        // Nobody changes or deletes the collection: whoever tries may reach who knows what.
+        [_, _, "chat", "completions"] if get => Api::ChatStoreGet,
         [_, "chat", "completions", _] | ["chat", "completions", _, "messages"] => Api::ChatStoreGet,
         [_, _, _, "completions"] if post => Api::LegacyCompletions,
         [_, _, _, "embeddings"] if post => Api::Embeddings,
@@ -351,6 +411,7 @@ fn api_of_decoded(method: &Method, path: &str) -> Api {
 
 /// What is done to a run of an assistant: `threads/{thread}/runs/{run}/…`.
 fn run_api_of(method: &Method, path: &str) -> Api {
+    let path = path.trim_end_matches('/');
     let inside = path.split_once("/threads/").is_some();
     let acts = path.ends_with("/cancel") || path.ends_with("/submit_tool_outputs");
     if inside && acts && *method == Method::POST { Api::AssistantsRun } else { Api::Unmetered }
@@ -376,7 +437,10 @@ fn batch_api_of(method: &Method, path: &str) -> Api {
 
 /// Gemini's method name comes behind its service's, Vertex's alone; short-lived tokens have their own.
 fn is_live(method: &str) -> bool {
-    matches!(method.rsplit('.').next(), Some("BidiGenerateContent" | "BidiGenerateContentConstrained"))
+    let name = method.rsplit('.').next().unwrap_or_default();
+    ["BidiGenerateContent", "BidiGenerateContentConstrained"]
+        .iter()
+        .any(|live| name.eq_ignore_ascii_case(live))
 }
 
 /// The last four segments of a path, the last one last; empty where there are fewer.
@@ -390,7 +454,8 @@ fn tail(path: &str) -> [&str; 4] {
 /// The API that a path `/model/{id}/{operation}` calls.
 fn bedrock_api(path: &str) -> Option<Api> {
     let (_, operation) = bedrock_model(path)?;
-    match &*percent_decode_str(operation).decode_utf8_lossy() {
+    let operation = percent_decode_str(operation).decode_utf8_lossy();
+    match &*operation.trim_end_matches(['.', ' ']).to_ascii_lowercase() {
         "converse" => Some(Api::Converse),
         "converse-stream" => Some(Api::ConverseStream),
         "invoke" => Some(Api::Invoke),
@@ -403,9 +468,25 @@ fn bedrock_api(path: &str) -> Option<Api> {
 /// Model and operation of a path of Bedrock's. The model may be an ARN with slashes in it, which most
 /// clients escape; so this looks at the path before it is decoded.
 fn bedrock_model(path: &str) -> Option<(&str, &str)> {
-    let (_, rest) = path.split_once("/model/")?;
+    let (_, rest) = split_at_segment(path, "model")?;
     let (model, operation) = rest.trim_end_matches('/').rsplit_once('/')?;
     (!model.is_empty()).then_some((model, operation))
+}
+
+/// What stands before and after the first segment called `name`, in any case of its letters.
+fn split_at_segment<'p>(path: &'p str, name: &str) -> Option<(&'p str, &'p str)> {
+    path.match_indices('/').find_map(|(at, _)| {
+        let (before, rest) = path.split_at_checked(at)?;
+        let (segment, after) = rest.strip_prefix('/')?.split_once('/')?;
+        if segment.eq_ignore_ascii_case(name) { Some((before, after)) } else { None }
+    })
+}
+
+/// Whether a path cancels something that was asked for before: `…/cancel`, or Google's `…:cancel`.
+#[must_use]
+pub fn is_cancel(path: &str) -> bool {
+    let last = without_query(path).trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    last == "cancel" || last.ends_with(":cancel")
 }
 
 /// The model that a path names: Azure's deployments, Bedrock's models, and what Google's methods are
@@ -413,7 +494,7 @@ fn bedrock_model(path: &str) -> Option<(&str, &str)> {
 #[must_use]
 pub fn model_in_path(path: &str) -> Option<String> {
     let path = without_query(path);
-    let name = match path.split_once("/deployments/") {
+    let name = match split_at_segment(path, "deployments") {
         Some((_, rest)) => rest.split('/').find(|segment| !segment.is_empty())?,
         None => match bedrock_api(path).and_then(|_| bedrock_model(path)) {
             Some((model, _)) => model,
@@ -428,11 +509,11 @@ pub fn model_in_path(path: &str) -> Option<String> {
 pub fn with_model(target: &http::uri::PathAndQuery, model: &str) -> Option<http::uri::PathAndQuery> {
     let path = target.path();
     let model = utf8_percent_encode(model, IN_SEGMENT).to_string();
-    let changed = if let Some((before, rest)) = path.split_once("/deployments/") {
+    let changed = if let Some((before, rest)) = split_at_segment(path, "deployments") {
         let (_, after) = rest.split_once('/')?;
         format!("{before}/deployments/{model}/{after}")
     } else if bedrock_api(path).is_some() {
-        let (before, _) = path.split_once("/model/")?;
+        let (before, _) = split_at_segment(path, "model")?;
         let (_, operation) = bedrock_model(path)?;
         format!("{before}/model/{model}/{operation}")
     } else {
@@ -520,6 +601,7 @@ mod tests {
         check(&Method::GET, "/v1/chat/completions?limit=2", Api::ChatStoreGet);
         check(&Method::GET, "/v1/chat/completions/chatcmpl-1", Api::ChatStoreGet);
         check(&Method::POST, "/v1/chat/completions/chatcmpl-1", Api::ChatStoreGet);
+        check(&Method::PUT, "/v1/chat/completions", Api::Unmetered);
         check(&Method::GET, "/v1/chat/completions/chatcmpl-1/messages", Api::ChatStoreGet);
         check(&Method::GET, "/v1/responses/resp_1?stream=true", Api::ResponsesGet);
         check(&Method::POST, "/v1/responses/resp_1/cancel", Api::ResponsesGet);
@@ -644,6 +726,7 @@ mod tests {
         check(&Method::GET, "/openai/threads/t_1/runs/r_1?api-version=2", Api::AssistantsRun);
         check(&Method::POST, "/v1/threads/t_1/runs/r_1/submit_tool_outputs", Api::AssistantsRun);
         check(&Method::POST, "/v1/threads/t_1/runs/r_1/cancel", Api::AssistantsRun);
+        check(&Method::POST, "/v1/threads/t_1/runs/r_1/cancel/", Api::AssistantsRun);
         for path in
             ["/v1/threads/t_1/runs", "/v1/threads/t_1/runs/r_1/steps", "/v1/threads/t_1/runs/r_1/steps/s"]
         {
@@ -732,6 +815,48 @@ mod tests {
         ] {
             let changed = with_model(&target.parse().unwrap(), "m:1");
             assert_eq!(changed.as_ref().map(|target| target.as_str()), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn every_api_is_listed_once_in_its_place() {
+        for (place, api) in Api::ALL.into_iter().enumerate() {
+            assert_eq!(api as usize, place, "{api:?}");
+        }
+    }
+
+    #[test]
+    fn other_cases_of_letters_hide_neither_api_nor_model() {
+        check(&Method::POST, "/V1/Chat/Completions", Api::OpenAiChat);
+        check(&Method::POST, "/v1/MESSAGES", Api::Messages);
+        check(&Method::GET, "/v1/Realtime", Api::Realtime);
+        check(&Method::POST, "/v1/Messages/Count_Tokens", Api::CountTokens);
+        check(&Method::POST, "/v1/MODELS", Api::Unmetered);
+        check(&Method::POST, "/v1/chat/completions%20", Api::OpenAiChat);
+        check(&Method::POST, "/v1/Chat./completions.", Api::OpenAiChat);
+        check(&Method::POST, "/v1/CHAT/completions", Api::OpenAiChat);
+        check(&Method::POST, "/model/dear/converse%20", Api::Converse);
+        let azure = "/OpenAI/Deployments/Dear/Chat/Completions";
+        check(&Method::POST, azure, Api::OpenAiChat);
+        assert_eq!(model_in_path(azure).as_deref(), Some("Dear"));
+        check(&Method::POST, "/Model/us.Nova/Converse-Stream", Api::ConverseStream);
+        assert_eq!(model_in_path("/Model/us.Nova/Converse").as_deref(), Some("us.Nova"));
+        check(&Method::POST, "/v1beta/Models/g-1:GenerateContent", Api::GenerateContent);
+        assert_eq!(model_in_path("/v1beta/Models/g-1:GenerateContent").as_deref(), Some("g-1"));
+        assert_eq!(cohere_api_of(&Method::POST, "/V2/Chat"), Api::CohereChat);
+        assert_eq!(ollama_api_of(&Method::POST, "/API/Generate"), Api::OllamaGenerate);
+        let target = "/openai/Deployments/dear/chat/completions".parse().unwrap();
+        let changed = with_model(&target, "m");
+        assert_eq!(changed.unwrap().as_str(), "/openai/deployments/m/chat/completions");
+    }
+
+    #[test]
+    fn a_cancellation_is_told_by_the_end_of_its_path() {
+        for path in ["/v1/batches/b/cancel", "/v1/batches/b/cancel/", "/v1beta/batches/b:cancel?x=1"] {
+            assert!(is_cancel(path), "{path}");
+        }
+        for path in ["/v1/batches", "/v1/cancel/b", "/v1/batches/cancelled", ""] {
+            assert!(!is_cancel(path), "{path}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Google's methods: the last segment of a path is `name:method`, and names the model too.
 //!
 //! Invariants
-//! - Gemini's and Vertex's paths are told by their method, whatever stands before the collection.
+//! - Gemini's and Vertex's paths are told by their method, in any case of its letters, whatever stands before
+//!   the collection.
 //! - A publisher's model behind `rawPredict` speaks the publisher's own API; one that is not known
 //!   here is not metered.
 //!
@@ -17,17 +18,17 @@ use super::api::Api;
 /// `count-tokens`.
 pub(super) fn api_of_method([_, publisher, _, last]: [&str; 4]) -> Option<Api> {
     let (name, method) = last.rsplit_once(':')?;
-    match (method, publisher) {
-        ("generateContent", _) => Some(Api::GenerateContent),
-        ("streamGenerateContent", _) => Some(Api::StreamGenerateContent),
-        ("countTokens" | "computeTokens", _) => Some(Api::CountTokens),
-        ("embedContent" | "batchEmbedContents", _) => Some(Api::EmbedContent),
-        ("batchGenerateContent" | "asyncBatchEmbedContent", _) => Some(Api::GeminiBatchCreate),
+    match (&*method.to_ascii_lowercase(), publisher) {
+        ("generatecontent", _) => Some(Api::GenerateContent),
+        ("streamgeneratecontent", _) => Some(Api::StreamGenerateContent),
+        ("counttokens" | "computetokens", _) => Some(Api::CountTokens),
+        ("embedcontent" | "batchembedcontents", _) => Some(Api::EmbedContent),
+        ("batchgeneratecontent" | "asyncbatchembedcontent", _) => Some(Api::GeminiBatchCreate),
         ("predict", _) if is_embedding_model(name) => Some(Api::EmbedContent),
         ("predict", _) if is_image_model(name) => Some(Api::Images),
-        ("rawPredict" | "streamRawPredict", "anthropic") if name == ANTHROPIC_COUNT => Some(Api::CountTokens),
-        ("rawPredict" | "streamRawPredict", "anthropic") => Some(Api::Messages),
-        ("rawPredict" | "streamRawPredict", "mistralai") => Some(Api::OpenAiChat),
+        ("rawpredict" | "streamrawpredict", "anthropic") if name == ANTHROPIC_COUNT => Some(Api::CountTokens),
+        ("rawpredict" | "streamrawpredict", "anthropic") => Some(Api::Messages),
+        ("rawpredict" | "streamrawpredict", "mistralai") => Some(Api::OpenAiChat),
         _ => None,
     }
 }
@@ -53,11 +54,12 @@ pub(super) fn model_of(path: &str) -> Option<String> {
     if name.is_empty() || name == ANTHROPIC_COUNT {
         return None;
     }
-    match before.rsplit('/').next()? {
-        "models" => Some(name.to_owned()),
-        collection @ ("tunedModels" | "endpoints") => Some(format!("{collection}/{name}")),
-        _ => None,
+    let collection = before.rsplit('/').next()?;
+    let is = |known: &str| collection.eq_ignore_ascii_case(known);
+    if is("models") {
+        return Some(name.to_owned());
     }
+    ["tunedModels", "endpoints"].into_iter().find(|known| is(known)).map(|known| format!("{known}/{name}"))
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct Node {
     marks: bool,
     pauses: bool,
     passes: bool,
+    /// Keys that differ from its own in the case of letters alone are told.
+    hears_alike: bool,
     keys: &'static [(&'static str, Node)],
     each: Option<&'static Node>,
 }
@@ -45,6 +47,7 @@ impl Node {
         marks: false,
         pauses: false,
         passes: false,
+        hears_alike: false,
         keys: &[],
         each: None,
     };
@@ -90,6 +93,11 @@ impl Node {
         Self { pauses: true, ..self }
     }
 
+    /// Tells of keys that some readers would take for one of these: other cases of the same letters.
+    pub const fn hearing_alike(self) -> Self {
+        Self { hears_alike: true, ..self }
+    }
+
     /// Reports a scalar in this place too (a container that may also be `null`).
     pub const fn or_scalar(self, id: u8) -> Self {
         Self { id, scalar: true, ..self }
@@ -127,6 +135,8 @@ pub trait Sink {
     }
     /// A wanted key occurred a second time in one object.
     fn duplicate(&mut self) {}
+    /// A key is a wanted one but for the case of its letters, which is no key for most readers.
+    fn alike(&mut self) {}
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -572,6 +582,10 @@ impl Scanner {
                 frame.seen |= bit;
                 return;
             }
+        }
+        let is_alike = |(name, _): &(&str, Node)| name.as_bytes().eq_ignore_ascii_case(key);
+        if frame.node.hears_alike && frame.node.keys.iter().any(is_alike) {
+            sink.alike();
         }
     }
 

@@ -63,6 +63,7 @@ pub struct Form {
     model: Option<String>,
     stream: bool,
     choices: Option<u64>,
+    two_readings: bool,
 }
 
 impl Form {
@@ -79,6 +80,7 @@ impl Form {
             model: None,
             stream: false,
             choices: None,
+            two_readings: false,
         }
     }
 
@@ -116,6 +118,12 @@ impl Form {
     #[must_use]
     pub const fn choices(&self) -> Option<u64> {
         self.choices
+    }
+
+    /// Whether it names two models, or one that is too long to be read: servers differ in which they take.
+    #[must_use]
+    pub const fn has_two_readings(&self) -> bool {
+        self.two_readings
     }
 
     /// Whether the last delimiter was seen, which may lack its line end.
@@ -168,14 +176,16 @@ impl Form {
         let Place::Value(Some(field)) = self.place else { return };
         match field {
             Field::Model if whole && !value.is_empty() => {
-                self.model = Some(String::from_utf8_lossy(&value).into_owned());
+                let model = String::from_utf8_lossy(&value).into_owned();
+                self.two_readings |= self.model.as_ref().is_some_and(|other| *other != model);
+                self.model = Some(model);
             }
             Field::Stream => self.stream = value.eq_ignore_ascii_case(b"true") || value == b"1",
             Field::Choices => {
                 let choices = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
                 self.choices = self.choices.max(choices);
             }
-            Field::Model => {}
+            Field::Model => self.two_readings = true,
         }
     }
 }
@@ -187,9 +197,9 @@ fn field_of(line: &[u8]) -> Option<Field> {
     if !name.trim().eq_ignore_ascii_case("content-disposition") {
         return None;
     }
-    let mut parameters = value.split(';').map(str::trim);
-    let field = parameters.find_map(|parameter| parameter.strip_prefix("name="))?;
-    match field.trim_matches('"') {
+    let mut parameters = value.split(';').filter_map(|parameter| parameter.split_once('='));
+    let (_, field) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("name"))?;
+    match field.trim().trim_matches('"') {
         "model" => Some(Field::Model),
         "stream" => Some(Field::Stream),
         "n" => Some(Field::Choices),
@@ -240,6 +250,26 @@ mod tests {
         assert!(form.line.capacity() <= 2 * LINE_BYTES_MAX);
         form.feed(b"\r\n--b--\r\n");
         assert_eq!((form.model(), form.is_complete()), (None, true));
+    }
+
+    #[test]
+    fn two_models_that_differ_or_one_too_long_to_read_are_told() {
+        let field = |head: &str, value: &str| {
+            format!("--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n")
+        };
+        let one = field("name=\"model\"", "m");
+        for (other, expected) in [
+            (one.clone(), false),
+            (field("name=model", "dear"), true),
+            (field("NAME=\"model\"", "dear"), true),
+            (field("name=\"model\"", &"x".repeat(300)), true),
+            (field("name=\"model\"", "a\r\nb"), true),
+            (field("name=\"other\"", "dear"), false),
+        ] {
+            let mut form = Form::new("b");
+            form.feed(format!("{one}{other}--b--\r\n").as_bytes());
+            assert_eq!(form.has_two_readings(), expected, "{other}");
+        }
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub struct RequestFacts {
     pub speed: Option<Label>,
     /// Most output tokens, if the request sets a bound; of several the highest.
     pub max_output: Option<u64>,
+    /// One of the bounds bounds nothing: it is below zero, or no number.
+    pub is_unbounded: bool,
+    /// Prompts that are each answered by themselves, where there is a list of them.
+    pub prompts: Option<u64>,
     /// Searches that the provider may run, where it may: as many as the request allows.
     pub searches: Option<Searches>,
     /// Images that are to be changed or built on; of those in JSON.
@@ -50,6 +54,9 @@ pub struct RequestFacts {
     pub malformed: bool,
     /// A key that matters came twice; the last one was taken, as most servers do.
     pub duplicate_key: bool,
+    /// Servers may read something else in it, and take another price for that: a model, tier, speed or region
+    /// that comes twice and differs, or is too long to be read; a key in another case of its letters.
+    pub two_readings: bool,
     /// The body's encoding could not be read, or not to its end.
     pub capped: bool,
     /// Bytes of the body after decoding.
@@ -83,6 +90,8 @@ mod id {
     pub(super) const STORE: u8 = 16;
     pub(super) const IMAGE: u8 = 17;
     pub(super) const IMAGES: u8 = 18;
+    pub(super) const PROMPT: u8 = 19;
+    pub(super) const PROMPTS: u8 = 20;
 }
 
 /// An object whose presence is told, whatever is in it.
@@ -109,7 +118,11 @@ const GENERATION: Node = Node::object(&[
     ("max_output_tokens", Node::scalar(id::MAX_OUTPUT)),
     ("candidateCount", Node::scalar(id::CHOICES)),
     ("candidate_count", Node::scalar(id::CHOICES)),
-]);
+])
+.hearing_alike();
+
+/// A prompt of a list: a text, or the list of its tokens.
+static PROMPT: Node = Node::text(id::PROMPT).or_array(&DOCUMENT).marked(id::PROMPT);
 
 /// Where a bound stands by the names of the APIs: OpenAI's three, Anthropic's, Google's, Bedrock's
 /// (Converse, and the bodies of each family behind InvokeModel), Ollama's, llama.cpp's and vLLM's.
@@ -127,7 +140,7 @@ static REQUEST: Node = Node::object(&[
     ("max_gen_len", Node::scalar(id::MAX_OUTPUT)),
     ("maxTokens", Node::scalar(id::MAX_OUTPUT)),
     ("n_predict", Node::scalar(id::MAX_OUTPUT)),
-    ("options", Node::object(&[("num_predict", Node::scalar(id::MAX_OUTPUT))])),
+    ("options", Node::object(&[("num_predict", Node::scalar(id::MAX_OUTPUT))]).hearing_alike()),
     ("generationConfig", GENERATION),
     ("generation_config", GENERATION),
     (
@@ -135,16 +148,36 @@ static REQUEST: Node = Node::object(&[
         Node::object(&[
             ("maxTokens", Node::scalar(id::MAX_OUTPUT)),
             ("max_new_tokens", Node::scalar(id::MAX_OUTPUT)),
-        ]),
+        ])
+        .hearing_alike(),
     ),
-    ("textGenerationConfig", Node::object(&[("maxTokenCount", Node::scalar(id::MAX_OUTPUT))])),
+    (
+        "textGenerationConfig",
+        Node::object(&[("maxTokenCount", Node::scalar(id::MAX_OUTPUT))]).hearing_alike(),
+    ),
     (
         "parameters",
         Node::object(&[
             ("max_new_tokens", Node::scalar(id::MAX_OUTPUT)),
+            ("maxOutputTokens", Node::scalar(id::MAX_OUTPUT)),
+            ("max_tokens", Node::scalar(id::MAX_OUTPUT)),
             ("sampleCount", Node::scalar(id::CHOICES)),
-        ]),
+            ("candidateCount", Node::scalar(id::CHOICES)),
+        ])
+        .hearing_alike(),
     ),
+    // Converse passes these on to the model as they are.
+    (
+        "additionalModelRequestFields",
+        Node::object(&[
+            ("max_tokens", Node::scalar(id::MAX_OUTPUT)),
+            ("max_new_tokens", Node::scalar(id::MAX_OUTPUT)),
+            ("max_gen_len", Node::scalar(id::MAX_OUTPUT)),
+            ("maxTokens", Node::scalar(id::MAX_OUTPUT)),
+        ])
+        .hearing_alike(),
+    ),
+    ("prompt", Node::array(&PROMPT).marked(id::PROMPTS)),
     ("background", Node::scalar(id::BACKGROUND)),
     ("store", Node::scalar(id::STORE)),
     ("image", Node::text(id::IMAGE).marked(id::IMAGE)),
@@ -161,7 +194,8 @@ static REQUEST: Node = Node::object(&[
     ("search_parameters", SEARCH),
     ("documents", Node::array(&DOCUMENT).marked(id::DOCUMENTS)),
     ("models", Node::array(&FALLBACK)),
-]);
+])
+.hearing_alike();
 
 #[derive(Debug, Default)]
 struct Found {
@@ -174,7 +208,11 @@ struct Found {
     speed: Held,
     geo: Held,
     max_output: Option<u64>,
+    is_unbounded: bool,
     choices: Option<u64>,
+    /// Whether the list of prompts holds more than the tokens of one.
+    has_prompts: bool,
+    prompts: Option<u64>,
     searches: bool,
     uses: Option<u64>,
     documents: Option<u64>,
@@ -182,6 +220,22 @@ struct Found {
     images: Option<u64>,
     has_fallbacks: bool,
     duplicate_key: bool,
+    two_readings: bool,
+}
+
+impl Found {
+    /// Takes a bound. Servers differ in which of two they take.
+    fn bound(&mut self, raw: &[u8]) {
+        let bound = bound(raw);
+        self.max_output = self.max_output.max(bound);
+        self.is_unbounded |= bound.is_none() && raw != b"null";
+    }
+
+    /// Keeps a text that decides the price, of which the last one counts.
+    fn decisive(held: &mut Held, two_readings: &mut bool, raw: &[u8]) {
+        *two_readings |= !held.is_empty() && held.bytes() != raw;
+        held.text(raw);
+    }
 }
 
 /// A bound as it is written; one that is too large to be believed is one all the same. Below zero it
@@ -196,19 +250,19 @@ impl Sink for Found {
         let truth = raw == b"true";
         match id {
             id::MODEL => {
+                self.two_readings |= !self.model.is_empty() && self.model.bytes() != raw;
                 self.model.clear();
                 self.model.text(raw);
             }
-            id::TIER => self.tier.text(raw),
+            id::TIER => Self::decisive(&mut self.tier, &mut self.two_readings, raw),
             id::STREAM => self.stream = truth,
             id::INCLUDE_USAGE => self.include_usage = truth,
             id::BACKGROUND => self.background = truth,
             id::STORE => self.is_unstored = raw == b"false",
-            // Servers differ in which of two bounds they take.
-            id::MAX_OUTPUT => self.max_output = self.max_output.max(bound(raw)),
+            id::MAX_OUTPUT => self.bound(raw),
             id::CHOICES => self.choices = self.choices.max(bound(raw)),
-            id::SPEED => self.speed.text(raw),
-            id::GEO => self.geo.text(raw),
+            id::SPEED => Self::decisive(&mut self.speed, &mut self.two_readings, raw),
+            id::GEO => Self::decisive(&mut self.geo, &mut self.two_readings, raw),
             id::TOOL => {
                 self.searches |= raw.starts_with(b"\"web_search") || raw == b"\"web\"";
             }
@@ -218,29 +272,47 @@ impl Sink for Found {
         }
     }
 
+    fn too_long(&mut self, id: u8) {
+        match id {
+            id::MAX_OUTPUT => self.max_output = Some(number::COUNT_MAX),
+            id::CHOICES => self.choices = Some(number::COUNT_MAX),
+            id::USES => self.uses = Some(number::COUNT_MAX),
+            id::MODEL | id::TIER | id::SPEED | id::GEO => self.two_readings = true,
+            _ => {}
+        }
+    }
+
     fn open(&mut self, id: u8, _at: u64) {
         self.searches |= id == id::SEARCH;
+        self.has_prompts |= id == id::PROMPT;
     }
 
     fn other_kind(&mut self, id: u8) {
         self.searches |= id == id::SEARCH;
         self.image |= id == id::IMAGE;
+        self.has_prompts |= id == id::PROMPT;
     }
 
     fn text(&mut self, id: u8, raw: &[u8]) {
         self.image |= id == id::IMAGE && !raw.is_empty();
+        self.has_prompts |= id == id::PROMPT;
     }
 
     fn close(&mut self, id: u8, _at: u64, items: u64) {
         match id {
             id::DOCUMENTS => self.documents = self.documents.max(Some(items)),
             id::IMAGES => self.images = self.images.max(Some(items)),
+            id::PROMPTS => self.prompts = self.prompts.max(Some(items)),
             _ => {}
         }
     }
 
     fn duplicate(&mut self) {
         self.duplicate_key = true;
+    }
+
+    fn alike(&mut self) {
+        self.two_readings = true;
     }
 }
 
@@ -332,6 +404,7 @@ impl RequestScan {
                 model: form.model().and_then(Label::lossy),
                 stream: form.is_stream(),
                 choices: form.choices(),
+                two_readings: form.has_two_readings(),
                 malformed: !form.is_complete(),
                 capped: *capped,
                 decoded_bytes: self.form_bytes,
@@ -346,6 +419,8 @@ impl RequestScan {
             geo: found.geo.name(),
             speed: found.speed.name(),
             max_output: found.max_output,
+            is_unbounded: found.is_unbounded,
+            prompts: found.prompts.filter(|_| found.has_prompts),
             searches: found.searches.then(|| found.uses.map_or(Searches::Unbounded, Searches::AtMost)),
             documents: found.documents,
             has_fallbacks: found.has_fallbacks,
@@ -355,6 +430,7 @@ impl RequestScan {
             choices: found.choices,
             malformed: !scanner.is_complete(),
             duplicate_key: found.duplicate_key,
+            two_readings: found.two_readings,
             capped: *capped,
             decoded_bytes: scanner.offset(),
         }
@@ -434,7 +510,8 @@ mod tests {
         check_bound(r#"{"prompt":"x","max_gen_len":65}"#, Some(65), None);
         check_bound(r#"{"prompt":"x","max_tokens_to_sample":66}"#, Some(66), None);
         check_bound(r#"{"options":{"num_ctx":9,"num_predict":67}}"#, Some(67), None);
-        check_bound(r#"{"options":{"num_predict":-1}}"#, None, None);
+        let body = r#"{"options":{"num_predict":-1}}"#;
+        check(body, &RequestFacts { is_unbounded: true, ..RequestFacts::default() });
         check_bound(r#"{"n_predict":68,"n":2,"best_of":5}"#, Some(68), Some(5));
         check_bound(r#"{"instances":[{}],"parameters":{"sampleCount":4}}"#, None, Some(4));
         check_bound(r#"{"max_tokens":1e12}"#, Some(number::COUNT_MAX), None);
@@ -479,11 +556,74 @@ mod tests {
 
     #[test]
     fn the_last_of_two_models_counts_and_the_repetition_is_told() {
-        check(r#"{"model":"cheap","model":"dear"}"#, &RequestFacts { duplicate_key: true, ..model("dear") });
-        check(
-            r#"{"model":"cheap","mod\u0065l":"dear"}"#,
-            &RequestFacts { duplicate_key: true, ..model("dear") },
-        );
+        let twice = RequestFacts { duplicate_key: true, two_readings: true, ..model("dear") };
+        check(r#"{"model":"cheap","model":"dear"}"#, &twice);
+        check(r#"{"model":"cheap","mod\u0065l":"dear"}"#, &twice);
+        let same = RequestFacts { duplicate_key: true, ..model("dear") };
+        check(r#"{"model":"dear","model":"dear"}"#, &same);
+    }
+
+    #[test]
+    fn what_decides_the_price_and_has_two_readings_says_so() {
+        let two = |body: &str| scan(None, body.as_bytes(), 5).two_readings;
+        for body in [
+            r#"{"service_tier":"flex","service_tier":"priority"}"#,
+            r#"{"service_tier":"flex","serviceTier":"priority"}"#,
+            r#"{"serviceTier":{"type":"flex"},"service_tier":"priority"}"#,
+            r#"{"speed":"fast","speed":"slow"}"#,
+            r#"{"inference_geo":"us","inference_geo":"global"}"#,
+            r#"{"model":"cheap","MODEL":"dear"}"#,
+            r#"{"Model":"dear"}"#,
+            r#"{"max_tokens":1,"Max_Tokens":9}"#,
+            r#"{"generationConfig":{"MaxOutputTokens":9}}"#,
+            r#"{"options":{"NUM_PREDICT":9}}"#,
+        ] {
+            assert!(two(body), "{body}");
+        }
+        for body in [
+            r#"{"service_tier":"flex","service_tier":"flex"}"#,
+            r#"{"messages":[{"Model":"x","role":"user"}],"metadata":{"Model":"x"}}"#,
+            r#"{"model":"a","Temperature":1,"stream":true,"stream":false}"#,
+        ] {
+            assert!(!two(body), "{body}");
+        }
+        let long = format!(r#"{{"model":"{}"}}"#, "x".repeat(70_000));
+        assert!(two(&long));
+    }
+
+    #[test]
+    fn a_bound_that_bounds_nothing_is_told() {
+        let facts = |body: &str| scan(None, body.as_bytes(), 3);
+        for (body, bound, unbounded) in [
+            (r#"{"max_tokens":5,"n_predict":-1}"#, Some(5), true),
+            (r#"{"max_tokens":"100000"}"#, None, true),
+            (r#"{"max_tokens":null,"max_completion_tokens":7}"#, Some(7), false),
+            (
+                r#"{"additionalModelRequestFields":{"max_tokens":8},"inferenceConfig":{"maxTokens":1}}"#,
+                Some(8),
+                false,
+            ),
+            (r#"{"parameters":{"maxOutputTokens":9,"candidateCount":2}}"#, Some(9), false),
+        ] {
+            let found = facts(body);
+            assert_eq!((found.max_output, found.is_unbounded), (bound, unbounded), "{body}");
+        }
+        let long = format!(r#"{{"max_tokens":1000.{}}}"#, "0".repeat(70_000));
+        assert_eq!(scan(None, long.as_bytes(), 4_096).max_output, Some(number::COUNT_MAX));
+    }
+
+    #[test]
+    fn prompts_of_a_list_are_counted_and_tokens_of_one_are_not() {
+        for (body, prompts) in [
+            (r#"{"prompt":"a"}"#, None),
+            (r#"{"prompt":["a","","c"]}"#, Some(3)),
+            (r#"{"prompt":[1,2,3,4]}"#, None),
+            (r#"{"prompt":[[1,2],[3]]}"#, Some(2)),
+            (r#"{"prompt":[]}"#, None),
+            (r#"{"prompt":{"id":"p"}}"#, None),
+        ] {
+            assert_eq!(scan(None, body.as_bytes(), 2).prompts, prompts, "{body}");
+        }
     }
 
     #[test]

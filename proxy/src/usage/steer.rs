@@ -80,7 +80,23 @@ static BODY: Node = Node::object(&[
         .marked(id::INFERENCE),
     ),
     ("textGenerationConfig", Node::object(&[("maxTokenCount", Node::scalar(id::OTHER))])),
-    ("parameters", Node::object(&[("max_new_tokens", Node::scalar(id::OTHER))])),
+    (
+        "parameters",
+        Node::object(&[
+            ("max_new_tokens", Node::scalar(id::OTHER)),
+            ("maxOutputTokens", Node::scalar(id::OTHER)),
+            ("max_tokens", Node::scalar(id::OTHER)),
+        ]),
+    ),
+    (
+        "additionalModelRequestFields",
+        Node::object(&[
+            ("max_tokens", Node::scalar(id::OTHER)),
+            ("max_new_tokens", Node::scalar(id::OTHER)),
+            ("max_gen_len", Node::scalar(id::OTHER)),
+            ("maxTokens", Node::scalar(id::OTHER)),
+        ]),
+    ),
 ])
 .marked(id::ROOT);
 

@@ -62,6 +62,15 @@ fn space_around_a_value_is_refused_where_it_would_be_part_of_it() {
 }
 
 #[test]
+fn a_header_that_overrides_the_method_is_refused_unless_it_repeats_it() {
+    for name in ["x-http-method-override", "X-HTTP-Method", "x-method-override"] {
+        check_http1("GET", "/", &[(name, "POST")], Err(MethodOverride));
+        check_http1("POST", "/", &[(name, "post")], Ok(()));
+    }
+    check_http2("GET", "/", &[("x-http-method-override", "POST")], Err(MethodOverride));
+}
+
+#[test]
 fn the_same_rules_refuse_in_both_versions() {
     check("TRACE", "/", &[], Err(ForbiddenMethod));
     check("CONNECT", "/", &[], Err(ForbiddenMethod));
