@@ -989,6 +989,12 @@ impl Writer {
 
     /// Moves the pending totals into the store. Gives way to a reader unless `at_once`.
     fn apply(&mut self, at_once: bool) {
+        // A frame that could not be written left its ids among the keys. The store must not know what the
+        // journal does not: it stays behind, and the next start adds what is there.
+        if self.shared.has_failed() {
+            self.timers.pending_since = None;
+            return;
+        }
         let durable = self.journal.synced_sequence() == self.journal.last_sequence();
         if self.timers.pending_records == 0 || !durable {
             self.timers.pending_since = None;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 mod books;
+mod posted;
 
 fn open(dir: &Path) -> Ledger {
     let pricer = Arc::new(|_: &UsageRecord| Cost::unpriced(Currency::USD));

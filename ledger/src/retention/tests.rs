@@ -42,7 +42,7 @@ pub(crate) fn open_at(dir: &Path, clock: &Arc<SetClock>) -> Ledger {
     open_on(Arc::new(RealDisk), dir, clock)
 }
 
-fn open_on(disk: Arc<dyn Disk>, dir: &Path, clock: &Arc<SetClock>) -> Ledger {
+pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path, clock: &Arc<SetClock>) -> Ledger {
     Ledger::open_on(disk, options(dir), clock.clone(), Arc::new(test_price)).unwrap().0
 }
 
@@ -178,7 +178,7 @@ fn facts_of(ledger: &Ledger) -> Vec<StoredFact> {
 
 /// A disk that dies at its n-th operation of any kind: that one is done by half, none after it at all.
 #[derive(Debug)]
-struct DyingDisk(Arc<AtomicU64>);
+pub(crate) struct DyingDisk(pub(crate) Arc<AtomicU64>);
 
 impl DyingDisk {
     fn live(left: &AtomicU64) -> io::Result<()> {

@@ -8,17 +8,17 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Usage: the minute of September, team, model, provider, tokens in and out, cost in micro-units, currency.
-type Used = (i64, u8, u8, u8, Option<u32>, Option<u32>, Option<u32>, bool);
+pub(super) type Used = (i64, u8, u8, u8, Option<u32>, Option<u32>, Option<u32>, bool);
 /// A position: its template, team, quantity, and whether it has fees and a premium.
-type Held = (u8, u8, u16, bool);
+pub(super) type Held = (u8, u8, u16, bool);
 
-fn used() -> impl Strategy<Value = Used> {
+pub(super) fn used() -> impl Strategy<Value = Used> {
     let tokens = || prop::option::weighted(0.9, 0_u32..3_000_000);
     let cost = prop::option::weighted(0.9, 0_u32..90_000_000);
     (0_i64..43_200, 0_u8..3, 0_u8..3, 0_u8..2, tokens(), tokens(), cost, prop::bool::weighted(0.2))
 }
 
-fn record_of(number: u64, used: &Used) -> Box<UsageRecord> {
+pub(super) fn record_of(number: u64, used: &Used) -> Box<UsageRecord> {
     let (minute, team, model, provider, input, output, cost, euro) = *used;
     let start: jiff::Timestamp = "2026-09-01T00:00:00Z".parse().unwrap();
     let at = Timestamp::from_micros(start.as_microsecond() + minute * 60_000_000);
@@ -49,7 +49,7 @@ fn record_of(number: u64, used: &Used) -> Box<UsageRecord> {
     })
 }
 
-fn position_of(number: usize, held: &Held) -> Draft {
+pub(super) fn position_of(number: usize, held: &Held) -> Draft {
     let (template, team, quantity, charged) = *held;
     let quantity = quantity + 1;
     let teams = json!({"teams": [format!("t{team}")]});
