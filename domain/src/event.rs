@@ -54,9 +54,9 @@ numbered!(
 );
 
 numbered!(
-    /// What the identity of a request rests on, strongest first.
+    /// What the identity of a request rests on; [`IdentitySource::weakness`] is their order.
     IdentitySource {
-        /// A verified credential.
+        /// A virtual key.
         Credential = 0 "credential",
         /// The sidecar's configuration.
         Config = 1 "config",
@@ -68,8 +68,25 @@ numbered!(
         None = 4 "none",
         /// Another system's log.
         Import = 5 "import",
+        /// The claims of a signed token.
+        Jwt = 6 "jwt",
     }
 );
+
+impl IdentitySource {
+    /// How little it vouches: what has more was said by less.
+    #[must_use]
+    pub const fn weakness(self) -> u8 {
+        match self {
+            Self::Credential | Self::Jwt => 0,
+            Self::Config => 1,
+            Self::Header => 2,
+            Self::Baggage => 3,
+            Self::None => 4,
+            Self::Import => 5,
+        }
+    }
+}
 
 numbered!(
     /// Something about an exchange that finance or operations should look at.
