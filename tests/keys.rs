@@ -520,7 +520,7 @@ fn no_secret_is_in_a_record_a_page_a_refusal_or_a_debug_print() {
     });
 }
 
-fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

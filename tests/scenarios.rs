@@ -29,6 +29,7 @@ mod http2_peers;
 mod http_rules;
 mod http_versions;
 mod identity;
+mod jwt;
 mod keys;
 mod ledger_modes;
 mod limits;
@@ -39,6 +40,7 @@ mod realtime;
 mod refusals;
 mod reload;
 mod rules;
+mod signers;
 #[cfg(feature = "sigv4")]
 mod sigv4;
 mod silent_dialects;

@@ -50,7 +50,7 @@ pub fn apply(app: &App, newer: Newer) -> Result<Applied, ReloadError> {
     let Newer { config, prices } = newer;
     let running = Arc::clone(&app.config());
     let needs_restart = running.needs_restart_for(&config);
-    let config = config.without_restart(&running);
+    let config = config.without_restart(&running).with_keys_of(&running);
     // First what can fail.
     let rules = config.contract_budgets.clone();
     let contracts = app.budgets.prepare_contracts(rules, &app.ledger, &app.prices, app.now())?;

@@ -5,6 +5,7 @@
 use crate::app::App;
 use crate::aws::Signer;
 use crate::call::Call;
+use crate::credentials::tokens::TokenCache;
 use crate::failure::{Failure, FailureKind};
 use crate::guard::{self, BodyPresence, Upgrade};
 use crate::http::{LocalFuture, Request, Response};
@@ -35,6 +36,7 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
     let paths = Rc::new(RefCell::new(RouteCache::default()));
     let signer = Rc::new(Signer::new(pool.connector().clone()));
     let identities = Rc::new(RefCell::new(IdentityCache::default()));
+    let tokens = Rc::new(RefCell::new(TokenCache::default()));
     let service = ServiceBuilder::new()
         // Outermost, so that whatever fails below becomes a reply in the provider's shape.
         .layer(layer_fn(move |inner| Respond { app: for_respond.clone(), inner }))
@@ -49,7 +51,7 @@ pub(crate) fn stack(app: &Arc<App>, pool: &Rc<Pool>, ids: &Rc<IdSource>) -> Stac
         }))
         // Who pays must be known before anything is decided: by a credential of ours, which is taken out of
         // the request here, and else by configuration and headers.
-        .layer(step(move |call| identified(&for_identify, &identities, call)))
+        .layer(step(move |call| identified(&for_identify, &tokens, &identities, call)))
         // The last moment at which nothing has been spent.
         .layer(step(move |call| admit::admit(&for_admit, call)))
         // Innermost: from here on the request reaches the upstream and leaves a record.
@@ -86,8 +88,13 @@ fn check(app: &App, request: Request) -> Result<Request, Failure> {
     }
 }
 
-fn identified(app: &App, cache: &RefCell<IdentityCache>, mut call: Box<Call>) -> Result<Box<Call>, Failure> {
-    authenticate::authenticate(app, &mut call)?;
+fn identified(
+    app: &App,
+    tokens: &RefCell<TokenCache>,
+    cache: &RefCell<IdentityCache>,
+    mut call: Box<Call>,
+) -> Result<Box<Call>, Failure> {
+    authenticate::authenticate(app, &mut tokens.borrow_mut(), &mut call)?;
     let credential = call.credential.as_deref();
     match cache.borrow_mut().identify(&call.head.headers, &app.config(), credential) {
         Ok((identity, trace, anomalies)) => {

@@ -4,6 +4,8 @@ use crate::{Client, Frames, Http2Client, Http2Provider, ManualClock, Provider};
 use bursar::app::{App, Prices};
 use bursar::budgets::Budgets;
 use bursar::config::{Config, ConfigErrors, Sources};
+use bursar::credentials::refresh;
+use bursar::listen::Shutdown;
 use bursar::reload::{self, Applied, Newer};
 use bursar::tasks;
 use bursar::telemetry::{Observers, Telemetry};
@@ -16,6 +18,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// 2026-11-22T12:00:00Z, where every test begins.
 pub const START_MICROS: i64 = 1_795_348_800_000_000;
@@ -81,12 +84,15 @@ pub struct System {
     pub provider: Provider,
     /// The provider behind `/h2`.
     pub http2_provider: Http2Provider,
+    /// The server of an issuer of tokens, `issuer.test`, which publishes its keys.
+    pub issuer: Provider,
     /// The wall clock.
     pub clock: Arc<ManualClock>,
     /// The parts that all workers share.
     pub app: Arc<App>,
     /// The worker.
     pub worker: Rc<Worker>,
+    shutdown: watch::Sender<Shutdown>,
     dir: tempfile::TempDir,
     setup: Setup,
 }
@@ -104,6 +110,8 @@ pub struct Setup {
     pub group_records_max: usize,
     /// Environment variables.
     pub env: Vec<(String, String)>,
+    /// What the issuer of tokens answers from the start on.
+    pub issuer: Provider,
 }
 
 impl Setup {
@@ -116,6 +124,7 @@ impl Setup {
             connector: None,
             group_records_max: 4096,
             env: Vec::new(),
+            issuer: Provider::default(),
         }
     }
 
@@ -171,10 +180,15 @@ impl System {
         budgets.look_at_contracts(&ledger, &prices, clock.now()).unwrap();
         let app = App::new(config, ledger, prices, budgets, telemetry, clock.clone());
         let (provider, http2_provider) = (Provider::default(), Http2Provider::default());
-        let connector = setup.connector.clone().unwrap_or_else(|| to(&provider, &http2_provider));
-        let worker = Worker::new(&app, connector);
+        let issuer = setup.issuer.clone();
+        let to_fakes = || to(&provider, &http2_provider, &issuer);
+        let connector = setup.connector.clone().unwrap_or_else(to_fakes);
+        let worker = Worker::new(&app, connector.clone());
         worker.start_sweeper();
-        Self { provider, http2_provider, clock, app, worker, gate: OpensAtEnd(gate), dir, setup }
+        let (shutdown, ends) = watch::channel(Shutdown::No);
+        tasks::start(refresh::tend(Arc::clone(&app), connector, ends));
+        let gate = OpensAtEnd(gate);
+        Self { provider, http2_provider, issuer, clock, app, worker, shutdown, gate, dir, setup }
     }
 
     /// A new connection to the sidecar.
@@ -230,14 +244,16 @@ impl System {
 
     /// Ends the sidecar; what its ledger wrote stays in the directory as long as that is kept.
     pub async fn close(self) -> tempfile::TempDir {
-        let Self { provider, app, worker, gate, dir, .. } = self;
+        let Self { provider, issuer, app, worker, shutdown, gate, dir, .. } = self;
         drop(gate);
+        shutdown.send_replace(Shutdown::Now);
         worker.end_all();
         worker.settled().await;
         drop(worker);
         // Tasks of HTTP/2 streams and of upstream connections end when they see that nobody is left.
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(provider.unscripted(), 0, "the provider was asked more often than scripted");
+        assert_eq!(issuer.unscripted(), 0, "the issuer was asked more often than scripted");
         app.counting.finish();
         app.ledger.clone().close().unwrap();
         drop(app);
@@ -268,10 +284,11 @@ impl System {
     }
 }
 
-fn to(provider: &Provider, http2: &Http2Provider) -> Connector {
-    let (provider, http2) = (provider.clone(), http2.clone());
+fn to(provider: &Provider, http2: &Http2Provider, issuer: &Provider) -> Connector {
+    let (provider, http2, issuer) = (provider.clone(), http2.clone(), issuer.clone());
     Connector::Memory(Rc::new(move |origin| match origin.authority.host() {
         "h2.test" => Ok(http2.connect()),
+        "issuer.test" => issuer.connect(),
         _ => provider.connect(),
     }))
 }

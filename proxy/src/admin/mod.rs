@@ -153,10 +153,10 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }
 
-/// The lines of budgets, limits, rules and webhooks.
+/// The lines of budgets, limits, rules, webhooks and issuers of tokens.
 pub(crate) fn rule_metrics(app: &App) -> String {
-    let budgets = app.budgets.metrics(app.now());
-    [budgets, app.limits.metrics(), app.rules().metrics(), app.webhooks.metrics()].concat()
+    let (budgets, issuers) = (app.budgets.metrics(app.now()), app.config().issuers.metrics());
+    [budgets, app.limits.metrics(), app.rules().metrics(), app.webhooks.metrics(), issuers].concat()
 }
 
 /// Asks for the bearer token where one is configured.

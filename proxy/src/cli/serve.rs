@@ -10,11 +10,12 @@ use crate::admin;
 use crate::app::{App, Prices};
 use crate::budgets::Budgets;
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, Whereabouts};
+use crate::credentials::refresh;
 use crate::listen::{self, Shutdown, Workers};
 use crate::reload::{self, Newer};
 use crate::tasks;
 use crate::telemetry::{Observers, Telemetry, lines, logging, otlp};
-use crate::upstream::TlsSetup;
+use crate::upstream::{Connector, TlsSetup};
 use crate::webhooks;
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock};
@@ -64,6 +65,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let telling = webhooks::start(&app, &tls).context("cannot start to send webhooks")?;
 
     let (shutdown, state) = watch::channel(Shutdown::No);
+    // Before the workers, so that the keys of issuers are asked for first.
+    let for_keys = (Arc::clone(&app), tls.clone(), state.clone());
+    let keys = tasks::thread("jwks".to_owned(), move || {
+        refresh::tend(for_keys.0, Connector::Network(for_keys.1), for_keys.2)
+    })?;
     let workers = Workers::start(&app, &listener, &tls, &state)?;
     drop(listener);
     let for_admin = (Arc::clone(&app), state.clone());
@@ -87,6 +93,9 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     tasks::runtime()?.block_on(wait_for_signals(&shutdown, workers))?;
 
     shutdown.send_replace(Shutdown::Now);
+    if keys.join().is_err() {
+        tracing::error!("reading the keys of issuers of tokens ended in a panic");
+    }
     if reload.join().is_err() {
         tracing::error!("the reload of the configuration ended in a panic");
     }

@@ -7,6 +7,7 @@
 //!
 //! Not here: the table of settings (`settings`), types (`value`), the file's shape (`raw`).
 
+mod jwt;
 mod keys;
 mod otlp;
 mod routes;
@@ -25,6 +26,7 @@ use super::{
     ServerTimeouts, UpstreamPool, retention, rules, yaml,
 };
 use crate::credentials::keys::Key;
+use crate::credentials::tokens::IssuerRules;
 use routes::RouteAt;
 use std::fmt;
 use std::net::SocketAddr;
@@ -106,6 +108,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
     let budgets = loader.get(&s::BUDGETS).value;
     // First, since what routes ask for depends on whether there are any.
     loader.keys = loader.get(&s::KEYS).value.0;
+    loader.issuers = loader.get(&s::IDENTITY_JWT).value.0;
     let own = budgets.own.iter().map(|budget| budget.name.as_str());
     let named = own.chain(budgets.on_contracts.iter().map(|budget| budget.name.as_str()));
     let webhooks = loader.webhooks(&named.collect::<Vec<&str>>());
@@ -122,6 +125,7 @@ pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigErrors> {
         access: loader.get(&s::ACCESS).value.0,
         keys: loader.keys.clone(),
         key_table: loader.key_table(),
+        issuers: loader.token_issuers(),
         rules: loader.get(&s::RULES).value.0,
         server: loader.server(),
         upstream: loader.upstream_pool(),
@@ -221,6 +225,7 @@ struct Loader<'a> {
     /// Variables that a route reads its secret from.
     secret_variables: Vec<String>,
     keys: Vec<Key>,
+    issuers: Vec<IssuerRules>,
     /// Whether routes ask for a key unless they say otherwise.
     requires_key: bool,
     errors: Vec<ConfigError>,
@@ -250,6 +255,7 @@ impl<'a> Loader<'a> {
             raw: Raw::default(),
             secret_variables: Vec::new(),
             keys: Vec::new(),
+            issuers: Vec::new(),
             requires_key: false,
             errors: Vec::new(),
             warnings: Vec::new(),

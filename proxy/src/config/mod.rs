@@ -17,6 +17,7 @@ mod aws;
 mod budgets;
 mod error;
 mod files;
+mod jwt;
 mod keys;
 mod limits;
 mod load;
@@ -52,6 +53,7 @@ pub use webhooks::{EventKind, Webhook, WebhookUrl};
 pub use yaml::Position;
 
 use crate::credentials::keys::{Key, Keys};
+use crate::credentials::tokens::Issuers;
 use bursar_domain::{Currency, Label, Tags};
 use bursar_policies::access::AccessRule;
 use bursar_policies::budget::Budget;
@@ -272,6 +274,8 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// The same, to be found by their ids. One with the rest, so that a reload changes both at once.
     pub key_table: Arc<Keys>,
+    /// Issuers of tokens, with the keys that are known of them.
+    pub issuers: Arc<Issuers>,
     /// What is asked of each request.
     pub rules: Vec<Rule>,
     /// Most bytes of a request's body that are held for a hard budget to know it.
@@ -516,6 +520,13 @@ impl Config {
             effective,
             ..self
         }
+    }
+
+    /// The same settings with the keys that `running` has fetched of issuers of tokens: a reload needs no
+    /// others, and no token is refused meanwhile.
+    #[must_use]
+    pub fn with_keys_of(self, running: &Self) -> Self {
+        Self { issuers: Arc::new(self.issuers.inheriting(&running.issuers)), ..self }
     }
 
     /// Settings whose values differ from those in `newer` and that only a restart changes.

@@ -9,6 +9,7 @@
 
 use super::access::AccessList;
 use super::budgets::BudgetList;
+use super::jwt::IssuerList;
 use super::keys::KeyList;
 use super::limits::LimitList;
 use super::otlp::CollectorUrl;
@@ -293,12 +294,23 @@ settings! {
               request is refused with 403.")
         .because("A client that always sends its headers keeps working, and spends as its credential says.");
     IDENTITY_REQUIRE_KEY: Option<bool> = Setting::new("identity.require_key", (), || None)
-        .default_words("`true` where there are keys, `false` elsewhere")
-        .doc("Whether a request must carry a Bursar key (see `keys`), unless its route says otherwise.")
+        .default_words("`true` where there are keys or issuers of tokens, `false` elsewhere")
+        .doc("Whether a request must carry a Bursar key (see `keys`) or a token (see `identity.jwt`), unless its \
+              route says otherwise.")
         .because("Where some have keys, whoever has none could say any team in a header.");
     IDENTITY_KEY_PEPPER_FILE: Option<PathBuf> = Setting::new("identity.key_pepper_file", PathKind::OfSecret, || None)
         .doc("File with a secret that the hashes of keys are made with, beside the key's id. Hashes that begin \
               with `b3p:` need it. Space around it is ignored.");
+    IDENTITY_JWT: IssuerList = Setting::new("identity.jwt", (), IssuerList::default)
+        .doc("Issuers whose signed tokens (JWT) say who a request is from. Keys of each: `name`; `issuer` and \
+              `audience` (one or several) as its tokens have them in `iss` and `aud`; one of `jwks_url` (fetched \
+              in the background every `refresh`, default 15m, and used up to the age `stale`, default 24h; with \
+              `ca_file` and `token_file` where it asks for them), `jwks_file` and `public_key_file` (PEM); \
+              `algorithms` (default: RS, PS, ES and EdDSA; never a shared secret); `header` (the only one that is \
+              read; otherwise wherever a key may stand, and `x-bursar-token`); `leeway` (default 30s), `max_age`; \
+              `scopes` and `require` (claims and their values) that a token must have; `team`, `workload`, \
+              `customer` and `tags` for all its tokens, or the claims that name them under `claims`; `routes`, \
+              `models` and `providers` as of `keys`. See docs/guide/jwt.md.");
 
     CURRENCY: Currency = Setting::new("currency", (), || Currency::USD)
         .doc("Currency of the books.")
@@ -346,7 +358,7 @@ settings! {
         .because("Credentials must not cross a network in the clear by accident.");
     ROUTE_REQUIRE_KEY: Option<bool> = Setting::new("routes[].require_key", (), || None)
         .default_words("`identity.require_key`")
-        .doc("Whether a request must carry a Bursar key.");
+        .doc("Whether a request must carry a Bursar key or a token.");
     ROUTE_REGION: Option<Label> = Setting::new("routes[].region", (), || None)
         .default_words("the one in the path or in Bedrock's host name, if any")
         .doc("Region whose prices apply, and which `auth: sigv4` signs for.");

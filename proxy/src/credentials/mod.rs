@@ -3,7 +3,11 @@
 //! | file | owns |
 //! |---|---|
 //! | `keys` | virtual keys: their form, their hashes, whether one is valid now |
-//! | `presented` | where in a request a credential stands, and taking it out |
+//! | `presented` | where in a request a key stands, and taking it out |
+//! | `tokens` | signed tokens (JWT): whose one is, whether it is valid now |
+//! | `claims` | what the claims of a token say |
+//! | `jwks` | the public keys of issuers of tokens |
+//! | `refresh` | reading those anew, in the background |
 //! | `refusals` | requests that were refused for their credential or their access, remembered for `why` |
 //!
 //! Invariants
@@ -12,11 +16,15 @@
 //!
 //! Not here: the layer that asks (`layers::authenticate`), what a credential may use (`exchange::access`).
 
+pub mod claims;
+pub mod jwks;
 pub mod keys;
 pub mod presented;
+pub mod refresh;
 pub mod refusals;
+pub mod tokens;
 
-use bursar_domain::{Label, Tags};
+use bursar_domain::{IdentitySource, Label, Tags};
 use bursar_policies::access::{AccessRule, NameRule};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Credential {
     /// Unique in this process; caches know a credential by it.
     pub serial: u64,
-    /// The name of the key.
+    /// The name of the key, or of the token's issuer.
     pub name: Label,
     /// Which of them it is.
     pub kind: Kind,
@@ -48,14 +56,26 @@ pub struct Credential {
 pub enum Kind {
     /// A virtual key.
     Key,
+    /// A signed token.
+    Token,
 }
 
 impl Kind {
-    /// What people call it.
+    /// What people call it, before its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Key => "key",
+            Self::Token => "token of",
+        }
+    }
+
+    /// What an identity rests on that it says.
+    #[must_use]
+    pub const fn source(self) -> IdentitySource {
+        match self {
+            Self::Key => IdentitySource::Credential,
+            Self::Token => IdentitySource::Jwt,
         }
     }
 }

@@ -203,7 +203,7 @@ pub fn take_out(found: &Found, headers: &mut HeaderMap, target: &mut PathAndQuer
                 headers.remove(*name);
             }
         }
-        take_out_of_protocols(headers);
+        take_out_of_protocols(headers, |key| key.starts_with(PREFIX));
     }
     if found.in_query
         && let Some(query) = target.query()
@@ -217,8 +217,9 @@ pub fn take_out(found: &Found, headers: &mut HeaderMap, target: &mut PathAndQuer
     }
 }
 
-fn take_out_of_protocols(headers: &mut HeaderMap) {
-    let is_key = |name: &str| name.strip_prefix(KEY_PROTOCOL).is_some_and(|key| key.starts_with(PREFIX));
+/// Takes out of the subprotocols those that carry a credential of ours.
+pub(super) fn take_out_of_protocols(headers: &mut HeaderMap, is_ours: impl Fn(&str) -> bool) {
+    let is_key = |name: &str| name.strip_prefix(KEY_PROTOCOL).is_some_and(&is_ours);
     let offered: Vec<&str> = headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::credentials::Credential;
 use crate::credentials::keys::KeyError;
 use crate::credentials::presented::{self, PresentError};
+use crate::credentials::tokens::{TokenCache, TokenError};
 use crate::failure::Failure;
 use bursar_domain::Label;
 use std::sync::Arc;
@@ -22,12 +23,16 @@ use std::sync::Arc;
 pub enum CredentialError {
     /// There is none, and the route asks for one.
     #[error(
-        "the route {route} asks for a Bursar key, and the request carries none: send it as you would the \
-         provider's (authorization: Bearer, x-api-key, api-key or x-goog-api-key), or in x-bursar-key"
+        "the route {route} asks for a Bursar key{}, and the request carries none: send it as you would the \
+         provider's (authorization: Bearer, x-api-key, api-key or x-goog-api-key), or in x-bursar-key{}",
+        if *.takes_tokens { " or a token" } else { "" },
+        if *.takes_tokens { " or x-bursar-token" } else { "" }
     )]
     Missing {
         /// The route.
         route: Label,
+        /// Whether a token would do as well.
+        takes_tokens: bool,
     },
     /// It is presented in a way that is none.
     #[error(transparent)]
@@ -35,6 +40,9 @@ pub enum CredentialError {
     /// It is a key that does not hold.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// It is a token that does not hold.
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 impl CredentialError {
@@ -49,6 +57,7 @@ impl CredentialError {
             Self::Key(KeyError::Unknown) => "key_unknown",
             Self::Key(KeyError::NotYet { .. }) => "key_not_yet_valid",
             Self::Key(KeyError::Expired { .. }) => "key_expired",
+            Self::Token(error) => error.reason(),
         }
     }
 
@@ -57,17 +66,21 @@ impl CredentialError {
     pub const fn rule(&self) -> Option<&Label> {
         match self {
             Self::Key(KeyError::NotYet { name, .. } | KeyError::Expired { name, .. }) => Some(name),
+            Self::Token(error) => error.rule(),
             _ => None,
         }
     }
 }
 
-/// Finds whose `call` is, where it carries a credential of ours.
-pub fn authenticate(app: &App, call: &mut Call) -> Result<(), Failure> {
+/// Finds whose `call` is, where it carries a credential of ours. `cache` has tokens that were verified before.
+pub fn authenticate(app: &App, cache: &mut TokenCache, call: &mut Call) -> Result<(), Failure> {
     let config = app.config();
-    let found = if config.key_table.is_empty() { Ok(None) } else { credential_of(app, &config, call) };
+    let found = credential_of(app, &config, cache, call);
     let outcome = found.and_then(|found| match found {
-        None if call.route.require_key => Err(CredentialError::Missing { route: call.route.name.clone() }),
+        None if call.route.require_key => {
+            let takes_tokens = !config.issuers.is_empty();
+            Err(CredentialError::Missing { route: call.route.name.clone(), takes_tokens })
+        }
         found => Ok(found),
     });
     match outcome {
@@ -81,11 +94,29 @@ pub fn authenticate(app: &App, call: &mut Call) -> Result<(), Failure> {
     }
 }
 
+/// The credential of a request, of whichever kind; two of them are an error.
 fn credential_of(
     app: &App,
     config: &Config,
+    cache: &mut TokenCache,
     call: &mut Call,
 ) -> Result<Option<Arc<Credential>>, CredentialError> {
+    let key = if config.key_table.is_empty() { None } else { key_of(app, config, call)? };
+    if config.issuers.is_empty() {
+        return Ok(key);
+    }
+    let asked = call.head.uri.path_and_query().unwrap_or(&call.target);
+    match (config.issuers.verify(&call.head.headers, asked, cache, app.now())?, key) {
+        (Some(_), Some(_)) => Err(TokenError::BesideKey.into()),
+        (Some(held), None) => {
+            held.take_out(&mut call.head.headers);
+            Ok(Some(held.credential))
+        }
+        (None, key) => Ok(key),
+    }
+}
+
+fn key_of(app: &App, config: &Config, call: &mut Call) -> Result<Option<Arc<Credential>>, CredentialError> {
     // What the client asked for; of the target an injecting route has taken the query's credentials already.
     let asked = call.head.uri.path_and_query().unwrap_or(&call.target);
     let found = presented::find(&call.head.headers, asked, call.route.dialect)?;

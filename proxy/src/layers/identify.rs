@@ -162,7 +162,7 @@ pub enum IdentityError {
         header: String,
         /// What of it.
         part: &'static str,
-        /// `key` or `issuer`.
+        /// `key` or `token of`.
         kind: &'static str,
         /// Its name.
         name: Label,
@@ -170,7 +170,7 @@ pub enum IdentityError {
     /// The credential is for several workloads, and the request names none of them.
     #[error("the {kind} {name:?} is for several workloads: send x-bursar-workload with one of {workloads}")]
     WorkloadUnnamed {
-        /// `key` or `issuer`.
+        /// `key` or `token of`.
         kind: &'static str,
         /// Its name.
         name: Label,
@@ -207,8 +207,9 @@ pub const OWN_TAGS: &str = "bursar.";
 const TAG_PREFIX: &str = "x-bursar-tag-";
 
 /// Ours on replies and for credentials, without the prefix: whoever sends one has not misspelt anything.
-const NO_TAGS: [&str; 13] = [
+const NO_TAGS: [&str; 14] = [
     "key",
+    "token",
     "rule",
     "rule-warning",
     "steered",
@@ -332,7 +333,8 @@ struct Reading<'a> {
 impl<'a> Reading<'a> {
     fn new(config: &'a Identify, credential: Option<&'a Credential>) -> Self {
         let configured = |label: &Option<Label>| label.clone().map(|l| (l, IdentitySource::Config));
-        let bound = |label: Option<&Label>| label.map(|l| (l.clone(), IdentitySource::Credential));
+        let source = credential.map_or(IdentitySource::None, |credential| credential.kind.source());
+        let bound = |label: Option<&Label>| label.map(|l| (l.clone(), source));
         let mut tags = credential.map_or_else(Tags::default, |credential| credential.tags.clone());
         if credential.is_some() {
             for (name, value) in config.tags.iter() {
@@ -581,7 +583,8 @@ impl<'a> Reading<'a> {
     }
 
     fn identity(&mut self) -> Identity {
-        let weakest = [&self.team, &self.workload].into_iter().flatten().map(|(_, source)| *source).max();
+        let sources = [&self.team, &self.workload].into_iter().flatten().map(|(_, source)| *source);
+        let weakest = sources.max_by_key(|source| source.weakness());
         let label = |part: &mut Sourced| part.take().map(|(label, _)| label);
         Identity {
             source: weakest.unwrap_or(IdentitySource::None),

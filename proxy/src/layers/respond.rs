@@ -10,6 +10,7 @@ use crate::aws::SignError;
 use crate::budgets::Refusal;
 use crate::config::Dialect;
 use crate::credentials::presented::PresentError;
+use crate::credentials::tokens::TokenError;
 use crate::failure::{Failure, FailureKind, Handshake};
 use crate::http::Response;
 use crate::layers::authenticate::CredentialError;
@@ -113,6 +114,7 @@ fn status_of(kind: &FailureKind) -> StatusCode {
         FailureKind::Credential(CredentialError::Presented(PresentError::Misplaced(_))) => {
             StatusCode::BAD_REQUEST
         }
+        FailureKind::Credential(CredentialError::Token(error)) => status_of_token(error),
         FailureKind::Credential(_) => StatusCode::UNAUTHORIZED,
         FailureKind::Access(_)
         | FailureKind::Identity(IdentityError::Contradicts { .. } | IdentityError::WorkloadUnnamed { .. }) => {
@@ -140,9 +142,20 @@ fn status_of(kind: &FailureKind) -> StatusCode {
 }
 
 /// When to send the request again, where that is worth it, in seconds.
+/// A token that cannot be checked may be right, and one without a scope is right elsewhere.
+const fn status_of_token(error: &TokenError) -> StatusCode {
+    match error {
+        TokenError::NoKeys(_) => StatusCode::SERVICE_UNAVAILABLE,
+        TokenError::Scope { .. } => StatusCode::FORBIDDEN,
+        TokenError::InUrl => StatusCode::BAD_REQUEST,
+        _ => StatusCode::UNAUTHORIZED,
+    }
+}
+
 fn retry_after(kind: &FailureKind) -> Option<&'static str> {
     match kind {
-        FailureKind::LedgerClosed { .. } => Some("5"),
+        FailureKind::LedgerClosed { .. }
+        | FailureKind::Credential(CredentialError::Token(TokenError::NoKeys(_))) => Some("5"),
         FailureKind::Upstream { error: SendError::Refused(_), .. } => Some("1"),
         _ => None,
     }
@@ -206,6 +219,9 @@ fn code_of(kind: &FailureKind) -> &'static str {
         FailureKind::Upgrade => "upgrade_not_supported",
         FailureKind::Handshake(_) => "bad_handshake",
         // As OpenAI has it.
+        FailureKind::Credential(CredentialError::Token(
+            error @ (TokenError::NoKeys(_) | TokenError::Scope { .. }),
+        )) => error.reason(),
         FailureKind::Credential(_) => "invalid_api_key",
         FailureKind::Access(refusal) => refusal.denied.reason(),
         FailureKind::Identity(IdentityError::Contradicts { .. }) => "identity_contradicted",

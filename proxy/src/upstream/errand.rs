@@ -1,4 +1,5 @@
-//! One small request on a connection of its own, for the sidecar's own needs: AWS credentials, webhooks.
+//! One small request on a connection of its own, for the sidecar's own needs: AWS credentials, webhooks,
+//! keys of issuers.
 //!
 //! Invariants
 //! - Time and the size of the answer are bounded. Redirects are not followed.
@@ -95,7 +96,7 @@ async fn send(
     let (mut sender, connection) = handshake.await.map_err(ErrandError::Broken)?;
     tasks::start(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection for an errand ended");
+            tracing::debug!(%error, "a connection of an errand ended");
         }
     });
     sender.send_request(request.map(Full::new)).await.map_err(ErrandError::Broken)

@@ -1,4 +1,4 @@
-//! Rules between keys and the rest of a configuration.
+//! Rules between keys, issuers of tokens and the rest of a configuration.
 //!
 //! Not here: reading the list (`config::keys`).
 
@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::config::error::{Origin, Wrong};
 use crate::config::settings as s;
 use crate::config::suggest::nearest;
+use crate::credentials::Grant;
 use crate::credentials::keys::{Key, Keys, Pepper};
 use bursar_domain::Label;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ impl Loader<'_> {
         let chosen = self.get(&s::IDENTITY_REQUIRE_KEY);
         let has_keys = self.has_credentials();
         if chosen.value == Some(true) && !has_keys {
-            let wrong = Wrong::value("true", "asks for a key, and there is none", "add keys, or remove this");
+            let remedy = "add keys or identity.jwt, or remove this";
+            let wrong = Wrong::value("true", "asks for a key, and there is none", remedy);
             self.wrong(&chosen.origin, s::IDENTITY_REQUIRE_KEY.path, wrong);
         }
         let required = chosen.value.unwrap_or(has_keys);
@@ -31,7 +33,7 @@ impl Loader<'_> {
     }
 
     pub(super) fn has_credentials(&self) -> bool {
-        !self.keys.is_empty()
+        !self.keys.is_empty() || !self.issuers.is_empty()
     }
 
     /// The keys with the pepper that their hashes were made with.
@@ -52,27 +54,31 @@ impl Loader<'_> {
         Arc::new(Keys::new(&self.keys, &pepper))
     }
 
-    /// Keys are for routes that exist.
+    /// Keys and issuers are for routes that exist.
     pub(super) fn keys_fit(&mut self, config: &Config) {
+        let keys: Vec<(&Label, &Grant)> = config.keys.iter().map(|key| (&key.name, &key.grant)).collect();
+        self.grants_fit(config, (s::KEYS.path, "key"), &keys);
+        let issuers = config.issuers.all().map(|issuer| (&issuer.rules.name, &issuer.rules.grant));
+        self.grants_fit(config, (s::IDENTITY_JWT.path, "issuer"), &issuers.collect::<Vec<_>>());
+    }
+
+    fn grants_fit(&mut self, config: &Config, (path, kind): (&str, &str), grants: &[(&Label, &Grant)]) {
         let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
-        let mut strangers: Vec<(Label, Label)> = Vec::new();
-        for key in &config.keys {
-            let routes = key.grant.routes.iter().flatten();
-            let unknown = routes.filter(|route| !names.contains(&route.as_str()));
-            strangers.extend(unknown.map(|route| (key.name.clone(), route.clone())));
-        }
-        let origin = self.place_of(s::KEYS.path);
-        for (key, route) in strangers {
+        let origin = self.place_of(path);
+        let routes = grants
+            .iter()
+            .flat_map(|(name, grant)| grant.routes.iter().flatten().map(move |route| (*name, route)));
+        for (name, route) in routes.filter(|(_, route)| !names.contains(&route.as_str())) {
             let remedy = match nearest(route.as_str(), names.iter().copied()) {
                 Some(name) => format!("did you mean {name:?}?"),
                 None => "write the prefix of a route, as `bursar check --show` lists them".to_owned(),
             };
-            let what = format!("is no route, and the key {:?} is for it", key.as_str());
-            self.wrong(&origin, s::KEYS.path, Wrong::value(route.as_str(), &what, &remedy));
+            let what = format!("is no route, and the {kind} {:?} is for it", name.as_str());
+            self.wrong(&origin, path, Wrong::value(route.as_str(), &what, &remedy));
         }
     }
 
-    fn place_of(&self, path: &str) -> Origin {
+    pub(super) fn place_of(&self, path: &str) -> Origin {
         self.raw.values.get(path).map_or(Origin::Default, |found| self.place(found.key_at))
     }
 }
