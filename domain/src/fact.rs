@@ -35,6 +35,8 @@ numbered!(
         ImportBatch = 12 "import_batch",
         /// What the ledger says of itself: a segment of which hourly totals are left, a salvage.
         Checkpoint = 13 "checkpoint",
+        /// Who made a change, and by what.
+        Audit = 14 "audit",
         /// Something that happened to a position.
         ContractEvent = 40 "contract_event",
         /// What is known about an index.

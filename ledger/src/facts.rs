@@ -138,7 +138,10 @@ impl Ledger {
     /// Records facts as one frame and waits until they are as durable as the ledger promises. Returns
     /// the last sequence. Blocks: not for an async thread.
     pub(crate) fn append_facts(&self, facts: Vec<Fact>) -> Result<u64, FactError> {
-        append_facts(&self.inner.shared, facts)
+        if facts.len() > FACTS_PER_IMPORT_MAX {
+            return Err(FactError::TooMany);
+        }
+        append_facts(&self.inner.shared, self.noted(facts)?)
     }
 
     /// Nobody else imports while the guard lives.
@@ -151,7 +154,8 @@ impl Ledger {
 /// sequence. Blocks.
 pub(crate) fn append_facts(shared: &Shared, facts: Vec<Fact>) -> Result<u64, FactError> {
     let bytes = facts.iter().fold(0_usize, |sum, fact| sum.saturating_add(fact.body.len()));
-    if facts.len() > FACTS_PER_IMPORT_MAX || bytes > BYTES_PER_IMPORT_MAX {
+    // One more than an import may have is the note of who makes it.
+    if facts.len() > FACTS_PER_IMPORT_MAX.saturating_add(1) || bytes > BYTES_PER_IMPORT_MAX {
         return Err(FactError::TooMany);
     }
     if facts.is_empty() {

@@ -26,6 +26,7 @@
 //! Not here: prices and rules (`bursar-policies`), the network (`bursar`).
 
 mod ack;
+mod audit;
 mod backup;
 mod batch;
 mod codec;
@@ -55,6 +56,7 @@ mod verify;
 mod writer;
 
 pub use ack::{Appended, NotRecorded, Receipt};
+pub use audit::{Actor, Audited, audited};
 pub use backup::{Copied, CopyError, backup, restore};
 pub use codec::{DecodeError, RecordKind};
 pub use facts::{FACTS_PER_IMPORT_MAX, FactError, NewFact};
@@ -255,6 +257,8 @@ pub struct Stats {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     inner: Arc<Inner>,
+    /// On whose behalf it is changed through this handle.
+    actor: Option<Arc<Actor>>,
 }
 
 #[derive(Debug)]
@@ -316,7 +320,7 @@ impl Ledger {
                 .map_err(|source| OpenError::System { operation: "start the pruning thread", source })?;
             *inner.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         }
-        Ok((Self { inner: Arc::new(inner) }, report))
+        Ok((Self { inner: Arc::new(inner), actor: None }, report))
     }
 
     /// Puts a record where `append` takes it from, in memory that was used before if there is some.
@@ -462,7 +466,7 @@ impl Ledger {
     /// Rolls up and removes whole segments whose records all began, and were written, before `ask` says.
     /// Blocks, and reads files: not for an async thread.
     pub fn prune(&self, ask: &PruneAsk) -> Result<PruneReport, PruneError> {
-        self.inner.pruner.prune(ask)
+        self.inner.pruner.prune(ask, |clock| self.note_of_beginning(clock))
     }
 
     /// The ledger's id.

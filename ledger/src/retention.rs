@@ -21,7 +21,7 @@ use crate::journal::roll::{NewRoll, Rolled, open_after, roll_path, roll_up};
 use crate::journal::{Segment, View};
 use crate::writer::{Shared, monotonic};
 use crate::{Appended, NotRecorded};
-use bursar_domain::{Clock, FactKind, Label, StoredFact, Timestamp};
+use bursar_domain::{Clock, Fact, FactKind, Label, StoredFact, Timestamp};
 use serde_json::{Value, json};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -178,7 +178,12 @@ impl Pruner {
         self.stopping.store(true, Ordering::Release);
     }
 
-    pub(crate) fn prune(&self, ask: &PruneAsk) -> Result<PruneReport, PruneError> {
+    /// Prunes. `note` tells who asked for it, if anybody did; it is recorded before anything is given up.
+    pub(crate) fn prune(
+        &self,
+        ask: &PruneAsk,
+        note: impl FnOnce(&dyn Clock) -> Result<Vec<Fact>, FactError>,
+    ) -> Result<PruneReport, PruneError> {
         let now = self.clock.now();
         let latest = days_before(now, DETAIL_DAYS_MIN);
         if ask.before > latest {
@@ -192,6 +197,9 @@ impl Pruner {
             return Ok(report);
         }
         report.rolled_bytes = Some(0);
+        if !segments.is_empty() {
+            append_facts(&self.shared, note(self.clock.as_ref())?)?;
+        }
         for round in segments.chunks(SEGMENTS_PER_ROUND) {
             if self.stopping.load(Ordering::Acquire) {
                 break;
@@ -410,7 +418,7 @@ fn keep(pruner: &Pruner, retention: Retention, (stopped, signal): &(Mutex<bool>,
         }
         let micros = i64::try_from(detail).unwrap_or(i64::MAX);
         let before = Timestamp::from_micros(now.0.micros().saturating_sub(micros));
-        match pruner.prune(&PruneAsk { before, dry_run: false }) {
+        match pruner.prune(&PruneAsk { before, dry_run: false }, |_| Ok(Vec::new())) {
             Ok(report) if report.segments > 0 => {
                 tracing::info!(
                     segments = report.segments,

@@ -151,8 +151,8 @@ mod tests {
         let (head, payload) = encoded(&all());
         let found = facts(&head, &payload).unwrap();
         assert_eq!(found.iter().map(|stored| stored.fact.clone()).collect::<Vec<_>>(), all());
-        // The bytes were taken when there were no checkpoints and no overrides.
-        let later = [FactKind::Checkpoint, FactKind::BudgetOverride];
+        // The bytes were taken when there were no checkpoints, no overrides and no notes of who changed what.
+        let later = [FactKind::Checkpoint, FactKind::BudgetOverride, FactKind::Audit];
         let known: Vec<Fact> = (0_u128..)
             .zip(FactKind::ALL.iter().filter(|kind| !later.contains(kind)))
             .map(|(number, kind)| fact(*kind, number))

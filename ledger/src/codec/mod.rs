@@ -82,6 +82,8 @@ pub enum RecordKind {
     ImportBatch = 12,
     /// A signed statement of totals, count and chain hash.
     Checkpoint = 13,
+    /// Who made a change.
+    Audit = 14,
 }
 
 /// Why the payload of a frame, or a record in it, cannot be read although its checksums are right.

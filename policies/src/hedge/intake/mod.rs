@@ -167,6 +167,7 @@ impl Intake {
             | FactKind::Revenue
             | FactKind::PeriodClose
             | FactKind::Checkpoint
+            | FactKind::Audit
             | FactKind::BudgetOverride => Ok(Admitted { name: Label::fixed("other"), added: Added::New }),
         }
     }
