@@ -13,6 +13,16 @@ use std::fmt;
 /// Pico-units in one unit of currency.
 pub const PICO: i128 = 1_000_000_000_000;
 
+/// The codes of ISO 4217 (list one, 2025) and `CNH`.
+const LISTED: &str = "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP \
+    BYN BZD CAD CDF CHE CHF CHW CLF CLP CNH CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB \
+    EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY \
+    KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR \
+    MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB \
+    RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD \
+    TZS UAH UGX USD USN UYI UYU UYW UZS VED VES VND VUV WST XAF XAG XAU XCD XCG XDR XOF XPD XPF XPT \
+    XSU XUA YER ZAR ZMW ZWG";
+
 /// An ISO 4217 currency code.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency([u8; 3]);
@@ -49,6 +59,13 @@ impl Currency {
             [a, b, c] if [a, b, c].iter().all(u8::is_ascii_uppercase) => Ok(Self([a, b, c])),
             _ => Err(MoneyError::NotCurrency(code.to_owned())),
         }
+    }
+
+    /// Whether ISO 4217 knows the code, or it is that of the offshore yuan, which ISO does not. A provider
+    /// may bill in what is not listed; a contract, a fixing or a rate in it is a slip of the pen.
+    #[must_use]
+    pub fn is_listed(self) -> bool {
+        LISTED.split(' ').any(|code| code.as_bytes() == self.0)
     }
 
     /// The three letters.
@@ -286,6 +303,17 @@ mod tests {
 
     fn usd(text: &str) -> Money {
         Money::parse(Currency::USD, text).unwrap()
+    }
+
+    #[test]
+    fn the_offshore_yuan_is_listed_and_a_slip_of_the_pen_is_not() {
+        let is_listed = |code: &str| Currency::parse(code).unwrap().is_listed();
+        for code in ["AED", "USD", "CNY", "CNH", "ZWG"] {
+            assert!(is_listed(code), "{code}");
+        }
+        for code in ["USB", "CNX", "DOL", "XXX"] {
+            assert!(!is_listed(code), "{code}");
+        }
     }
 
     #[test]

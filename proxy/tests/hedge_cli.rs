@@ -187,7 +187,7 @@ fn a_bad_file_names_every_bad_line_and_writes_nothing() {
         "line 2: TPI v1 is not fixed on 2026-10-03: it is no business day of calendar weekdays",
         "line 4: the fixing of TPI v1 of 2026-10-02 is -1: it must be above zero",
         "line 5: TPI v1 is in USD, the fixing is in CNY; CNY and CNH are two currencies",
-        "line 6: \"tomorrow\" is not a day",
+        "line 6: date: \"tomorrow\" is not a day",
         "4 bad rows of 5; nothing was imported",
     ] {
         assert!(errors.contains(text), "{text} in {errors}");
@@ -258,6 +258,7 @@ fn what_cannot_be_priced_is_listed_and_never_a_zero() {
     let rows = [
         with("no-index", &[("index_id", "NONE".into())]),
         with("no-rate", &[("price_currency", "CNY".into()), ("index_id", "CNTPI".into())]),
+        with("mixed", &[("index_id", "CNTPI".into())]),
         with("gpu", &[("unit", "GPU-h".into())]),
         with("nobody", &[("designation", serde_json::json!({"teams": ["zeta"]}))]),
     ];
@@ -268,6 +269,7 @@ fn what_cannot_be_priced_is_listed_and_never_a_zero() {
     assert_eq!(report["complete"], false);
     assert!(unpriced(&report, "no-index").contains("unknown index NONE v1"));
     assert!(unpriced(&report, "no-rate").contains("no rate between CNY and USD"));
+    assert!(unpriced(&report, "mixed").contains("CNTPI v1 is in CNY and the contract is priced in USD"));
     assert!(unpriced(&report, "gpu").contains("GPU-h does not convert to MSIT"));
     let nobody =
         report["positions"].as_array().unwrap().iter().find(|row| row["position_id"] == "nobody").unwrap();

@@ -12,7 +12,7 @@ use crate::facts::{FACTS_PER_IMPORT_MAX, FactError, NewFact, dated};
 use crate::journal::read::ReadError;
 use crate::{Ledger, NotRecorded, RejectReason};
 use bursar_domain::{Clock, FactKind, Label, Timestamp};
-use bursar_policies::hedge::intake::{Intake, IntakeError};
+use bursar_policies::hedge::intake::{Admitted, Intake, IntakeError};
 use bursar_policies::hedge::market::{Added, MarketError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -135,11 +135,19 @@ pub enum ImportError {
 #[must_use]
 pub fn plan(intake: &mut Intake, drafts: &[Draft], now: Timestamp) -> Imported {
     let mut imported = Imported::default();
+    // Observations that the file repeats, by name: another value further down is no restatement of it.
+    let mut repeated: BTreeMap<Label, u64> = BTreeMap::new();
     for draft in drafts {
         imported.rows = imported.rows.saturating_add(1);
-        match plan_row(intake, draft, now) {
-            Ok(rows) if rows.is_empty() => imported.same = imported.same.saturating_add(1),
-            Ok(rows) => imported.writes.extend(rows),
+        let planned = plan_row(intake, draft, now).and_then(|planned| planned.beside(&repeated, draft));
+        match planned {
+            Ok(Planned { admitted, rows }) if rows.is_empty() => {
+                imported.same = imported.same.saturating_add(1);
+                if matches!(draft.kind, FactKind::Fixing | FactKind::Fx) {
+                    repeated.entry(admitted.name).or_insert(draft.line);
+                }
+            }
+            Ok(planned) => imported.writes.extend(planned.rows),
             Err(error) if imported.errors.len() < ERRORS_MAX => {
                 imported.errors.push(RowError { line: draft.line, problem: error.to_string() });
             }
@@ -149,8 +157,27 @@ pub fn plan(intake: &mut Intake, drafts: &[Draft], now: Timestamp) -> Imported {
     imported
 }
 
-/// The facts that a row is; none when it is there already.
-fn plan_row(intake: &mut Intake, draft: &Draft, now: Timestamp) -> Result<Vec<RowPlan>, IntakeError> {
+/// What a row comes to.
+struct Planned {
+    admitted: Admitted,
+    /// The facts that it is; none when it is there already.
+    rows: Vec<RowPlan>,
+}
+
+impl Planned {
+    /// Refuses another value than an earlier row of the file says.
+    fn beside(self, repeated: &BTreeMap<Label, u64>, draft: &Draft) -> Result<Self, IntakeError> {
+        let Self { admitted, rows } = &self;
+        match repeated.get(&admitted.name).filter(|_| admitted.added == Added::Restated && !rows.is_empty()) {
+            Some(line) if matches!(draft.kind, FactKind::Fixing | FactKind::Fx) => {
+                Err(IntakeError::SaidTwice { name: admitted.name.clone(), line: *line })
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+fn plan_row(intake: &mut Intake, draft: &Draft, now: Timestamp) -> Result<Planned, IntakeError> {
     let body = draft.fields.to_string();
     let mut rows = Vec::new();
     let admitted = match intake.admit(draft.kind, &body, now) {
@@ -171,10 +198,10 @@ fn plan_row(intake: &mut Intake, draft: &Draft, now: Timestamp) -> Result<Vec<Ro
         admitted => admitted?,
     };
     if admitted.added != Added::Same {
-        let (name, added) = (admitted.name, admitted.added);
+        let (name, added) = (admitted.name.clone(), admitted.added);
         rows.push(RowPlan { line: Some(draft.line), kind: draft.kind, name, added, body: body.into() });
     }
-    Ok(rows)
+    Ok(Planned { admitted, rows })
 }
 
 impl Imported {

@@ -95,6 +95,26 @@ fn ask() -> HedgeAsk {
 }
 
 #[test]
+fn two_values_for_a_day_in_one_file_are_refused_whichever_is_known_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    import(&ledger, &[fixing(1, "2.5")], Mode::Apply);
+    let said = |first: &str, second: &str| {
+        let rows = [Draft { line: 2, ..fixing(1, first) }, Draft { line: 3, ..fixing(1, second) }];
+        let found = import(&ledger, &rows, Mode::Apply);
+        assert_eq!(found.written, None);
+        let [error] = &found.errors[..] else { panic!("{:?}", found.errors) };
+        assert_eq!(error.line, 3);
+        error.problem.clone()
+    };
+    assert!(said("2.5", "2.6").contains("line 2 says otherwise"), "the first is there already");
+    assert!(said("2.6", "2.5").contains("two values"), "the second is there already");
+    assert!(said("2.6", "2.7").contains("two values"), "neither is");
+    let again = import(&ledger, &[fixing(1, "2.5"), fixing(1, "2.5")], Mode::Apply);
+    assert_eq!((again.same, again.written), (2, None));
+}
+
+#[test]
 fn one_bad_row_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());

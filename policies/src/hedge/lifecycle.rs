@@ -96,6 +96,18 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Whether it closes a part of the position, also by correction.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        match self {
+            Self::CloseOut { .. } => true,
+            Self::Correction { instead, .. } => instead.as_deref().is_some_and(Self::closes),
+            _ => false,
+        }
+    }
+}
+
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -136,6 +148,19 @@ pub enum LifecycleError {
         event: Label,
         /// The part.
         part: Decimal,
+    },
+    /// A first version that supersedes one that is not there.
+    #[error(
+        "position {id} version {version} supersedes version {missing}, which is not there: enter that one \
+         first, or leave supersedes out"
+    )]
+    NothingToSupersede {
+        /// The position.
+        id: Label,
+        /// The new version.
+        version: u32,
+        /// The version that it names.
+        missing: u32,
     },
     /// An event after a withdrawal.
     #[error("the position was withdrawn; event {0} cannot follow")]
@@ -187,17 +212,21 @@ impl History {
         let cancelled =
             self.counting(Timestamp::from_micros(i64::MAX)).any(|(_, what)| *what == What::Cancel);
         match &event.what {
-            What::Correction { of, .. } => {
+            What::Correction { of, instead } => {
                 if !self.events.contains_key(of) {
                     return Err(LifecycleError::NothingToCorrect { of: id(), missing: of.clone() });
                 }
-                let twice = self.events.values().any(|other| corrects(other, of));
-                return if twice { Err(LifecycleError::CorrectedTwice(of.clone())) } else { Ok(()) };
-            }
-            What::CloseOut { part, .. } if !part.is_positive() || *part > Decimal::ONE => {
-                return Err(LifecycleError::BadPart { event: id(), part: *part });
+                if self.events.values().any(|other| corrects(other, of)) {
+                    return Err(LifecycleError::CorrectedTwice(of.clone()));
+                }
+                instead.as_deref().map_or(Ok(()), |instead| check_part(&event.id, instead))?;
+                let mut after = self.clone();
+                after.events.insert(event.id.clone(), event.clone());
+                let closed = after.closed(Timestamp::from_micros(i64::MAX))?;
+                return if closed > Decimal::ONE { Err(LifecycleError::OverClosed(id())) } else { Ok(()) };
             }
             What::CloseOut { part, .. } => {
+                check_part(&event.id, &event.what)?;
                 let closed = self.closed(Timestamp::from_micros(i64::MAX))?;
                 if closed.plus(*part)? > Decimal::ONE {
                     return Err(LifecycleError::OverClosed(id()));
@@ -259,6 +288,15 @@ impl History {
     }
 }
 
+fn check_part(event: &Label, what: &What) -> Result<(), LifecycleError> {
+    match what {
+        What::CloseOut { part, .. } if !part.is_positive() || *part > Decimal::ONE => {
+            Err(LifecycleError::BadPart { event: event.clone(), part: *part })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn corrects(event: &Event, id: &Label) -> bool {
     matches!(&event.what, What::Correction { of, .. } if of == id)
 }
@@ -280,6 +318,9 @@ impl Portfolio {
     pub fn add(&mut self, position: Position) -> Result<Added, LifecycleError> {
         let identity = &position.terms().identity;
         let (id, version, supersedes) = (identity.id.clone(), identity.version, identity.supersedes);
+        if let (Some(missing), None) = (supersedes, self.positions.get(&id)) {
+            return Err(LifecycleError::NothingToSupersede { id, version, missing });
+        }
         let versions = self.positions.entry(id.clone()).or_default();
         if let Some(there) = versions.by_number.get(&version) {
             let same = *there == position;
@@ -463,6 +504,31 @@ mod tests {
         let day = parse_day("2026-09-15").unwrap();
         assert_eq!(portfolio.status(&first, day, Drawn::Open, NOW), Status::Superseded);
         assert_eq!(portfolio.versions(first.id()).count(), 2);
+    }
+
+    #[test]
+    fn a_version_supersedes_one_that_is_there() {
+        let mut portfolio = Portfolio::default();
+        let second = position(json!({"version": 2, "supersedes": 1}));
+        let error = portfolio.add(second).unwrap_err().to_string();
+        assert!(error.contains("supersedes version 1, which is not there"), "{error}");
+        assert_eq!(portfolio, Portfolio::default(), "what is refused leaves nothing behind");
+    }
+
+    #[test]
+    fn a_correction_closes_no_more_than_is_there() {
+        let mut history = History::default();
+        let _ = history.add(event("a", "2026-09-05", close("0.5"))).unwrap();
+        let _ = history.add(event("b", "2026-09-06", close("0.25"))).unwrap();
+        let fix = |part| What::Correction { of: Label::fixed("a"), instead: Some(Box::new(close(part))) };
+        for part in ["5", "0", "-1"] {
+            let error = history.add(event("c", "2026-09-07", fix(part))).unwrap_err();
+            assert!(matches!(error, LifecycleError::BadPart { .. }), "{error}");
+        }
+        let over = history.add(event("c", "2026-09-07", fix("0.8")));
+        assert!(matches!(over, Err(LifecycleError::OverClosed(_))), "0.8 beside 0.25");
+        let _ = history.add(event("c", "2026-09-07", fix("0.75"))).unwrap();
+        assert_eq!(history.closed(NOW), Ok(Decimal::ONE), "the 0.5 counts no more");
     }
 
     #[test]

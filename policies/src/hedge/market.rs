@@ -19,6 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The oldest rate that may stand in for a day without one: a long weekend and a holiday.
 pub const RATE_AGE_DAYS_MAX: u32 = 7;
 
+/// What to say of a currency code that is well written and no currency.
+pub(crate) const UNLISTED: &str = "is no known currency: write its code by ISO 4217, or CNH";
+
 /// The oldest fixing that `last_published` carries forward.
 pub const FIXING_AGE_DAYS_MAX: u32 = 31;
 
@@ -80,10 +83,9 @@ impl Pair {
     /// Parses `USD/CNY` or `USDCNY`.
     pub fn parse(text: &str) -> Result<Self, MarketError> {
         let bad = || MarketError::NotPair(text.chars().take(40).collect());
-        let plain: String = text.chars().filter(|c| *c != '/').collect();
-        let (base, quote) = plain.split_at_checked(3).ok_or_else(bad)?;
-        let base = Currency::parse(base).map_err(|_| bad())?;
-        let quote = Currency::parse(quote).map_err(|_| bad())?;
+        let (base, quote) = text.split_once('/').or_else(|| text.split_at_checked(3)).ok_or_else(bad)?;
+        let known = |code| Currency::parse(code).ok().filter(|code| code.is_listed()).ok_or_else(bad);
+        let (base, quote) = (known(base)?, known(quote)?);
         if base == quote { Err(bad()) } else { Ok(Self { base, quote }) }
     }
 }
@@ -178,6 +180,20 @@ pub enum MarketError {
         /// The fixing's currency.
         found: Currency,
     },
+    /// A contract that is priced in another currency than its index.
+    #[error(
+        "{index} is in {index_currency} and the contract is priced in {priced}: write price_currency: \
+         {index_currency}, and a settlement currency with its pair where it is paid in another; CNY and CNH \
+         are two currencies"
+    )]
+    PricedOtherwise {
+        /// The index.
+        index: IndexKey,
+        /// Its currency.
+        index_currency: Currency,
+        /// The contract's.
+        priced: Currency,
+    },
     /// Two values for one day, known at the same instant.
     #[error("two values for {what} on {date} became known at the same instant: {first} and {second}")]
     Conflict {
@@ -225,7 +241,7 @@ pub enum MarketError {
         source_name: Option<Label>,
     },
     /// The text is no currency pair.
-    #[error("{0:?} is not a currency pair: write it as USD/CNY, meaning CNY per USD")]
+    #[error("{0:?} is not a currency pair: write two known currencies as USD/CNY, meaning CNY per USD")]
     NotPair(String),
     /// Arithmetic.
     #[error(transparent)]
@@ -289,6 +305,17 @@ impl Market {
     /// The index.
     pub fn index(&self, key: &IndexKey) -> Result<&Index, MarketError> {
         self.indices.get(key).ok_or_else(|| MarketError::UnknownIndex(key.clone()))
+    }
+
+    /// The index of a contract priced in `priced`, which is the currency of its values: a difference of two
+    /// currencies is no amount of either.
+    pub fn index_priced_in(&self, key: &IndexKey, priced: Currency) -> Result<&Index, MarketError> {
+        let index = self.index(key)?;
+        if index.currency == priced {
+            return Ok(index);
+        }
+        let (index, index_currency) = (key.clone(), index.currency);
+        Err(MarketError::PricedOtherwise { index, index_currency, priced })
     }
 
     /// Adds a fixing after checking it against its index.

@@ -44,7 +44,7 @@ impl Unit {
             "SIT" => Some(Self::Sit),
             "GPU-h" => Some(Self::GpuHour),
             "PTU-h" => Some(Self::UnitHour),
-            _ => Currency::parse(text).ok().map(Self::Money),
+            _ => Currency::parse(text).ok().filter(|code| code.is_listed()).map(Self::Money),
         }
     }
 

@@ -100,7 +100,9 @@ impl Options {
             by: by.map_err(|error| wrong(error.to_string()))?,
             unit,
             currency: Currency::parse(code)
-                .map_err(|_| wrong(format!("currency {code:?} is no currency code")))?,
+                .ok()
+                .filter(|currency| currency.is_listed())
+                .ok_or_else(|| wrong(format!("currency {code:?} is no currency code")))?,
             spot: match self.spot.as_deref() {
                 None | Some("billed") => SpotCost::Billed,
                 Some("contracted") => SpotCost::Contracted,

@@ -18,7 +18,7 @@ use crate::exact::{Decimal, ExactError, Ratio, shares};
 use crate::hedge::calendar::{CalendarError, Month, Window, day_number};
 use crate::hedge::commitment::amortise;
 use crate::hedge::lifecycle::{History, Purchases, What};
-use crate::hedge::market::{Averaging, Fallback, Market, MarketError};
+use crate::hedge::market::{Averaging, Market, MarketError};
 use crate::hedge::payoff::Shape;
 use crate::hedge::position::{
     AllocationRule, Commitment, Designation, FeeEvent, FxRule, Group, Interval, Kind, Overage, Position,
@@ -228,6 +228,7 @@ impl Builder<'_> {
         }
         let underlying = terms.underlying.as_ref().ok_or(Gap::NoTerm("index"))?;
         let ask = self.ask;
+        ask.market.index_priced_in(&underlying.index, terms.economics.price_currency)?;
         if let Some(days) = self.position.average_days() {
             let Underlying { fallback, rounding_places, .. } = *underlying;
             let averaging = Averaging { days, fallback, rounding_places };
@@ -266,7 +267,7 @@ impl Builder<'_> {
     /// its entry price in its first period.
     fn marked(&self, month: Month, covered: Window, underlying: &Underlying) -> Result<(Ratio, bool), Gap> {
         let ask = self.ask;
-        let mark = |date| ask.market.fixing_or(&underlying.index, date, Fallback::LastPublished, ask.as_of);
+        let mark = |date| ask.market.fixing_or(&underlying.index, date, underlying.fallback, ask.as_of);
         let last = mark(covered.last().min(ask.today))?;
         let provisional = ask.today < covered.last();
         let terms = self.position.terms();

@@ -476,6 +476,25 @@ fn what_cannot_be_priced_is_listed_and_is_no_zero() {
 }
 
 #[test]
+fn a_contract_priced_in_another_currency_than_its_index_is_unpriced() {
+    // 20 yuan less 2.10 dollars is no amount of either.
+    let world = || world("2026-12-31").fixings("CTI", "2026-09-01", "2026-10-01", "20");
+    let other = |code: &str| with(with(swap(), "index_id", json!("CTI")), "price_currency", json!(code));
+    world()
+        .position(other("USD"))
+        .check_unpriced("2026-09", "CTI v1 is in CNY and the contract is priced in USD");
+    world().position(other("CNH")).check_unpriced("2026-09", "CNY and CNH are two currencies");
+}
+
+#[test]
+fn a_mark_that_is_missing_is_filled_by_the_fallback_of_the_contract_alone() {
+    let marked = with(swap(), "settlement_rule", json!("continuous_mtm"));
+    let gap = || world("2026-12-31").fixings("TPI", "2026-09-01", "2026-09-30", "2.50");
+    gap().position(marked.clone()).check_unpriced("2026-09", "no fixing for 1 of 1 days, first 2026-09-30");
+    gap().position(with(marked, "fallback", json!("last_published"))).check("2026-09", "260", "0");
+}
+
+#[test]
 fn a_contract_in_yuan_settles_in_dollars_at_the_rate_of_its_day() {
     let world =
         world("2026-12-31").fixings("CTI", "2026-09-01", "2026-10-01", "17.1").rate("2026-09-30", "7.1");

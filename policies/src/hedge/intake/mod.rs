@@ -15,7 +15,7 @@ pub use entry::{CalendarEntry, EventEntry, FixingEntry, IndexEntry, ProfileEntry
 
 use super::calendar::{Calendar, CalendarError, Month, Weekends, Window, parse_day};
 use super::lifecycle::{Event, LifecycleError, Portfolio, Purchases, What};
-use super::market::{Added, Fixing, FxRate, Index, IndexKey, Market, MarketError, Pair};
+use super::market::{Added, Fixing, FxRate, Index, IndexKey, Market, MarketError, Pair, UNLISTED};
 use super::position::{Entry, EntryError, Group, Kind, Position};
 use super::profile::{Conversion, Measured, Profile, ProfileError, Profiles, Quality};
 use crate::exact::Decimal;
@@ -108,6 +108,14 @@ pub enum IntakeError {
         id: Label,
         /// Its kind.
         kind: Kind,
+    },
+    /// Two values for one day in one file.
+    #[error("{name} is given twice: line {line} says otherwise; keep one of the two")]
+    SaidTwice {
+        /// Index or pair, day and source.
+        name: Label,
+        /// The earlier line.
+        line: u64,
     },
     /// No such calendar.
     #[error("there is no calendar {0}: import it first, or use weekdays or daily")]
@@ -209,7 +217,7 @@ impl Intake {
 
     fn fixing(&mut self, entry: &FixingEntry, known_at: Timestamp) -> Result<Admitted, IntakeError> {
         let key = index_key(&entry.index, entry.version)?;
-        let date = parse_day(&entry.date)?;
+        let date = day("date", &entry.date)?;
         let currency = match &entry.currency {
             Some(code) => currency("currency", code)?,
             None => self.market.index(&key)?.currency,
@@ -228,7 +236,7 @@ impl Intake {
 
     fn rate(&mut self, entry: &RateEntry, known_at: Timestamp) -> Result<Admitted, IntakeError> {
         let pair = Pair::parse(&entry.pair)?;
-        let date = parse_day(&entry.date)?;
+        let date = day("date", &entry.date)?;
         let source = source(entry.source.as_deref())?;
         let rate = decimal("rate", &entry.rate)?;
         let name = label("pair", &format!("{pair} {date} {source}"))?;
@@ -244,7 +252,7 @@ impl Intake {
         let key = index_key(&entry.index, entry.version)?;
         let calendar_name = entry.calendar.as_deref().unwrap_or("weekdays");
         let currency = currency("currency", &entry.currency)?;
-        let last = entry.last.as_deref().map(parse_day).transpose()?;
+        let last = entry.last.as_deref().map(|text| day("last", text)).transpose()?;
         let index = Index { key: key.clone(), currency, calendar: self.calendar_named(calendar_name)?, last };
         let name = label("index", &key.to_string())?;
         let before = self.indices.get(&key).map(|(index, _)| index.clone());
@@ -291,7 +299,7 @@ impl Intake {
             Some("open") => Weekends::Open,
             Some(other) => return Err(bad("weekends", other, "is unknown; use closed or open".to_owned())),
         };
-        let holidays = entry.holidays.iter().map(|day| parse_day(day)).collect::<Result<_, _>>()?;
+        let holidays = entry.holidays.iter().map(|text| day("holidays", text)).collect::<Result<_, _>>()?;
         let calendar = Calendar::new(name.clone(), weekends, holidays);
         let added = match self.calendars.get(&name) {
             Some(there) if *there == calendar => return Ok(Admitted { name, added: Added::Same }),
@@ -309,7 +317,7 @@ impl Intake {
 
     fn profile(&mut self, entry: &ProfileEntry) -> Result<Admitted, IntakeError> {
         let id = label("profile", &entry.profile)?;
-        let from = parse_day(&entry.from)?;
+        let from = day("from", &entry.from)?;
         let name = label("profile", &format!("{id} from {from}"))?;
         let profile =
             Profile { id: id.clone(), from, conversion: conversion(entry)?, measured: measured(entry)? };
@@ -337,21 +345,25 @@ impl Intake {
 
     fn position(&mut self, entry: &Entry) -> Result<Admitted, IntakeError> {
         let position = entry.check().map_err(IntakeError::Entry)?;
-        self.index_lives(&position)?;
+        self.index_fits(&position)?;
         let identity = &position.terms().identity;
         let name = label("position_id", &format!("{} v{}", identity.id, identity.version))?;
         let added = self.portfolio.add(position)?;
         Ok(Admitted { name, added })
     }
 
-    /// The index of a position, where it is known, is published until the position ends.
-    fn index_lives(&self, position: &Position) -> Result<(), IntakeError> {
+    /// The index of a position, where it is known, has its values in the currency of its prices and is
+    /// published until the position ends.
+    fn index_fits(&self, position: &Position) -> Result<(), IntakeError> {
         let terms = position.terms();
         let Some(underlying) = &terms.underlying else { return Ok(()) };
         let settles = matches!(terms.kind.group(), Group::Cash | Group::Uncounted);
-        let Ok(index) = self.market.index(&underlying.index) else { return Ok(()) };
+        if !settles || self.market.index(&underlying.index).is_err() {
+            return Ok(());
+        }
+        let index = self.market.index_priced_in(&underlying.index, terms.economics.price_currency)?;
         let needed = terms.timing.effective.last();
-        match index.last.filter(|last| settles && *last < needed) {
+        match index.last.filter(|last| *last < needed) {
             Some(last) => {
                 let index = underlying.index.clone();
                 Err(MarketError::Expired { index, last, date: needed }.into())
@@ -364,16 +376,25 @@ impl Intake {
         let id = label("position_id", &entry.position_id)?;
         let position = self.portfolio.versions(&id).last();
         let position = position.ok_or_else(|| IntakeError::NoPosition(id.to_string()))?;
-        let date = parse_day(&entry.date)?;
+        let date = day("date", &entry.date)?;
         let trade_date = position.terms().timing.trade_date;
         if date < trade_date {
             let remedy = format!("lies before the trade of {trade_date}");
             return Err(bad("date", &entry.date, remedy));
         }
         let what = what(entry, position)?;
+        let last = position.terms().timing.effective.last();
+        if date > last && what.closes() {
+            let remedy = format!("lies after the last day of the position, {last}: nothing is left to close");
+            return Err(bad("date", &entry.date, remedy));
+        }
         // Its cost would not change, and whoever entered the event would believe that it had.
         if matches!(position.terms().kind.group(), Group::Units | Group::Pool) && is_of_cash(&what) {
             return Err(IntakeError::NotCash { id, kind: position.terms().kind });
+        }
+        if matches!(&what, What::Roll { into } if *into == id) {
+            let remedy = "is the position itself: name the one that it is rolled into".to_owned();
+            return Err(bad("into", id.as_str(), remedy));
         }
         let event_id = match &entry.event_id {
             Some(text) => label("event_id", text)?,
@@ -457,18 +478,39 @@ fn what(entry: &EventEntry, position: &Position) -> Result<What, IntakeError> {
         "correct" => {
             let of = entry.of.as_deref();
             let of = of.ok_or(IntakeError::Missing { key: "of", remedy: "name the wrong event" })?;
-            let instead = entry.instead.as_ref().map(|instead| what(instead, position).map(Box::new));
+            let instead = entry.instead.as_ref().map(|instead| replacement(instead, position).map(Box::new));
             What::Correction { of: label("of", of)?, instead: instead.transpose()? }
         }
         other => return Err(bad("event", other, EVENTS.to_owned())),
     })
 }
 
+/// What holds instead of a corrected event: it counts on the correction's day, and is no event of its own.
+fn replacement(entry: &EventEntry, position: &Position) -> Result<What, IntakeError> {
+    let remedy = || "is the correction's to say: leave it out of what holds instead".to_owned();
+    for (key, text) in [("instead.position_id", &entry.position_id), ("instead.date", &entry.date)] {
+        if !text.is_empty() {
+            return Err(bad(key, text, remedy()));
+        }
+    }
+    if let Some(text) = &entry.event_id {
+        return Err(bad("instead.event_id", text, remedy()));
+    }
+    match what(entry, position)? {
+        What::Correction { .. } => {
+            let remedy = "is no event that can hold instead: correct the correction by an event of its own";
+            Err(bad("instead.event", &entry.event, remedy.to_owned()))
+        }
+        what => Ok(what),
+    }
+}
+
 fn settled_month(entry: &EventEntry, position: &Position) -> Result<Month, IntakeError> {
     let text = entry.month.as_deref();
     let text =
         text.ok_or(IntakeError::Missing { key: "month", remedy: "write the month, such as 2026-09" })?;
-    let month = Month::parse(text)?;
+    let month = Month::parse(text)
+        .map_err(|_| bad("month", text, "is not a month: write it as 2026-09".to_owned()))?;
     let effective: Window = position.terms().timing.effective;
     if month.window()?.overlap(effective).is_none() {
         let remedy =
@@ -542,9 +584,14 @@ fn index_key(name: &str, version: Option<u32>) -> Result<IndexKey, IntakeError> 
     Ok(IndexKey { id: label("index", name)?, version: version.unwrap_or(1) })
 }
 
+fn day(key: &'static str, text: &str) -> Result<Date, IntakeError> {
+    parse_day(text).map_err(|_| bad(key, text, "is not a day: write it as 2026-09-30".to_owned()))
+}
+
 fn currency(key: &'static str, code: &str) -> Result<Currency, IntakeError> {
     let remedy = || "is not a currency code of three capital letters".to_owned();
-    Currency::parse(code).map_err(|_| bad(key, code, remedy()))
+    let found = Currency::parse(code).map_err(|_| bad(key, code, remedy()))?;
+    if found.is_listed() { Ok(found) } else { Err(bad(key, code, UNLISTED.to_owned())) }
 }
 
 fn decimal(key: &'static str, written: &Written) -> Result<Decimal, IntakeError> {

@@ -72,6 +72,37 @@ fn what_is_delivered_or_drawn_is_not_settled_closed_or_rolled_in_cash() {
 }
 
 #[test]
+fn a_position_is_priced_in_the_currency_of_its_index() {
+    let yuan = SWAP.replace("\"s\"", "\"yuan\"").replace("\"kind\"", "\"price_currency\":\"CNH\",\"kind\"");
+    check_refused(FactKind::Contract, &yuan, "TPI v1 is in USD and the contract is priced in CNH");
+    let physical = yuan.replace("swap_fixed_float", "forward_physical");
+    assert!(begun().admit(FactKind::Contract, &physical, NOW).is_ok(), "it settles against nothing");
+}
+
+#[test]
+fn what_holds_instead_of_an_event_is_whole_and_has_no_day_of_its_own() {
+    let mut intake = begun();
+    let event = |rest: &str| format!(r#"{{"position_id":"s","date":"2026-09-10",{rest}}}"#);
+    let close = event(r#""event":"close","event_id":"c","price":"2.5","part":"0.5""#);
+    let _ = intake.admit(FactKind::ContractEvent, &close, NOW).unwrap();
+    let correct = |instead: &str| {
+        event(&format!(r#""event":"correct","event_id":"x","of":"c","instead":{{"event":{instead}}}"#))
+    };
+    for (instead, text) in [
+        (r#""close","price":"2.5","part":"5""#, "closes a part of 5"),
+        (r#""close","price":"2.5","date":"2026-09-01""#, "instead.date"),
+        (r#""close","price":"2.5","position_id":"t""#, "instead.position_id"),
+        (r#""close","price":"2.5","event_id":"y""#, "instead.event_id"),
+        (r#""correct","of":"c""#, "instead.event"),
+    ] {
+        let error = intake.admit(FactKind::ContractEvent, &correct(instead), NOW).unwrap_err().to_string();
+        assert!(error.contains(text), "{error:?} does not say {text:?}");
+    }
+    let right = correct(r#""close","price":"2.5","part":"0.75""#);
+    assert_eq!(intake.admit(FactKind::ContractEvent, &right, NOW).unwrap().added, Added::New);
+}
+
+#[test]
 fn an_index_keeps_the_method_that_it_was_given() {
     let mut intake = begun();
     let index = |method: &str| {
@@ -105,6 +136,9 @@ fn what_cannot_be_is_refused_with_the_reason() {
     );
     check_refused(K::Fixing, r#"{"index":"X","date":"2026-09-01","value":"2"}"#, "unknown index X v1");
     check_refused(K::Fixing, r#"{"index":"TPI","day":"2026-09-01","value":"2"}"#, "unknown field `day`");
+    check_refused(K::Fx, r#"{"pair":"DOLLAR","date":"2026-09-01","rate":"2"}"#, "not a currency pair");
+    check_refused(K::Fx, r#"{"pair":"US/DCNY","date":"2026-09-01","rate":"2"}"#, "not a currency pair");
+    check_refused(K::Index, r#"{"index":"Y","currency":"USB"}"#, "currency: \"USB\" is no known currency");
     check_refused(K::Fx, r#"{"pair":"USD/USD","date":"2026-09-01","rate":"2"}"#, "not a currency pair");
     check_refused(K::Fx, r#"{"pair":"USD/CNY","date":"2026-09-01","rate":"seven"}"#, "not a plain decimal");
     check_refused(K::Index, r#"{"index":"Y","currency":"USD","calendar":"DE"}"#, "there is no calendar DE");
@@ -135,6 +169,18 @@ fn what_cannot_be_is_refused_with_the_reason() {
         "settles in USD",
     );
     check_refused(K::ContractEvent, &event(r#""event":"close""#), "price is missing");
+    check_refused(K::ContractEvent, &event(r#""event":"close","price":"2""#), "nothing is left to close");
+    check_refused(K::ContractEvent, &event(r#""event":"roll","into":"s""#), "is the position itself");
+    check_refused(
+        K::ContractEvent,
+        &event(r#""event":"cancel""#).replace("10-02", "02-30"),
+        "date: \"2026-02-30\" is not a day",
+    );
+    check_refused(
+        K::ContractEvent,
+        &event(r#""event":"settle","month":"2026-13","amount":"1""#),
+        "month: \"2026-13\" is not a month",
+    );
     check_refused(K::ContractEvent, &event(r#""event":"explode""#), "is unknown; use trade");
     check_refused(K::ContractEvent, &event(r#""event":"cancel""#).replace("\"s\"", "\"t\""), "no position t");
 }

@@ -19,7 +19,7 @@ use crate::exact::{Decimal, Ratio};
 use crate::hedge::calendar::{Month, Window, parse_day};
 use crate::hedge::commitment::Capacity;
 use crate::hedge::margin::LimitKind;
-use crate::hedge::market::{Fallback, IndexKey, Pair};
+use crate::hedge::market::{Fallback, IndexKey, Pair, UNLISTED};
 use crate::hedge::payoff::Side;
 use crate::hedge::profile::Unit;
 use crate::price::overlay::Decimal as Written;
@@ -135,10 +135,12 @@ impl Reader {
 
     fn currency(&mut self, key: &str, text: Option<&String>, default: Currency) -> Currency {
         let Some(text) = text else { return default };
-        Currency::parse(text).unwrap_or_else(|_| {
-            self.bad(key, text, "is not a currency code of three capital letters");
-            default
-        })
+        match Currency::parse(text) {
+            Ok(found) if found.is_listed() => return found,
+            Ok(_) => self.bad(key, text, UNLISTED),
+            Err(_) => self.bad(key, text, "is not a currency code of three capital letters"),
+        }
+        default
     }
 
     fn choice<T: Named>(&mut self, key: &str, text: Option<&String>) -> Option<T> {
@@ -246,8 +248,38 @@ impl Reader {
             self.bad("settlement_rule", settlement.name(), remedy);
         }
         let effective = effective?;
+        self.dates(entry, effective, trade_date, last_trade);
         let volumes = self.volumes(entry, effective, kind);
         Some(Timing { trade_date: trade_date?, effective, volumes: volumes?, last_trade, settlement })
+    }
+
+    /// Days that contradict the days that the position covers.
+    fn dates(&mut self, entry: &Entry, effective: Window, trade: Option<Date>, last_trade: Option<Date>) {
+        let (from, until) = (effective.from(), effective.until());
+        if let Some(trade) = trade.filter(|trade| *trade >= until) {
+            let remedy = format!("is after the last day that the position covers, {}", effective.last());
+            self.bad("trade_date", &trade.to_string(), &remedy);
+        }
+        if let (Some(last), Some(trade)) = (last_trade, trade)
+            && last < trade
+        {
+            self.bad("last_trade", &last.to_string(), &format!("is before the trade of {trade}"));
+        }
+        let month = entry.contract_month.as_ref().and_then(|text| Month::parse(text).ok());
+        let inside = month.and_then(|month| month.window().ok()).map(|month| month.overlap(effective));
+        if inside == Some(None) {
+            let remedy = format!("the contract month lies outside the days from {from} until {until}");
+            self.contradiction("contract_month, effective_from, effective_until", &remedy);
+        }
+        let expiry = entry.commitment.as_ref().and_then(|written| written.expiry.as_ref());
+        let expiry = expiry.and_then(|text| parse_day(text).ok());
+        if let Some(expiry) = expiry.filter(|expiry| *expiry < from || *expiry >= until) {
+            let remedy = format!(
+                "lies outside the days from {from} until {until}: what is left lapses on the expiry, or else \
+                 on the last day"
+            );
+            self.bad("commitment.expiry", &expiry.to_string(), &remedy);
+        }
     }
 
     fn effective(&mut self, entry: &Entry) -> Option<Window> {
@@ -320,6 +352,12 @@ impl Reader {
                 lots.insert(month, quantity);
             }
         }
+        if written.is_empty()
+            || (lots.len() == written.len() && lots.values().all(|lots| *lots == Decimal::ZERO))
+        {
+            let remedy = "no month has any lots, so the position covers nothing: write lots by month";
+            self.contradiction("volumes", remedy);
+        }
         Some(MonthlyVolumes::Profile(lots))
     }
 
@@ -347,6 +385,12 @@ impl Reader {
             self.missing("unit", "write Mtok, MSIT, SIT, GPU-h, PTU-h or a currency");
         }
         let side = self.side(entry.side.as_ref());
+        if let Some(kind) = kind.filter(|kind| matches!(kind.group(), Group::Units | Group::Pool))
+            && side == Side::Short
+        {
+            let text = entry.side.as_deref().unwrap_or_default();
+            self.bad("side", text, &format!("is not the side of a {kind}: whoever uses it holds it, long"));
+        }
         let fixed_price = self.positive("fixed_price", entry.fixed_price.as_ref());
         let strikes = Strikes {
             cap: self.positive("strikes.cap", entry.strikes.cap.as_ref()),
@@ -554,6 +598,9 @@ impl Reader {
             self.bad("margin.maintenance_ratio", &over.to_string(), "is above 1");
         }
         let threshold = self.decimal("margin.threshold", written.threshold.as_ref());
+        if let Some(negative) = threshold.filter(|threshold| threshold.is_negative()) {
+            self.bad("margin.threshold", &negative.to_string(), "must not be negative");
+        }
         Some(MarginTerms {
             initial: Money::from_pico(currency, initial?.pico()),
             maintenance_ratio: ratio?,
@@ -620,11 +667,14 @@ impl Reader {
         }
         let lowest = self.positive("designation.effectiveness.lowest", written.lowest.as_ref());
         let highest = self.positive("designation.effectiveness.highest", written.highest.as_ref());
-        Some(EffectivenessTerms {
-            method: self.label("designation.effectiveness.method", Some(&written.method))?,
-            lowest: lowest.or_else(|| Decimal::parse("0.80").ok())?,
-            highest: highest.or_else(|| Decimal::parse("1.25").ok())?,
-        })
+        let lowest = lowest.or_else(|| Decimal::parse("0.80").ok())?;
+        let highest = highest.or_else(|| Decimal::parse("1.25").ok())?;
+        if lowest > highest {
+            let keys = "designation.effectiveness.lowest, designation.effectiveness.highest";
+            self.contradiction(keys, &format!("nothing lies from {lowest} to {highest}"));
+        }
+        let method = self.label("designation.effectiveness.method", Some(&written.method))?;
+        Some(EffectivenessTerms { method, lowest, highest })
     }
 
     fn limits(&mut self, written: &LimitsEntry) -> Limits {

@@ -123,6 +123,59 @@ fn terms_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn a_position_that_covers_nothing_is_refused() {
+    for volumes in [json!({}), json!({"2026-09": "0"})] {
+        check_refused(with(swap(), "volumes", volumes), &["volumes: no month has any lots"]);
+    }
+    assert!(read(with(swap(), "volumes", json!({"2026-09": "1"}))).is_ok());
+}
+
+#[test]
+fn days_that_contradict_the_days_covered_are_refused() {
+    check_refused(with(swap(), "trade_date", json!("2026-10-01")), &["trade_date: \"2026-10-01\" is after"]);
+    assert!(read(with(swap(), "trade_date", json!("2026-09-30"))).is_ok());
+    check_refused(with(swap(), "last_trade", json!("2026-08-10")), &["before the trade of 2026-08-11"]);
+    check_refused(with(swap(), "contract_month", json!("2026-12")), &["the contract month lies outside"]);
+    assert!(read(with(swap(), "contract_month", json!("2026-09"))).is_ok());
+    let credit = |expiry| {
+        json!({
+            "position_id": "p", "kind": "prepaid_credit", "quantity": "10", "unit": "USD",
+            "trade_date": "2026-08-11", "effective_from": "2026-09-01", "effective_until": "2026-10-01",
+            "commitment": {"expiry": expiry}
+        })
+    };
+    // Before the first day it would never lapse, after the last it would lapse before it.
+    for expiry in ["2025-01-01", "2026-08-31", "2026-10-01"] {
+        check_refused(credit(expiry), &["lies outside the days from 2026-09-01 until 2026-10-01"]);
+    }
+    assert!(read(credit("2026-09-30")).is_ok());
+}
+
+#[test]
+fn a_currency_that_nobody_knows_is_refused() {
+    check_refused(
+        with(swap(), "price_currency", json!("USB")),
+        &["price_currency: \"USB\" is no known currency"],
+    );
+    check_refused(with(swap(), "unit", json!("MTK")), &["unit: \"MTK\" is unknown"]);
+    check_refused(with(swap(), "fx", json!({"pair": "USD/CNX"})), &["fx.pair"]);
+}
+
+#[test]
+fn terms_without_a_meaning_are_refused() {
+    let commitment = json!({
+        "position_id": "c", "kind": "commit_usage", "side": "short", "quantity": "10", "unit": "Mtok",
+        "fixed_price": "2", "trade_date": "2026-08-11", "effective_from": "2026-09-01",
+        "effective_until": "2026-10-01"
+    });
+    check_refused(commitment, &["side: \"short\" is not the side of a commit_usage"]);
+    let margin = json!({"initial": "5", "maintenance_ratio": "0.75", "threshold": "-1"});
+    check_refused(with(swap(), "margin", margin), &["margin.threshold: \"-1\" must not be negative"]);
+    let range = json!({"effectiveness": {"method": "regression", "lowest": "1.3"}});
+    check_refused(with(swap(), "designation", range), &["nothing lies from 1.3 to 1.25"]);
+}
+
+#[test]
 fn unknown_fields_are_errors_of_the_reader() {
     assert!(serde_json::from_value::<Entry>(with(swap(), "quantitty", json!(1))).is_err());
     assert!(serde_json::from_value::<Entry>(with(swap(), "designation", json!({"team": "a"}))).is_err());
