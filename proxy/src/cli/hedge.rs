@@ -149,10 +149,10 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Deviation of the provider's price around the index.
-    #[arg(long, default_value_t = 0.10)]
+    #[arg(long, default_value_t = 0.10, allow_negative_numbers = true)]
     basis: f64,
     /// Deviation of the year's volume around what was hedged.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     volume: f64,
     /// Also draw the chart into this SVG file.
     #[arg(long)]

@@ -33,6 +33,8 @@ pub const SETTLEMENT_DAY: usize = 15;
 /// Most paths of a run.
 pub const PATHS_MAX: usize = 1_000_000;
 
+/// Largest deviation of the basis or of the volume.
+const DEVIATION_MAX: f64 = 10.0;
 /// Points of the integral of a futures price.
 const INTEGRAL_POINTS: u32 = 2_000;
 /// Pairs between two reports of progress.
@@ -135,11 +137,19 @@ impl Simulation {
 }
 
 /// Why nothing is simulated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum SimulateError {
     /// Too few or too many paths.
     #[error("{0} paths: ask for 2 to {PATHS_MAX}")]
     Paths(usize),
+    /// A deviation that cannot be.
+    #[error("{name}: {value:?} is not usable: write a number from 0 to {DEVIATION_MAX}, such as 0.10")]
+    Deviation {
+        /// Which.
+        name: &'static str,
+        /// What it is.
+        value: f64,
+    },
     /// A parameter that makes no price.
     #[error("a parameter is not usable: all must be finite, rates and deviations not negative")]
     Parameters,
@@ -200,8 +210,12 @@ pub fn simulate(
     if !(2..=PATHS_MAX).contains(&simulation.paths) {
         return Err(SimulateError::Paths(simulation.paths));
     }
-    let deviations = [simulation.basis_sd, simulation.volume_sd];
-    if !simulation.model.usable() || !deviations.iter().all(|sd| (0.0..=10.0).contains(sd)) {
+    for (name, value) in [("basis", simulation.basis_sd), ("volume", simulation.volume_sd)] {
+        if !(0.0..=DEVIATION_MAX).contains(&value) {
+            return Err(SimulateError::Deviation { name, value });
+        }
+    }
+    if !simulation.model.usable() {
         return Err(SimulateError::Parameters);
     }
     let study = Study::new(simulation);
@@ -477,7 +491,10 @@ mod tests {
         let base = Simulation::published(1, 0.1);
         let refuse = |simulation| simulate(&simulation, &quiet).unwrap_err();
         assert_eq!(refuse(Simulation { paths: 1, ..base }), SimulateError::Paths(1));
-        assert_eq!(refuse(Simulation { basis_sd: f64::NAN, ..base }), SimulateError::Parameters);
+        let told = |basis_sd: f64| refuse(Simulation { basis_sd, ..base }).to_string();
+        for (value, text) in [(f64::NAN, "basis: NaN"), (-0.1, "basis: -0.1"), (11.0, "basis: 11.0")] {
+            assert!(told(value).starts_with(text), "{}", told(value));
+        }
         let model = Model { kappa: 0.0, ..base.model };
         assert_eq!(refuse(Simulation { model, ..base }), SimulateError::Parameters);
     }
