@@ -10,9 +10,9 @@
 use super::calendar::{Month, Window};
 use super::lifecycle::{History, What};
 use super::margin::{LimitStatus, Margins, limit_use};
-use super::market::{Irregular, Market, MarketError};
+use super::market::{Fallback, Irregular, Market, MarketError};
 use super::payoff::Side;
-use super::position::{Group, Limits, Position, SettlementRule};
+use super::position::{Group, Kind, Limits, Position, SettlementRule};
 use super::profile::{INDEX_WEIGHT_MAX_PERCENT, ProfileError, Profiles, Unit};
 use crate::exact::{Decimal, ExactError, Ratio};
 use bursar_domain::{Currency, Label, Money, Timestamp};
@@ -51,8 +51,8 @@ pub fn realised_and_unrealised(
     Ok((result(settled)?, result(open)?))
 }
 
-/// The unrealised result of a position: months after `today` at the last fixing, by its price
-/// terms (options at intrinsic value). In the price currency; a column beside cost.
+/// The unrealised result of a position: months after `today` at the last fixing (of a currency forward, the
+/// last rate), by its price terms (options at intrinsic value). In the price currency; a column beside cost.
 pub fn mark_to_market(
     position: &Position,
     history: &History,
@@ -61,14 +61,22 @@ pub fn mark_to_market(
     as_of: Timestamp,
 ) -> Result<Option<Money>, MarketError> {
     let terms = position.terms();
-    let (Some(shape), Some(underlying)) = (position.shape(), terms.underlying.as_ref()) else {
-        return Ok(None);
-    };
+    let Some(shape) = position.shape() else { return Ok(None) };
     if is_withdrawn(history, as_of) {
         return Ok(None);
     }
-    let fallback = super::market::Fallback::LastPublished;
-    let mark = market.fixing_or(&underlying.index, today, fallback, as_of)?;
+    let mark = match (&terms.underlying, &terms.fx) {
+        (_, Some(fx)) if terms.kind == Kind::FxForward => {
+            let (from, to, source_name) = (fx.pair.base, fx.pair.quote, fx.source.clone());
+            let rate = market.rate(fx.pair, today, fx.source.as_ref(), as_of);
+            rate.ok_or(MarketError::NoRate { from, to, date: today, source_name })?.ratio()
+        }
+        (Some(underlying), _) => {
+            market.index_priced_in(&underlying.index, terms.economics.price_currency)?;
+            market.fixing_or(&underlying.index, today, Fallback::LastPublished, as_of)?
+        }
+        _ => return Ok(None),
+    };
     let open = Ratio::ONE.minus(history.closed(as_of)?.ratio())?;
     let mut value = Ratio::ZERO;
     for month in terms.timing.effective.months().filter(|month| *month > Month::of(today)) {
@@ -359,7 +367,7 @@ mod tests {
     use super::*;
     use crate::hedge::calendar::{Calendar, parse_day};
     use crate::hedge::lifecycle::{Event, Purchases};
-    use crate::hedge::market::{Fixing, Index, IndexKey};
+    use crate::hedge::market::{Fixing, FxRate, Index, IndexKey, Pair};
     use crate::hedge::position::Entry;
     use serde_json::json;
 
@@ -439,6 +447,58 @@ mod tests {
             rows.iter().map(|row| (row.flow.to_string(), row.call.to_string())).collect();
         let expected = [("-1500", "1300"), ("1500", "0"), ("-2500", "2300"), ("2500", "0")];
         assert_eq!(rows, expected.map(|(flow, call)| (flow.to_owned(), call.to_owned())));
+    }
+
+    #[test]
+    fn a_currency_forward_is_marked_at_the_last_rate() {
+        let forward = json!({
+            "position_id": "f", "kind": "fx_forward", "quantity": "100", "unit": "USD", "fixed_price": "7.0",
+            "price_currency": "CNY", "fx": {"pair": "USD/CNY"}, "trade_date": "2026-08-01",
+            "volumes": "each_month", "effective_from": "2026-09-01", "effective_until": "2026-12-01"
+        });
+        let forward = serde_json::from_value::<Entry>(forward).unwrap().check().unwrap();
+        let (today, now) = (parse_day("2026-09-16").unwrap(), Timestamp::from_micros(1));
+        let mark = |market: &Market| mark_to_market(&forward, &History::default(), market, today, now);
+        let mut market = market();
+        assert!(matches!(mark(&market), Err(MarketError::NoRate { .. })));
+        let rate = FxRate {
+            pair: Pair::parse("USD/CNY").unwrap(),
+            date: parse_day("2026-09-15").unwrap(),
+            rate: decimal("7.1"),
+            source: Label::fixed("bank"),
+            known_at: Timestamp::from_micros(0),
+        };
+        let _ = market.add_rate(rate).unwrap();
+        assert_eq!(mark(&market).unwrap().unwrap().to_string(), "20", "October and November at 0.10");
+    }
+
+    #[test]
+    fn nothing_below_the_threshold_is_called() {
+        let entry = json!({"initial": "40", "maintenance_ratio": "0.75", "threshold": "100"});
+        let margin = |entry| {
+            let swap = json!({
+                "position_id": "swap", "kind": "swap_fixed_float", "quantity": "100", "unit": "Mtok",
+                "fixed_price": "2.00", "index_id": "TPI", "trade_date": "2026-08-01",
+                "effective_from": "2026-09-01", "effective_until": "2026-10-01", "margin": entry
+            });
+            serde_json::from_value::<Entry>(swap).unwrap().check().unwrap().terms().margin.unwrap()
+        };
+        let threshold = margin(entry);
+        assert_eq!(threshold.called(usd("99.99")), usd("0"));
+        assert_eq!(threshold.called(usd("100")), usd("100"));
+        let none = margin(json!({"initial": "40", "maintenance_ratio": "0.75"}));
+        assert_eq!(none.called(usd("0.01")), usd("0.01"));
+    }
+
+    #[test]
+    fn a_mark_in_another_currency_than_the_contract_is_no_mark() {
+        let mut market = market();
+        let key = IndexKey { id: Label::fixed("TPI"), version: 1 };
+        let yuan = Currency::parse("CNY").unwrap();
+        market.declare(Index { key, currency: yuan, calendar: Calendar::daily(), last: None });
+        let today = parse_day("2026-09-16").unwrap();
+        let mark = mark_to_market(&swap(), &History::default(), &market, today, Timestamp::from_micros(1));
+        assert!(matches!(mark, Err(MarketError::PricedOtherwise { .. })), "{mark:?}");
     }
 
     #[test]

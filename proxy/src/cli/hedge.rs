@@ -328,20 +328,32 @@ fn show_risk(args: &RiskArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "not in the coverage by month: position {id}: {reason}")?;
     }
     for position in grid::rows(&document, "positions") {
-        let at = |path: [&str; 2]| text(path.iter().try_fold(position, |value, key| value.get(key)));
-        writeln!(
-            out,
-            "position {}: marked at {} {}{}; stress: {}",
-            text(position.get("position_id")),
-            grouped(&at(["mark_to_market", "amount"])),
-            at(["mark_to_market", "currency"]),
-            at(["mark_to_market", "reason"]),
-            text(position.get("stress"))
-        )?;
+        writeln!(out, "position {}: {}", text(position.get("position_id")), mark_and_stress(position))?;
     }
     tell_parts(&document, &["cross_border"], &mut out)?;
     writeln!(out, "{}", text(document.get("note")))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The mark of a position and what its margin needs at each move, or why there is none.
+fn mark_and_stress(position: &Value) -> String {
+    let at = |path: &[&str]| path.iter().try_fold(position, |value, key| value.get(key));
+    let mark = match at(&["mark_to_market", "reason"]) {
+        Some(reason) => format!("not marked: {}", text(Some(reason))),
+        None => {
+            let amount = grouped(&text(at(&["mark_to_market", "amount"])));
+            format!("marked at {amount} {}", text(at(&["mark_to_market", "currency"])))
+        }
+    };
+    if let Some(reason) = at(&["stress", "reason"]) {
+        return format!("{mark}; no stress: {}", text(Some(reason)));
+    }
+    let moves = at(&["stress", "moves"]).and_then(Value::as_array).into_iter().flatten();
+    let calls = moves.map(|row| {
+        let [change, flow, call] = ["change", "flow", "call"].map(|name| text(row.get(name)));
+        format!("at {change} it pays {} and {} is called", grouped(&flow), grouped(&call))
+    });
+    format!("{mark}; {}", calls.collect::<Vec<_>>().join(", "))
 }
 
 /// A row whose long lists of days are told by their number and their ends.

@@ -114,13 +114,17 @@ fn position_rows(
 fn stress_rows(state: &State, ask: &HedgeAsk, open: &Open<'_>, cash: &mut Cash) -> Result<Value, AskError> {
     let terms = open.position.terms();
     let Some(margins) = open.margins()? else { return Ok(json!({ "reason": "it has no margin terms" })) };
-    let Some(underlying) = &terms.underlying else { return Ok(Value::Null) };
+    let Some(underlying) = &terms.underlying else {
+        return Ok(json!({ "reason": "its price is an exchange rate: the moves are of index prices" }));
+    };
     let currency = margins.initial.currency();
     if currency != terms.economics.price_currency {
         return Ok(json!({ "reason": "its margin is in another currency than its prices" }));
     }
     let market = &state.intake.market;
-    let fixing = market.fixing_or(&underlying.index, ask.today, Fallback::LastPublished, ask.as_of);
+    let fixing = market
+        .index_priced_in(&underlying.index, currency)
+        .and_then(|_| market.fixing_or(&underlying.index, ask.today, Fallback::LastPublished, ask.as_of));
     let price = match fixing {
         Ok(price) => price.decimal_half_even(12)?,
         Err(error) => return Ok(json!({ "reason": error.to_string() })),
@@ -128,7 +132,10 @@ fn stress_rows(state: &State, ask: &HedgeAsk, open: &Open<'_>, cash: &mut Cash) 
     let units_open = open.units()?;
     let changes =
         MOVES.map(|(_, change)| Decimal::parse(change)).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let found = stress((terms.economics.side, units_open, price), margins, margins.initial, &changes)?;
+    let mut found = stress((terms.economics.side, units_open, price), margins, margins.initial, &changes)?;
+    for (row, margin) in found.iter_mut().zip(std::iter::repeat(terms.margin)) {
+        row.call = margin.map_or(row.call, |margin| margin.called(row.call));
+    }
     let zero = Money::zero(currency);
     let (initial, calls) = cash.entry(currency).or_insert_with(|| (zero, BTreeMap::new()));
     *initial = initial.checked_add(margins.initial)?;
@@ -212,7 +219,10 @@ fn coverage_rows(
         let wrong = || AskError::Wrong(format!("forecast {part:?}: write 2026-10=36000,2026-11=40000"));
         let (month, volume) = part.split_once('=').ok_or_else(wrong)?;
         let month = Month::parse(month).map_err(|_| wrong())?;
-        forecast.insert(month, Decimal::parse(volume).map_err(|_| wrong())?);
+        let volume = Decimal::parse(volume).ok().filter(|volume| !volume.is_negative()).ok_or_else(wrong)?;
+        if forecast.insert(month, volume).is_some() {
+            return Err(AskError::Wrong(format!("forecast {part:?}: {month} is there twice")));
+        }
     }
     if forecast.is_empty() {
         let Some((window, month)) = found.months.last() else { return Ok(json!({ "reason": "no month" })) };

@@ -409,6 +409,17 @@ pub struct MarginTerms {
     pub threshold: Option<Money>,
 }
 
+impl MarginTerms {
+    /// What is really called of what is missing: nothing below the threshold.
+    #[must_use]
+    pub fn called(&self, missing: Money) -> Money {
+        match self.threshold {
+            Some(threshold) if missing.pico() < threshold.pico() => Money::zero(missing.currency()),
+            _ => missing,
+        }
+    }
+}
+
 /// Which usage a position hedges; an empty set means all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
