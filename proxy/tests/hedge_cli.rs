@@ -280,6 +280,22 @@ fn what_cannot_be_priced_is_listed_and_never_a_zero() {
 }
 
 #[test]
+fn usage_without_a_rate_is_told_beside_each_row_whose_cost_lacks_it() {
+    let dir = tempfile::tempdir().unwrap();
+    worked_example(dir.path());
+    let euros = report(dir.path(), &["--currency", "EUR"]);
+    for row in euros["rows"].as_array().unwrap() {
+        assert_eq!(row["unpriced_requests"], row["requests"], "{row}");
+    }
+    let asked = [&["hedge", "report", "--currency", "EUR"], &SEPTEMBER[..]].concat();
+    assert!(stdout(&run(dir.path(), &asked)).contains(" Unpriced "));
+    let csv = stdout(&run(dir.path(), &[&asked[..], &["--format", "csv"]].concat()));
+    assert!(csv.lines().next().unwrap().ends_with(",coverage,unpriced_requests"), "{csv}");
+    let wrong = run(dir.path(), &["hedge", "report", "--currency", "EUX"]);
+    assert!(stderr(&wrong).contains("EUX"), "{}", stderr(&wrong));
+}
+
+#[test]
 fn contracts_are_entered_from_presets_followed_and_closed_by_command() {
     let dir = tempfile::tempdir().unwrap();
     worked_example(dir.path());

@@ -360,7 +360,10 @@ impl Join<'_> {
                 self.gap(UsageGap::NoClassCost, totals.counted);
             }
         }
-        let spot = self.spot_of(totals, day)?;
+        let (spot, missing) = self.spot_of(totals, day)?;
+        if let Some(row) = self.rows.get_mut(&key).filter(|_| day >= self.ask.from) {
+            row.unpriced = row.unpriced.saturating_add(missing);
+        }
         let factor = self.factor(&facets, day, totals.counted, tokens);
         if totals.counted == 0 {
             return Ok(());
@@ -400,9 +403,10 @@ impl Join<'_> {
         }
     }
 
-    /// The spot cost in the reporting currency; what is not in it is listed.
-    fn spot_of(&mut self, totals: &Totals, day: Date) -> Result<Money, HedgeError> {
+    /// The spot cost in the reporting currency, and of how many requests it is not; those are listed.
+    fn spot_of(&mut self, totals: &Totals, day: Date) -> Result<(Money, u64), HedgeError> {
         let mut sum = Money::zero(self.ask.currency);
+        let mut missing = 0_u64;
         for money in totals.money() {
             let chosen = match self.ask.spot {
                 SpotCost::List => &money.list,
@@ -411,6 +415,7 @@ impl Join<'_> {
             };
             if chosen.overflowed() {
                 self.gap(UsageGap::Overflow, chosen.terms());
+                missing = missing.saturating_add(chosen.terms());
                 continue;
             }
             let Some(pico) = chosen.pico() else { continue };
@@ -419,10 +424,11 @@ impl Join<'_> {
                 None => {
                     let gap = self.first_of(UsageGap::NoRate { currency: money.currency, date: day });
                     self.gap(gap, chosen.terms());
+                    missing = missing.saturating_add(chosen.terms());
                 }
             }
         }
-        Ok(sum)
+        Ok((sum, missing))
     }
 
     /// The spot cost of one class; what has no rate is listed with the whole already.

@@ -160,7 +160,7 @@ pub struct ReportRow {
     pub requests: u64,
     /// Tokens, input and output, of those that are known.
     pub tokens: u64,
-    /// Requests without a complete price.
+    /// Requests without a complete price, or without a rate into the currency of the report.
     pub unpriced: u64,
 }
 

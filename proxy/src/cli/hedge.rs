@@ -481,6 +481,10 @@ const PARTS: [(&str, &str); 7] = [
     ("FX", "hedge.fx"),
 ];
 
+/// How many requests of a row have no cost in it: shown wherever there are any, as the row's cost is too low
+/// by them.
+const UNPRICED: &str = "unpriced_requests";
+
 fn show_report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let options =
         Options { by: Some(args.by.clone()), hedge_ratio: args.hedge_ratio.clone(), ..args.terms.options() };
@@ -514,6 +518,10 @@ fn show_report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         }
     }
     columns.push(column("Coverage", "coverage"));
+    let unpriced = |row: &&Value| row.get(UNPRICED).and_then(Value::as_u64).is_some_and(|count| count > 0);
+    if args.format == TableFormat::Csv || rows.iter().any(unpriced) {
+        columns.push(column("Unpriced", UNPRICED));
+    }
     let mut out = std::io::stdout().lock();
     grid::write(&document, (&rows, &columns), args.format, &mut out)?;
     if args.format == TableFormat::Table {
