@@ -5,11 +5,11 @@
 use super::TableFormat;
 use super::grid::{self, column};
 use super::place::{self, PlaceArgs};
-use crate::hedge::documents;
 use crate::hedge::import::{File, What};
 use crate::hedge::report::Options;
 use crate::hedge::rows;
-use anyhow::{Context, anyhow};
+use crate::hedge::{documents, exact_json};
+use anyhow::{Context, anyhow, bail};
 use bursar_domain::{Clock, SystemClock};
 use bursar_ledger::hedge::Mode;
 use clap::{Args, Subcommand};
@@ -34,7 +34,7 @@ pub(crate) enum ContractCommand {
     Settle(SettleArgs),
     /// Close a position, or a part of it, before its end.
     Close(CloseArgs),
-    /// Roll a position into another one.
+    /// Record that a position is rolled into another one, with its fee; close the old one and add the new.
     Roll(RollArgs),
     /// Withdraw a position.
     Cancel(CancelArgs),
@@ -125,7 +125,7 @@ pub(crate) struct FixArgs {
     #[command(flatten)]
     event: EventArgs,
     /// The fixing.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     value: String,
 }
 
@@ -151,10 +151,10 @@ pub(crate) struct CloseArgs {
     #[command(flatten)]
     event: EventArgs,
     /// Price of the closing trade per unit; of an option, its premium.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     price: String,
     /// The part that is closed, above 0 and at most 1 [default: 1].
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     part: Option<String>,
     /// Whether the hedged purchases still come: expected or gone [default: expected].
     #[arg(long)]
@@ -214,8 +214,13 @@ fn add(args: &AddArgs) -> anyhow::Result<ExitCode> {
         None => Map::new(),
         Some(path) => {
             let file = place::file(What::Contracts, path)?;
-            serde_json::from_str(&file.text)
-                .with_context(|| format!("{} is no JSON object", path.display()))?
+            match exact_json::read(&file.text) {
+                Ok(Value::Object(fields)) => fields,
+                Ok(_) => bail!("{} is no JSON object", path.display()),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("{} is no JSON object", path.display()));
+                }
+            }
         }
     };
     let given = [("position_id", &args.id), ("preset", &args.preset)];

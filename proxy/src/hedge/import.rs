@@ -12,6 +12,7 @@ use crate::imports::{self, Asked, Input, UsageFailure};
 use bursar_domain::{Clock, FactKind};
 use bursar_ledger::Ledger;
 use bursar_ledger::hedge::{Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError};
+use bursar_policies::hedge::calendar::parse_day;
 use bursar_policies::hedge::market::Added;
 use bursar_policies::hedge::position::Preset;
 use serde_json::{Map, Value, json};
@@ -197,10 +198,12 @@ fn draft(what: What, line: u64, mut fields: Map<String, Value>) -> Result<Draft,
     Ok(Draft { line, kind, fields })
 }
 
-/// Rows with one `holiday` each become one calendar.
+/// Rows with one `holiday` each become one calendar. Each is checked where it stands: once they are
+/// together, nobody can tell the line of a bad one.
 fn with_holidays_together(rows: Vec<FileRow>) -> Vec<FileRow> {
     let mut found: Vec<FileRow> = Vec::new();
-    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    // Where each calendar is, and what its first row says besides its holiday.
+    let mut places: BTreeMap<String, (usize, u64, Map<String, Value>)> = BTreeMap::new();
     for mut row in rows {
         let Ok(fields) = &mut row.fields else {
             found.push(row);
@@ -211,8 +214,13 @@ fn with_holidays_together(rows: Vec<FileRow>) -> Vec<FileRow> {
             found.push(row);
             continue;
         };
-        let place = *places.entry(name).or_insert(found.len());
-        if place == found.len() {
+        let first = places.entry(name).or_insert_with(|| (found.len(), row.line, fields.clone()));
+        if let Err(problem) = fits(fields, &holiday, first) {
+            found.push(FileRow { line: row.line, fields: Err(problem) });
+            continue;
+        }
+        let place = first.0;
+        if first.1 == row.line {
             fields.insert("holidays".to_owned(), Value::Array(Vec::new()));
             found.push(row);
         }
@@ -223,6 +231,22 @@ fn with_holidays_together(rows: Vec<FileRow>) -> Vec<FileRow> {
         }
     }
     found
+}
+
+/// Whether a row is of the calendar that began on an earlier one.
+fn fits(
+    fields: &Map<String, Value>,
+    holiday: &Value,
+    (_, line, first): &(usize, u64, Map<String, Value>),
+) -> Result<(), String> {
+    let day = holiday.as_str().ok_or("holiday: write it as 2026-10-01")?;
+    parse_day(day).map_err(|error| format!("holiday: {error}"))?;
+    for (name, value) in fields {
+        if first.get(name) != Some(value) {
+            return Err(format!("{name}: {value} is not what line {line} says of the same calendar"));
+        }
+    }
+    Ok(())
 }
 
 /// What an import did, or would do.
@@ -250,6 +274,33 @@ pub(crate) fn document(what: What, imported: &Imported) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn calendars(text: &str) -> (Vec<Value>, Vec<(u64, String)>) {
+        let (found, errors) = drafts(What::Calendars, rows::read(text));
+        let errors = errors.into_iter().map(|error| (error.line, error.problem));
+        (found.into_iter().map(|draft| draft.fields).collect(), errors.collect())
+    }
+
+    #[test]
+    fn holidays_of_a_calendar_are_one_and_a_bad_one_is_told_by_its_line() {
+        let text =
+            "calendar,holiday,weekends\nA,2026-10-01,open\nB,2026-12-25,\nA,2026-10-02,open\nA,2026-10-05,\n";
+        let expected = [
+            json!({"calendar": "A", "weekends": "open", "holidays": ["2026-10-01", "2026-10-02", "2026-10-05"]}),
+            json!({"calendar": "B", "holidays": ["2026-12-25"]}),
+        ];
+        assert_eq!(calendars(text), (expected.to_vec(), vec![]));
+        let (_, errors) = calendars("calendar,holiday\nA,2026-10-01\nA,2026-10-99\n");
+        let problem = "holiday: \"2026-10-99\" is not a day: write it as 2026-09-30";
+        assert_eq!(errors, [(3, problem.to_owned())]);
+        for column in ["weekends", "wat"] {
+            let (_, errors) =
+                calendars(&format!("calendar,holiday,{column}\nA,2026-10-01,\nA,2026-10-02,open\n"));
+            let problem = format!("{column}: \"open\" is not what line 2 says of the same calendar");
+            assert_eq!(errors, [(3, problem)]);
+        }
+    }
 
     #[test]
     fn of_any_number_of_bad_rows_a_thousand_are_told() {

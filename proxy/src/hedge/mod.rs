@@ -11,6 +11,7 @@ pub(crate) mod compose;
 pub(crate) mod documents;
 pub(crate) mod draw;
 pub(crate) mod effectiveness;
+pub(crate) mod exact_json;
 pub(crate) mod import;
 pub(crate) mod png;
 pub(crate) mod priced;

@@ -7,6 +7,7 @@
 //!
 //! Not here: what the fields mean (`import`).
 
+use super::exact_json;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -75,7 +76,7 @@ impl<'a> LineCount<'a> {
 }
 
 fn object(line: u64, text: &str) -> FileRow {
-    let fields = match serde_json::from_str::<Value>(text) {
+    let fields = match exact_json::read(text) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err("a row is one JSON object".to_owned()),
         Err(error) => Err(format!("this is no JSON: {error}")),
@@ -126,6 +127,11 @@ fn csv_rows(text: &str) -> Vec<FileRow> {
         Ok(header) => header.clone(),
         Err(error) => return vec![FileRow { line: 1, fields: Err(error.to_string()) }],
     };
+    let mut names = std::collections::BTreeSet::new();
+    if let Some(twice) = header.iter().find(|name| !name.is_empty() && !names.insert(*name)) {
+        let twice: String = twice.chars().take(60).collect();
+        return vec![FileRow { line: 1, fields: Err(format!("column {twice:?} is there twice: keep one")) }];
+    }
     let (mut rows, mut count) = (Vec::new(), LineCount::of(text));
     for record in reader.records() {
         rows.push(match record {
@@ -180,7 +186,7 @@ pub(crate) fn cell_value(name: &str, cell: &str) -> Result<Value, String> {
             .map_err(|_| format!("stream: {cell:?} is not true or false"));
     }
     if cell.starts_with(['{', '[']) {
-        return serde_json::from_str(cell).map_err(|error| format!("{name}: {error}"));
+        return exact_json::read(cell).map_err(|error| format!("{name}: {error}"));
     }
     Ok(Value::from(cell))
 }
@@ -243,6 +249,20 @@ mod tests {
         let csv = read("a,b\n1,2\n1\n3,4\n");
         let good: Vec<(u64, bool)> = csv.iter().map(|row| (row.line, row.fields.is_ok())).collect();
         assert_eq!(good, [(2, true), (3, false), (4, true)]);
+    }
+
+    #[test]
+    fn a_field_or_column_twice_is_an_error_and_digits_are_kept() {
+        assert_eq!(
+            read("a,b,a\n1,2,3\n"),
+            [FileRow { line: 1, fields: Err("column \"a\" is there twice: keep one".to_owned()) }]
+        );
+        let found = read("{\"a\":1}\n{\"a\":1,\"a\":2}\n");
+        assert!(found[0].fields.is_ok() && found[1].line == 2);
+        let problem = found[1].fields.as_ref().unwrap_err();
+        assert!(problem.contains("field \"a\" is there twice"), "{problem}");
+        assert_eq!(rows("{\"a\":12345678901234567.89}"), [(1, json!({"a": "12345678901234567.89"}))]);
+        assert_eq!(rows("a,b\n1,{\"x\":0.1234567890123456}\n")[0].0, 2);
     }
 
     #[test]
