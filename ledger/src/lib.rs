@@ -602,6 +602,8 @@ impl OfflineLedger {
 }
 
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod recovery;
