@@ -348,3 +348,48 @@ fn after_a_restart_what_was_drawn_is_known() {
         ledger.close().unwrap();
     });
 }
+
+#[test]
+fn rules_name_a_budget_on_a_contract_and_one_without_its_contract_is_used_up() {
+    let rules = "rules:
+  - { name: named, when: 'budgets[\"b\"] >= 100 && team == \"named\"', deny: 'the credit is gone' }
+  - { name: any, when: 'budget.used_percent >= 50 && team == \"any\"', deny: half }
+  - { name: share, budget: b, when_used: 50%, when: 'team == \"share\"', deny: half }
+";
+    run(&format!("{}{rules}", budget(", mode: soft")), |system| async move {
+        let mut client = system.client();
+        for team in ["named", "any", "share"] {
+            assert_eq!(ask(&mut client, team).await, 403, "{team}: nobody entered the contract");
+        }
+        enter(&system, FactKind::Contract, commitment(2 * BOUND, &json!({}))).await;
+        for team in ["named", "any", "share"] {
+            passes(&system, &mut client, team).await;
+            settled(&system).await;
+        }
+        // Another one is held: more than half of it.
+        system.hold_ledger();
+        passes(&system, &mut client, "other").await;
+        passes(&system, &mut client, "other").await;
+        for (team, status) in [("any", 403), ("share", 403), ("named", 403)] {
+            assert_eq!(ask(&mut client, team).await, status, "{team}");
+        }
+        drop(client);
+        system.release_ledger();
+        drop(system.close().await);
+    });
+}
+
+#[test]
+fn a_budget_on_a_contract_has_no_limit_to_override_and_the_refusal_says_why() {
+    run(&budget(""), |system| async move {
+        enter(&system, FactKind::Contract, commitment(BOUND, &json!({}))).await;
+        let path = "/api/v1/budget-overrides?budget=b&add=500tokens&until=7d&reason=launch";
+        let (status, said) = unhurried(bursar::admin::answer(Arc::clone(&system.app), "POST", path)).await;
+        assert_eq!(status, 400, "{said}");
+        for part in ["budget", "what its contract", "`bursar contract`"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert_eq!(standing(&system).limit, BOUND);
+        drop(system.close().await);
+    });
+}

@@ -293,8 +293,14 @@ impl Budgets {
         self.book().budgets().iter().find(|budget| budget.name == *name).map(|budget| budget.measure)
     }
 
+    /// The contract that the budget of this name is on, where it is on one.
+    #[must_use]
+    pub fn contract_of(&self, name: &Label) -> Option<Label> {
+        self.contracts.contract_of(name)
+    }
+
     /// How far the fullest budget of a request is spent and reserved, in percent; `None` when it is under
-    /// none.
+    /// none. Those on contracts count too.
     #[must_use]
     pub fn used_percent(&self, request: &Request<'_>, now: Timestamp) -> Option<i64> {
         let tag = tag_of(request.identity);
@@ -302,14 +308,18 @@ impl Budgets {
         let facts = facts(request.identity, request.provider, models, request.may_be_any_model, &tag);
         let mut numbers = Vec::new();
         self.book().matching(&facts, &mut numbers);
-        numbers.into_iter().filter_map(|number| self.percent_of(number, now)).max()
+        let own = numbers.into_iter().filter_map(|number| self.percent_of(number, now)).max();
+        own.max(self.contracts.used_percent(&facts, now))
     }
 
-    /// How far the budget of this name is spent and reserved, in percent.
+    /// How far the budget of this name is spent and reserved, in percent; one whose contract has nothing is
+    /// spent.
     #[must_use]
     pub fn used_of(&self, name: &str, now: Timestamp) -> Option<i64> {
-        let found = self.book().budgets().iter().position(|budget| budget.name.as_str() == name)?;
-        self.percent_of(u32::try_from(found).ok()?, now)
+        match self.book().budgets().iter().position(|budget| budget.name.as_str() == name) {
+            Some(found) => self.percent_of(u32::try_from(found).ok()?, now),
+            None => self.contracts.used_of(name, now),
+        }
     }
 
     fn percent_of(&self, number: u32, now: Timestamp) -> Option<i64> {

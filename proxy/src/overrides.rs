@@ -70,14 +70,17 @@ pub(crate) fn read(asked: &Asked, now: Timestamp) -> Result<NewOverride, Overrid
         ))
     })?;
     if until <= now {
-        return Err(wrong(format!("--until {:?} is over already", asked.until)));
+        return Err(wrong(format!(
+            "--until {:?} is over already: write a later time, such as 7d",
+            asked.until
+        )));
     }
     let reason = asked.reason.trim();
     if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
         return Err(wrong(format!("--reason must say why, in up to {REASON_BYTES_MAX} bytes")));
     }
     let budget = Label::new(asked.budget.trim())
-        .map_err(|_| wrong(format!("{:?} is no name of a budget", asked.budget)))?;
+        .map_err(|_| wrong(format!("{:?} is no name of a budget: see `bursar budget`", asked.budget)))?;
     let change = if is_added { Change::Add(figure) } else { Change::Limit(figure) };
     Ok(NewOverride { budget, measure, change, until, reason: reason.to_owned() })
 }
@@ -92,12 +95,25 @@ pub(crate) fn make(
     let new = read(asked, clock.now())?;
     if let Some(budgets) = budgets {
         match budgets.measure_of(&new.budget) {
+            None if let Some(contract) = budgets.contract_of(&new.budget) => {
+                let text = format!(
+                    "the budget {:?} has no limit of its own, but what its contract {:?} has: change that with \
+                     `bursar contract`, or override a budget with a `limit`",
+                    new.budget.as_str(),
+                    contract.as_str()
+                );
+                return Err(OverrideError::Wrong(text));
+            }
             None => {
                 let text = format!("there is no budget {:?}: see `bursar budget`", new.budget.as_str());
                 return Err(OverrideError::Unknown(text));
             }
             Some(measure) if measure != new.measure => {
-                let text = format!("the budget {:?} is not in this unit", new.budget.as_str());
+                let text = format!(
+                    "the budget {:?} is not in this unit, but in {}: write the amount in that",
+                    new.budget.as_str(),
+                    unit(measure)
+                );
                 return Err(OverrideError::Wrong(text));
             }
             Some(_) => {}
@@ -106,6 +122,15 @@ pub(crate) fn make(
     let id = ledger.record_override(&new, clock)?;
     enforce(ledger, budgets);
     Ok(document(ledger, Some(id), clock.now()))
+}
+
+/// A measure as amounts in it are written.
+fn unit(measure: Measure) -> String {
+    match measure {
+        Measure::Money(currency) => currency.to_string(),
+        Measure::Tokens => "tokens".to_owned(),
+        Measure::StandardTokens => "SIT".to_owned(),
+    }
 }
 
 /// Takes a change back. Blocks.

@@ -1046,3 +1046,58 @@ fn usage_before_and_after_the_days_of_a_position_is_not_its_own() {
     let credit = by_position(&report, "credit");
     assert_eq!((&credit["used"], &credit["unused"]), (&"20.00".into(), &"80.00".into()));
 }
+
+#[test]
+fn limits_count_a_contract_over_its_kinds_and_a_bilateral_one_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    a_year(dir.path());
+    let position = |id: &str, more: serde_json::Value| {
+        let mut fields = serde_json::json!({
+            "position_id": id, "kind": "future", "quantity": "60", "unit": "Mtok", "fixed_price": "2.2",
+            "index_id": "TPI", "trade_date": "2024-12-01", "effective_from": "2025-07-01",
+            "effective_until": "2025-08-01", "fallback": "last_published",
+        });
+        for (name, value) in more.as_object().unwrap() {
+            fields[name] = value.clone();
+        }
+        fields.to_string()
+    };
+    let listed = |kind: &str, limit: &str| serde_json::json!({"venue": "CMX", "symbol": "TPF", "kind": kind, "limits": {"spot": limit}});
+    let mut option = listed("floor", "500");
+    option["strikes"] = serde_json::json!({"floor": "2.0"});
+    option["fixed_price"] = Value::Null;
+    option["quantity"] = "20".into();
+    let rows = [
+        position("future-a", listed("future", "200")),
+        position("future-b", listed("future", "110")),
+        position("put", option),
+        position("swap-a", serde_json::json!({"kind": "swap_fixed_float", "limits": {"spot": "61"}})),
+        position("swap-b", serde_json::json!({"kind": "swap_fixed_float"})),
+    ];
+    stdout(&import(dir.path(), "contracts", &rows.join("\n")));
+    let risk = json(
+        dir.path(),
+        &["hedge", "risk", "--from", "2025-06-01", "--to", "2025-07-01", "--on", "2025-06-30"],
+    );
+    let found = |position: &str| {
+        let rows = risk["limits"].as_array().unwrap();
+        let names = |row: &&Value| row["positions"].as_array().unwrap().iter().any(|name| name == position);
+        rows.iter().find(names).unwrap_or_else(|| panic!("no {position} in {rows:?}"))
+    };
+    let exchange = found("put");
+    assert_eq!(exchange["positions"], serde_json::json!(["future-a", "future-b", "put"]));
+    // Sixty twice, less twenty that gain when the price falls; the lower limit holds.
+    assert_eq!(
+        (&exchange["lots"], &exchange["at"], &exchange["status"]),
+        (&"100".into(), &"110".into(), &"warn".into())
+    );
+    let alone = found("swap-a");
+    assert_eq!((&alone["positions"], &alone["lots"]), (&serde_json::json!(["swap-a"]), &"60".into()));
+    assert!(
+        risk["limits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|row| row["positions"] != serde_json::json!(["swap-b"]))
+    );
+}

@@ -415,6 +415,37 @@ impl Contracts {
         told.collect()
     }
 
+    /// The contract of the budget of this name.
+    pub(super) fn contract_of(&self, name: &Label) -> Option<Label> {
+        let state = self.lock();
+        state.rules.iter().find(|rule| rule.name == *name).map(|rule| rule.contract.clone())
+    }
+
+    /// How much of the budget of this name is used, in percent: all, where its contract has nothing.
+    pub(super) fn used_of(&self, name: &str, now: Timestamp) -> Option<i64> {
+        let mut state = self.lock();
+        let number = state.rules.iter().position(|rule| rule.name.as_str() == name)?;
+        match state.standing(u32::try_from(number).ok()?, now) {
+            Ok((standing, _)) => percent(&standing),
+            Err(_) => Some(100),
+        }
+    }
+
+    /// How much of the fullest budget of a request is used, in percent. One that lets pass what its contract
+    /// has nothing for is none then.
+    pub(super) fn used_percent(&self, facts: &RequestFacts<'_>, now: Timestamp) -> Option<i64> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut state = self.lock();
+        let Under { numbers, .. } = state.matching(facts, None);
+        let used = |number| match state.standing(number, now) {
+            Ok((standing, _)) => percent(&standing),
+            Err(_) => state.rule(number).filter(|rule| rule.without == Without::Refuse).map(|_| 100),
+        };
+        numbers.into_iter().filter_map(used).max()
+    }
+
     /// Where the budget of this name stands.
     pub(super) fn standing(&self, name: &str, now: Timestamp) -> Option<Standing> {
         let mut state = self.lock();

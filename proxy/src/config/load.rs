@@ -27,6 +27,7 @@ use super::{
 };
 use crate::credentials::keys::Key;
 use crate::credentials::tokens::IssuerRules;
+use bursar_domain::Label;
 use routes::RouteAt;
 use std::fmt;
 use std::net::SocketAddr;
@@ -563,7 +564,10 @@ impl Loader<'_> {
     fn rules_among(&mut self, config: &Config) {
         let found = self.raw.values.get(s::RULES.path).map(|found| found.node.at);
         let origin = found.map_or(Origin::Default, |at| self.place(at));
-        for (key, wrong) in rules::mistakes(&config.rules, &config.budgets, &config.routes) {
+        let on_contracts = config.contract_budgets.iter().map(|budget| &budget.name);
+        let budgets = config.budgets.iter().map(|budget| &budget.name).chain(on_contracts);
+        let budgets: Vec<&str> = budgets.map(Label::as_str).collect();
+        for (key, wrong) in rules::mistakes(&config.rules, &budgets, &config.routes) {
             self.wrong(&origin, &key, wrong);
         }
     }

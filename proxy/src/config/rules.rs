@@ -16,7 +16,6 @@ use super::value::{Choice, Range, Scalar, Shape, Value};
 use super::yaml::{Content, Entry, Node};
 use super::{Auth, Dialect, RouteTable};
 use bursar_domain::Label;
-use bursar_policies::budget::Budget;
 use bursar_policies::rule::{Action, Condition, Fail, Rule, SOURCE_BYTES_MAX, Steer, WhenUsed};
 use jiff::tz::TimeZone;
 use serde_json::{Value as Json, json};
@@ -219,7 +218,9 @@ fn told(item: &mut Item, node: &Node, key: &str) -> Option<Box<str>> {
 }
 
 /// What is wrong between rules and the rest of the configuration: key and mistake.
-pub(super) fn mistakes(rules: &[Rule], budgets: &[Budget], routes: &RouteTable) -> Vec<(String, Wrong)> {
+///
+/// `budgets` are the names of all budgets, those on contracts too.
+pub(super) fn mistakes(rules: &[Rule], budgets: &[&str], routes: &RouteTable) -> Vec<(String, Wrong)> {
     let mut found = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         let mut wrong = |key: &str, wrong| found.push((format!("rules[{index}].{key}"), wrong));
@@ -227,9 +228,8 @@ pub(super) fn mistakes(rules: &[Rule], budgets: &[Budget], routes: &RouteTable) 
         let named = named.map(|name| ("when", name));
         let waits = rule.when_used.iter().filter_map(|used| used.budget.as_ref());
         for (key, name) in named.chain(waits.map(|name| ("budget", name.as_str()))) {
-            if !budgets.iter().any(|budget| budget.name.as_str() == name) {
-                let known = budgets.iter().map(|budget| budget.name.as_str());
-                let remedy = match nearest(name, known) {
+            if !budgets.contains(&name) {
+                let remedy = match nearest(name, budgets.iter().copied()) {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => "name one of `budgets`".to_owned(),
                 };
@@ -318,6 +318,20 @@ rules:
         let Action::Steer(Steer { model, max_output, route }) = &rule.action else { panic!() };
         assert_eq!(model.as_ref().unwrap().as_str(), "gpt-4o-mini");
         assert_eq!((max_output, route, rule.shadow, rule.fail), (&Some(500), &None, true, Fail::Closed));
+    }
+
+    #[test]
+    fn a_budget_on_a_contract_may_be_named() {
+        let text = "
+budgets: [{ name: credit, contract: c }]
+rules:
+  - { name: x, when_used: 80%, budget: credit, model: gpt-4o-mini }
+  - { name: y, when: 'budgets[\"credit\"] > 90', deny: z }
+  - { name: z, when_used: 80%, deny: z }
+";
+        assert_eq!(load(text).unwrap().len(), 3);
+        let error = load(&text.replace("budget: credit", "budget: credt")).unwrap_err();
+        assert!(error.contains("did you mean \"credit\"?"), "{error}");
     }
 
     fn check(item: &str, expected: &str) {

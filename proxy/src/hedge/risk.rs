@@ -15,8 +15,10 @@ use bursar_ledger::hedge::{HedgeAsk, HedgeReport, HedgeSource, State, report, st
 use bursar_policies::exact::{Decimal, ExactError, Ratio};
 use bursar_policies::hedge::calendar::{Month, Window};
 use bursar_policies::hedge::effectiveness::{cross_border, repricing};
+use bursar_policies::hedge::margin::LimitKind;
 use bursar_policies::hedge::market::Fallback;
-use bursar_policies::hedge::position::Position;
+use bursar_policies::hedge::payoff::Side;
+use bursar_policies::hedge::position::{Identity, Kind, Limits, Position, Terms};
 use bursar_policies::hedge::profile::Unit;
 use bursar_policies::hedge::risk::{
     DISCLAIMER, NetLots, Open, concentration, coverage, designation_log, irregular_fixings, limits,
@@ -152,23 +154,30 @@ fn stress_rows(state: &State, ask: &HedgeAsk, open: &Open<'_>, cash: &mut Cash) 
     }))
 }
 
-/// Net lots of each contract against its limits: positions of one venue, symbol and index together.
+/// Net lots of each contract against its limits.
+///
+/// A venue's limits are of a contract of its own: what is held of one venue, symbol and index counts
+/// together, whatever its kind, so that an option counts with the future that it is on. A position without a
+/// venue and a symbol is a contract between two and stands for itself. Where positions of one contract were
+/// entered with different limits, the lowest of each holds.
 fn limit_rows(all: &[Open<'_>]) -> Result<Vec<Value>, AskError> {
-    type Key = (Option<Label>, Option<Label>, Option<String>);
+    type Key = (Option<Label>, Option<Label>, Option<String>, Option<Label>);
     let mut groups: BTreeMap<Key, Vec<&Open<'_>>> = BTreeMap::new();
     for open in all {
         let terms = open.position.terms();
         let index = terms.underlying.as_ref().map(|underlying| underlying.index.to_string());
-        let key = (terms.identity.venue.clone(), terms.identity.symbol.clone(), index);
-        groups.entry(key).or_default().push(open);
+        let Identity { venue, symbol, id, .. } = &terms.identity;
+        let is_listed = venue.is_some() || symbol.is_some();
+        let itself = (!is_listed).then(|| id.clone());
+        groups.entry((venue.clone(), symbol.clone(), index, itself)).or_default().push(open);
     }
     let mut rows = Vec::new();
-    for ((venue, symbol, index), members) in groups {
-        let Some(holder) = members.iter().find(|open| has_limits(open.position)) else { continue };
+    for ((venue, symbol, index, _), members) in groups {
+        let Some(lowest) = lowest_limits(&members) else { continue };
         let mut by_month: BTreeMap<Month, Ratio> = BTreeMap::new();
         for open in &members {
             for month in &open.months {
-                let lots = open.position.terms().economics.side.signed(open.lots_in(*month)?)?;
+                let lots = futures_side(open.position).signed(open.lots_in(*month)?)?;
                 let sum = by_month.entry(*month).or_insert(Ratio::ZERO);
                 *sum = sum.plus(lots)?;
             }
@@ -185,11 +194,13 @@ fn limit_rows(all: &[Open<'_>]) -> Result<Vec<Value>, AskError> {
             single_month: single.decimal_half_even(6)?,
             all_months: Ratio::sum(by_month.values().copied())?.decimal_half_even(6)?,
         };
-        let (found, reportable) = limits(net, &holder.position.terms().limits)?;
+        let (found, reportable) = limits(net, &lowest)?;
+        let positions: Vec<&str> =
+            members.iter().map(|open| open.position.terms().identity.id.as_str()).collect();
         for row in found {
             rows.push(json!({
                 "venue": venue.as_ref().map(Label::as_str), "symbol": symbol.as_ref().map(Label::as_str),
-                "index": index, "limit": row.name, "lots": row.lots.to_string(), "at": row.limit.to_string(),
+                "index": index, "positions": positions, "limit": row.name, "lots": row.lots.to_string(), "at": row.limit.to_string(),
                 "used": row.used.text_half_even(4)?, "status": row.status.name(), "reportable": reportable,
             }));
         }
@@ -197,12 +208,37 @@ fn limit_rows(all: &[Open<'_>]) -> Result<Vec<Value>, AskError> {
     Ok(rows)
 }
 
-fn has_limits(position: &Position) -> bool {
-    let limits = position.terms().limits;
-    limits.spot.is_some()
-        || limits.single_month.is_some()
-        || limits.all_months.is_some()
-        || limits.reportable.is_some()
+/// The lowest of each limit that positions of one contract have; `None` where none has any. Of two alike, the
+/// one that may not be exceeded.
+fn lowest_limits(members: &[&Open<'_>]) -> Option<Limits> {
+    type Limit = Option<(Decimal, LimitKind)>;
+    let lower = |one: Limit, other: Limit| match (one, other) {
+        (Some(one), Some(other)) => {
+            let rank = |(at, kind): (Decimal, LimitKind)| (at.pico(), kind == LimitKind::Accountability);
+            Some(if rank(other) < rank(one) { other } else { one })
+        }
+        (one, other) => one.or(other),
+    };
+    let mut lowest = Limits::default();
+    for open in members {
+        let Limits { spot, single_month, all_months, reportable } = open.position.terms().limits;
+        lowest.spot = lower(lowest.spot, spot);
+        lowest.single_month = lower(lowest.single_month, single_month);
+        lowest.all_months = lower(lowest.all_months, all_months);
+        let level = [lowest.reportable, reportable].into_iter().flatten();
+        lowest.reportable = level.min_by_key(|level| level.pico());
+    }
+    (lowest != Limits::default()).then_some(lowest)
+}
+
+/// The side of the future that a position counts as: who bought a floor gains when the price falls.
+fn futures_side(position: &Position) -> Side {
+    let Terms { kind, economics, .. } = position.terms();
+    match (kind, economics.side) {
+        (Kind::Floor, Side::Long) => Side::Short,
+        (Kind::Floor, Side::Short) => Side::Long,
+        (_, side) => side,
+    }
 }
 
 /// Hedged ÷ forecast by month; the forecast is the user's, else the last whole month's volume.
