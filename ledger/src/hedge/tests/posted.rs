@@ -53,7 +53,7 @@ fn rate(day: u8, rate: u16) -> Draft {
 /// An event of a position; many are refused where its life has come to other things.
 fn event(number: usize, what: u8, of: usize, amount: u16) -> Draft {
     let (position, day) = (format!("p{of}"), format!("2026-09-{:02}", 1 + amount % 30));
-    let signed = if amount % 2 == 0 { format!("-{amount}.25") } else { format!("{amount}.75") };
+    let signed = if amount.is_multiple_of(2) { format!("-{amount}.25") } else { format!("{amount}.75") };
     let mut fields = match what {
         0 => json!({"event": "trade"}),
         1 => json!({"event": "fix", "value": "2.41"}),
