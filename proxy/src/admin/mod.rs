@@ -14,6 +14,7 @@ mod focus;
 mod hedge;
 mod ledger_metrics;
 pub mod metrics;
+mod reconcile;
 mod reports;
 mod roi;
 
@@ -102,6 +103,7 @@ fn router(admin: Admin) -> Router {
         .route("/api/v1/hedge/simulate", get(hedge::hedge_simulate))
         .route("/api/v1/revenue-events", get(roi::list_events).post(roi::take_events))
         .route("/api/v1/focus/{dataset}", get(focus::dataset))
+        .route("/api/v1/reconcile", post(reconcile::reconcile))
         .route("/api/v1/roi", get(roi::roi_report))
         .route("/api/v1/periods", get(roi::periods))
         .route("/api/v1/periods/{month}", get(roi::period))

@@ -12,13 +12,13 @@ use super::grid::{self, column, grouped, rows, text};
 use super::place::PlaceArgs;
 use super::price::{BookArgs, book};
 use super::source::{self, Source};
-use crate::imports;
-use crate::reconcile::{Books, Kind, Provider, Side, Statement, read};
+use crate::imports::{self, Input};
+use crate::reconcile::{AskError, BY, Books, Kind, PROJECT_TAG, Provider, Question, TOLERANCE, Words};
 use crate::tasks;
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock, Timestamp};
 use bursar_ledger::RecordRange;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -45,16 +45,16 @@ pub(crate) struct ReconcileArgs {
     #[arg(long)]
     to: Option<String>,
     /// What stands together: day, model, project (the tag that --project-tag names).
-    #[arg(long, default_value = "day,model")]
+    #[arg(long, default_value = BY)]
     by: String,
     /// How much may stay unexplained: a share of the provider's figure, or an amount such as 1.50.
-    #[arg(long, default_value = "1%")]
+    #[arg(long, default_value = TOLERANCE)]
     tolerance: String,
     /// A name of the file and the model that it means: --map 'gpt 4o Inp glbl=gpt-4o'. May be repeated.
     #[arg(long, value_name = "NAME=MODEL")]
     map: Vec<String>,
     /// The tag of our records that names the provider's project.
-    #[arg(long, default_value = "openai_project")]
+    #[arg(long, default_value = PROJECT_TAG)]
     project_tag: String,
     #[command(flatten)]
     book: BookArgs,
@@ -67,31 +67,27 @@ pub(crate) struct ReconcileArgs {
 
 /// Reconciles and prints.
 pub(super) fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
-    let wrong = |text: String| anyhow::Error::from(Fault::Usage(text));
-    let by = Side::parse(&args.by)
-        .ok_or_else(|| wrong(format!("--by {:?} is no grouping: use day, model, project", args.by)))?;
-    let day = |option: &str, text: &Option<String>| {
-        text.as_deref()
-            .map(|text| {
-                text.parse::<Date>()
-                    .map_err(|_| wrong(format!("{option} {text:?} is no day such as 2026-09-01")))
-            })
-            .transpose()
+    let fault = |error: AskError| match error {
+        AskError::Wrong(text) => Fault::Usage(text),
+        AskError::Refused(text) => Fault::Violation(text),
     };
-    let days = (day("--from", &args.from)?, day("--to", &args.to)?);
-    let statements = statements(args)?;
-    let prices = book(&args.book)?;
-    let mut books = Books::new(args.provider, by, days, &prices);
-    books.project_tag(&args.project_tag);
+    let question = question(args).map_err(fault)?;
+    let mut means = Vec::new();
     for pair in &args.map {
-        let (theirs, ours) =
-            pair.split_once('=').ok_or_else(|| wrong(format!("--map {pair:?}: write NAME=MODEL")))?;
-        books.means(theirs, ours);
+        let pair = pair.split_once('=');
+        means.push(pair.ok_or_else(|| Fault::Usage("--map: write NAME=MODEL".to_owned()))?);
     }
-    books.take(&statements).map_err(|error| Fault::Violation(error.to_string()))?;
+    for path in &args.files {
+        std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    let files: Vec<(String, Input<'_>)> =
+        args.files.iter().map(|path| (path.display().to_string(), Input::Path(path))).collect();
+    let statements = question.statements(&files).map_err(fault)?;
+    let prices = book(&args.book)?;
+    let mut books = question.books(&statements, means, &prices).map_err(fault)?;
     take_records(&args.place, &mut books)?;
     let document = books
-        .document(&args.tolerance, SystemClock.now())
+        .document(&question.tolerance, SystemClock.now())
         .map_err(|error| Fault::Violation(error.to_string()))?;
     let mut out = std::io::stdout().lock();
     write(&document, args.format, &mut out)?;
@@ -99,28 +95,20 @@ pub(super) fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
-fn statements(args: &ReconcileArgs) -> anyhow::Result<Vec<(String, Statement)>> {
-    let mut found = Vec::new();
-    let mut seen: Vec<(blake3::Hash, String)> = Vec::new();
-    for path in &args.files {
-        let shown = path.display().to_string();
-        let mut hasher = blake3::Hasher::new();
-        let mut file = std::fs::File::open(path).with_context(|| format!("cannot read {shown}"))?;
-        std::io::copy(&mut file, &mut hasher).with_context(|| format!("cannot read {shown}"))?;
-        let hash = hasher.finalize();
-        if let Some((_, before)) = seen.iter().find(|(other, _)| *other == hash) {
-            return Err(Fault::Violation(format!(
-                "{shown} is the same file as {before}: it would count twice"
-            ))
-            .into());
-        }
-        let statement = read(path, args.from_format, args.provider)
-            .map_err(|error| Fault::Violation(format!("{shown}: {error}")))?;
-        let name = path.file_name().map_or_else(|| shown.clone(), |name| name.to_string_lossy().into_owned());
-        seen.push((hash, shown));
-        found.push((name, statement));
-    }
-    Ok(found)
+fn question(args: &ReconcileArgs) -> Result<Question, AskError> {
+    let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+    let provider = name(args.provider.to_possible_value());
+    let kind = name(args.from_format.and_then(|kind| kind.to_possible_value()));
+    let words = Words {
+        provider: provider.as_deref(),
+        from_format: kind.as_deref(),
+        from: args.from.as_deref(),
+        to: args.to.as_deref(),
+        by: Some(&args.by),
+        tolerance: Some(&args.tolerance),
+        project_tag: Some(&args.project_tag),
+    };
+    Question::parse(&words, "--")
 }
 
 /// Our records of the days in question.

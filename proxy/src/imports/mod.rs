@@ -94,14 +94,16 @@ pub(crate) enum Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn open(self) -> io::Result<Box<dyn BufRead + 'a>> {
+    /// The file from its beginning.
+    pub(crate) fn open(self) -> io::Result<Box<dyn BufRead + 'a>> {
         Ok(match self {
             Self::Text(text) => Box::new(text.as_bytes()),
             Self::Path(path) => Box::new(BufReader::with_capacity(1 << 18, File::open(path)?)),
         })
     }
 
-    fn checksum(self) -> io::Result<String> {
+    /// Its BLAKE3 checksum, hexadecimal.
+    pub(crate) fn checksum(self) -> io::Result<String> {
         let mut hasher = blake3::Hasher::new();
         let mut reader = self.open()?;
         let mut piece = vec![0; 1 << 18];

@@ -7,12 +7,12 @@
 //! Not here: the fields of each kind (`json`, `tables`).
 
 use super::{Line, Provider, json, tables};
+use crate::imports::Input;
 use crate::imports::fields::Row;
 use crate::imports::read::{Cells, rows};
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom};
 
 /// Bad lines of one file that are told.
 const PROBLEMS_MAX: usize = 20;
@@ -196,20 +196,20 @@ pub(crate) enum ReadError {
 }
 
 /// Reads a file of `provider`; its kind is detected where none is told.
-pub(crate) fn read(path: &Path, told: Option<Kind>, provider: Provider) -> Result<Statement, ReadError> {
+pub(crate) fn read(input: Input<'_>, told: Option<Kind>, provider: Provider) -> Result<Statement, ReadError> {
     let kind = match told {
         Some(kind) => kind,
-        None => detect(path)?,
+        None => detect(input)?,
     };
     if kind.provider().is_some_and(|whose| whose != provider) {
         return Err(ReadError::Foreign { kind, wanted: provider });
     }
-    if has_more(path)? {
+    if has_more(input)? {
         return Err(ReadError::MorePages);
     }
     let mut found = Statement { kind, lines: Vec::new(), rows: 0 };
     let (mut problems, mut seen) = (Vec::new(), HashSet::new());
-    for row in rows(open(path)?, Cells::Text)? {
+    for row in rows(input.open()?, Cells::Text)? {
         let row = row?;
         found.rows = found.rows.saturating_add(1);
         let lines = row.fields.and_then(|fields| {
@@ -237,17 +237,13 @@ pub(crate) fn read(path: &Path, told: Option<Kind>, provider: Provider) -> Resul
     }
 }
 
-fn open(path: &Path) -> io::Result<Box<BufReader<File>>> {
-    Ok(Box::new(BufReader::with_capacity(1 << 18, File::open(path)?)))
-}
-
 fn fingerprint(row: &Row) -> [u8; 32] {
     *blake3::hash(serde_json::Value::Object(row.clone()).to_string().as_bytes()).as_bytes()
 }
 
-fn detect(path: &Path) -> Result<Kind, ReadError> {
+fn detect(input: Input<'_>) -> Result<Kind, ReadError> {
     let mut first = None;
-    for row in rows(open(path)?, Cells::Text)?.take(1_000) {
+    for row in rows(input.open()?, Cells::Text)?.take(1_000) {
         let Ok(fields) = row?.fields else { continue };
         if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.fits(&fields)) {
             return Ok(kind);
@@ -263,13 +259,21 @@ fn detect(path: &Path) -> Result<Kind, ReadError> {
 }
 
 /// Whether the last page says that there are more: `has_more` stands near the end of a page.
-fn has_more(path: &Path) -> io::Result<bool> {
-    const TAIL: u64 = 4_096;
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+fn has_more(input: Input<'_>) -> io::Result<bool> {
+    const TAIL: usize = 4_096;
     let mut tail = Vec::new();
-    file.take(TAIL).read_to_end(&mut tail)?;
+    match input {
+        Input::Text(text) => {
+            let start = text.len().saturating_sub(TAIL);
+            tail.extend_from_slice(text.as_bytes().get(start..).unwrap_or_default());
+        }
+        Input::Path(path) => {
+            let mut file = File::open(path)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(TAIL as u64)))?;
+            file.take(TAIL as u64).read_to_end(&mut tail)?;
+        }
+    }
     let text = String::from_utf8_lossy(&tail);
     let Some((_, after)) = text.rsplit_once("\"has_more\"") else { return Ok(false) };
     Ok(after.trim_start().trim_start_matches(':').trim_start().starts_with("true"))

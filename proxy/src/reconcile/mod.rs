@@ -8,6 +8,7 @@
 //!
 //! Not here: the parts (`bursar_policies::reconcile`), the command (`cli::reconcile`).
 
+mod ask;
 mod book;
 mod files;
 mod json;
@@ -16,6 +17,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use ask::{AskError, BY, PROJECT_TAG, Question, TOLERANCE, Words};
 pub(crate) use book::{Books, Side};
 #[cfg(test)]
 use files::ReadError;

@@ -3,6 +3,7 @@
 //! Not here: the parts of a gap (`bursar_policies::reconcile`), the command (`proxy/tests/reconcile_cli.rs`).
 
 use super::*;
+use crate::imports::Input;
 use bursar_domain::event::Anomalies;
 use bursar_domain::{
     Cost, CostStatus, Identity, Label, Metering, Outcome, RequestId, Timestamp, TokenClass, UsageRecord,
@@ -16,7 +17,15 @@ fn statement(text: &str, told: Option<Kind>, provider: Provider) -> Result<State
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     std::fs::write(&path, text).unwrap();
-    read(&path, told, provider)
+    let found = read(Input::Path(&path), told, provider);
+    // A text in a request says what a file says.
+    let told = read(Input::Text(text), told, provider);
+    let lines = |found: &Result<Statement, ReadError>| match found {
+        Ok(found) => (found.lines.clone(), String::new()),
+        Err(error) => (Vec::new(), error.to_string()),
+    };
+    assert_eq!(lines(&found), lines(&told));
+    found
 }
 
 fn lines(text: &str, kind: Kind, provider: Provider) -> Vec<Line> {
