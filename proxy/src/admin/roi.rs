@@ -7,17 +7,19 @@
 //! Not here: envelopes and documents (`roi`), state (`ledger::revenue`, `ledger::roi`).
 
 use super::hedge::{AppClock, Asked, answer, json};
+use super::reports::{CSV, NO_PARQUET, PARQUET, streamed};
 use super::{Admin, problem};
 use crate::hedge::import::{ImportFailure, What, document};
 use crate::roi::cloudevents;
-use crate::roi::events::{self, ListOptions};
+use crate::roi::events::{self, EventsAs, ListOptions};
 use crate::roi::period::{self, CloseOptions};
 use crate::roi::report::{self, Options};
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bursar_ledger::FactError;
+use bursar_ledger::export::TableFormat;
 use bursar_ledger::hedge::{ImportError, ImportHead, Mode};
 
 /// `POST /api/v1/revenue-events`: CloudEvents 1.0, or rows.
@@ -48,8 +50,29 @@ pub(super) async fn take_events(State(admin): State<Admin>, headers: HeaderMap, 
     }
 }
 
-/// `GET /api/v1/revenue-events`
+/// `GET /api/v1/revenue-events`: a list, or all of them as CSV, JSON Lines or Parquet.
 pub(super) async fn list_events(State(admin): State<Admin>, query: Asked<ListOptions>) -> Response {
+    let asked = query.as_ref().ok().and_then(|query| query.format.clone());
+    let (kind, format) = match asked.as_deref() {
+        Some("csv") => (CSV, EventsAs::Table(TableFormat::Csv)),
+        Some("jsonl") => ("application/x-ndjson", EventsAs::Jsonl),
+        Some("parquet") if cfg!(feature = "parquet") => {
+            (PARQUET, EventsAs::Table(TableFormat::PARQUET_SMALL))
+        }
+        Some("parquet") => return problem(StatusCode::NOT_IMPLEMENTED, NO_PARQUET),
+        Some("json") | None => return list_of(admin, query).await,
+        Some(_) => return problem(StatusCode::BAD_REQUEST, "format: use json, csv, jsonl or parquet"),
+    };
+    let Ok(Query(options)) = query else { return list_of(admin, query).await };
+    let now = admin.app.now();
+    // What is streamed cannot be refused any more.
+    if let Err(error) = options.check(now) {
+        return problem(StatusCode::BAD_REQUEST, &error.to_string());
+    }
+    streamed(kind, move |out| Ok(events::write(&admin.app.ledger, &options, format, now, out).map(drop)?))
+}
+
+async fn list_of(admin: Admin, query: Asked<ListOptions>) -> Response {
     answer(admin, query, |admin, options| events::list(&admin.app.ledger, options, admin.app.now())).await
 }
 
