@@ -1,5 +1,5 @@
-//! A report of return as one page of HTML: figures, plots, rows, contracts, method; to read, to print, or
-//! to save as PDF.
+//! A report of return as one page of HTML: figures, plots, rows, what moved, contracts, reconciliation,
+//! method; to read, to print, or to save as PDF.
 //!
 //! Invariants
 //! - The page is whole in itself: no scripts, nothing fetched, and its policy forbids both.
@@ -10,6 +10,7 @@
 //! Not here: the figures (`roi::report`).
 
 use super::grid::{grouped, rows, text, value};
+use crate::roi::reconciliation;
 use crate::roi::report::lines;
 use bursar_policies::exact::Decimal;
 use serde_json::Value;
@@ -17,8 +18,11 @@ use std::fmt::Write as _;
 
 /// Rows of the table; the page says how many more there are.
 const ROWS_MAX: usize = 40;
-/// Decimals of ratios for people.
-const RATIO_PLACES: u32 = 4;
+/// Decimals of ratios for people; of amounts per thousand tokens, as many more as a million has zeros.
+const RATIO: Option<u32> = Some(4);
+const PER_THOUSAND: Option<u32> = Some(7);
+/// An amount as it is.
+const AMOUNT: Option<u32> = None;
 /// Size of a plot.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 200.0;
@@ -64,7 +68,11 @@ pub(super) fn page(document: &Value) -> String {
     plots(&mut page, document, &currency);
     let by: Vec<String> = rows(document, "by").into_iter().map(|key| text(Some(key))).collect();
     row_table(&mut page, document, &by);
+    movers(&mut page, document, &by);
+    corrections(&mut page, document, &by);
+    models(&mut page, document, &by);
     contracts(&mut page, document);
+    reconciliations(&mut page, document);
     method(&mut page, document);
     page.push_str("</body>\n</html>\n");
     page
@@ -91,13 +99,14 @@ fn escape(text: &str) -> String {
     safe
 }
 
-/// A figure for people: grouped digits, ratios with four decimals, a dash for what is unknown.
-fn shown(figure: &str, ratio: bool) -> String {
+/// A figure for people: grouped digits, so many decimals where that is told, a dash for what is unknown.
+fn shown(figure: &str, places: Option<u32>) -> String {
     if figure.is_empty() {
         return "–".to_owned();
     }
-    let short = if ratio { Decimal::parse(figure).ok() } else { None };
-    let short = short.and_then(|number| number.ratio().text_half_even(RATIO_PLACES).ok());
+    let short = places.and_then(|places| {
+        Decimal::parse(figure).ok().and_then(|number| number.ratio().text_half_even(places).ok())
+    });
     let figure = short.unwrap_or_else(|| figure.to_owned());
     let number = figure.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     escape(&if number { grouped(&figure) } else { figure })
@@ -125,32 +134,36 @@ fn warnings(page: &mut String, document: &Value) {
 
 fn key_figures(page: &mut String, document: &Value, currency: &str) {
     let figures = [
-        ("Billed", "book.cost.billed", false),
-        ("Effective", "book.cost.effective", false),
-        ("Hedged", "book.cost.hedged", false),
-        ("Revenue", "book.revenue", false),
-        ("Savings", "book.savings", false),
-        ("Net", "book.net", false),
-        ("ROI", "book.roi", true),
-        ("ROI with savings", "book.roi_with_savings", true),
-        ("Gross margin", "book.gross_margin", true),
-        ("Net per million tokens", "book.net_per_million_tokens", true),
-        ("Cost per million tokens", "book.cost_per_million_tokens", true),
-        ("Requests unpriced (share)", "coverage.unpriced_requests", true),
-        ("Revenue attributed (share)", "coverage.attributed_revenue", true),
-        ("Cost tagged (share)", "coverage.tagged_cost", true),
-        ("Tokens measured (share)", "coverage.measured_tokens", true),
-        ("Residual", "balance.residual", false),
+        ("Billed", "book.cost.billed", AMOUNT),
+        ("Effective", "book.cost.effective", AMOUNT),
+        ("Hedged", "book.cost.hedged", AMOUNT),
+        ("Revenue", "book.revenue", AMOUNT),
+        ("Savings", "book.savings", AMOUNT),
+        ("Net", "book.net", AMOUNT),
+        ("ROI", "book.roi", RATIO),
+        ("ROI with savings", "book.roi_with_savings", RATIO),
+        ("ROI unhedged", "book.roi_unhedged", RATIO),
+        ("Gross margin", "book.gross_margin", RATIO),
+        ("Cost per success", "book.cost_per_success", RATIO),
+        ("Cost per million tokens", "book.cost_per_million_tokens", RATIO),
+        ("Net per million tokens", "book.net_per_million_tokens", RATIO),
+        ("Net per thousand tokens", "book.net_per_thousand_tokens", PER_THOUSAND),
+        ("Requests unpriced (share)", "coverage.unpriced_requests", RATIO),
+        ("Revenue attributed (share)", "coverage.attributed_revenue", RATIO),
+        ("Cost tagged (share)", "coverage.tagged_cost", RATIO),
+        ("Tokens measured (share)", "coverage.measured_tokens", RATIO),
+        ("Volume hedged (share)", "coverage.hedged_volume", RATIO),
+        ("Residual", "balance.residual", AMOUNT),
     ];
     page.push_str("<div class=\"figures\">\n");
-    for (title, path, ratio) in figures {
-        let unit = if ratio { "" } else { currency };
-        let figure = shown(&figure(document, path), ratio);
+    for (title, path, places) in figures {
+        let unit = if places == AMOUNT || path.contains("_per_") { currency } else { "" };
+        let figure = shown(&figure(document, path), places);
         let _ = writeln!(page, "<div><small>{title} {unit}</small><b>{figure}</b></div>");
     }
     page.push_str("</div>\n");
     for name in ["revenue", "savings"] {
-        let part = |part: &str| shown(&figure(document, &format!("balance.{name}.{part}")), false);
+        let part = |part: &str| shown(&figure(document, &format!("balance.{name}.{part}")), AMOUNT);
         let _ = writeln!(
             page,
             "<p>{name}: attributed {} + unattributed {} = received {}</p>",
@@ -170,12 +183,27 @@ fn plots(page: &mut String, document: &Value, currency: &str) {
         .collect();
     let _ = writeln!(page, "<h2>From list to hedged cost ({currency})</h2>");
     bars(page, &bridge, &["cost"]);
+    let steps = rows(document, "bridge").into_iter().map(|step| {
+        format!("{} {}", escape(&text(step.get("step"))), shown(&text(step.get("amount")), AMOUNT))
+    });
+    let _ = writeln!(page, "<p>{}</p>", steps.collect::<Vec<_>>().join(" → "));
     let trend: Vec<(String, Vec<Option<f64>>)> = rows(document, "trend")
         .into_iter()
         .map(|month| (text(month.get("month")), vec![amount(month, "hedged"), amount(month, "revenue")]))
         .collect();
     let _ = writeln!(page, "<h2>Hedged cost and revenue by month ({currency})</h2>");
     bars(page, &trend, &["hedged cost", "revenue"]);
+    let columns = [
+        ("Tokens", "tokens", AMOUNT),
+        ("Billed", "billed", AMOUNT),
+        ("Hedged", "hedged", AMOUNT),
+        ("Revenue", "revenue", AMOUNT),
+        ("Savings", "savings", AMOUNT),
+        ("ROI", "roi", RATIO),
+        ("Net/Mtok", "net_per_million_tokens", RATIO),
+        ("Cost/Mtok", "cost_per_million_tokens", RATIO),
+    ];
+    table(page, &["month".to_owned()], &columns, &rows(document, "trend"));
 }
 
 /// Bars in groups, from zero up or down; what is unknown has none.
@@ -221,7 +249,7 @@ fn bars(page: &mut String, groups: &[(String, Vec<Option<f64>>)], series: &[&str
     let _ = writeln!(page, "<small>{}</small>", legend.join(" "));
 }
 
-fn head(page: &mut String, names: &[&str], figures: &[(&str, &str, bool)]) {
+fn head(page: &mut String, names: &[&str], figures: &[(&str, &str, Option<u32>)]) {
     page.push_str("<table>\n<thead><tr>");
     for name in names {
         let _ = write!(page, "<th class=\"name\">{}</th>", escape(name));
@@ -232,38 +260,132 @@ fn head(page: &mut String, names: &[&str], figures: &[(&str, &str, bool)]) {
     page.push_str("</tr></thead>\n<tbody>\n");
 }
 
+/// A line for each value: words, then figures.
+fn table(page: &mut String, names: &[String], figures: &[(&str, &str, Option<u32>)], lines: &[&Value]) {
+    if lines.is_empty() {
+        return;
+    }
+    head(page, &names.iter().map(String::as_str).collect::<Vec<_>>(), figures);
+    for line in lines {
+        page.push_str("<tr>");
+        for name in names {
+            let _ = write!(page, "<td class=\"name\">{}</td>", escape(&text(line.get(name))));
+        }
+        for (_, path, places) in figures {
+            let _ = write!(page, "<td>{}</td>", shown(&figure(line, path), *places));
+        }
+        page.push_str("</tr>\n");
+    }
+    page.push_str("</tbody></table>\n");
+}
+
+/// What moved most against the days before.
+fn movers(page: &mut String, document: &Value, by: &[String]) {
+    let Some(movers) = document.get("movers") else { return };
+    let columns = [
+        ("Cost before", "cost_before", AMOUNT),
+        ("Cost", "cost", AMOUNT),
+        ("Change", "cost_change", AMOUNT),
+        ("Revenue before", "revenue_before", AMOUNT),
+        ("Revenue", "revenue", AMOUNT),
+        ("Change", "revenue_change", AMOUNT),
+        ("Net", "net_change", AMOUNT),
+    ];
+    let at = |path: &str| escape(&figure(movers, path));
+    let _ = writeln!(page, "<h2>Moved most against {} to {}</h2>", at("before.from"), at("before.to"));
+    let lines: Vec<&Value> = rows(movers, "rows").into_iter().take(ROWS_MAX).collect();
+    table(page, by, &columns, &lines);
+    if lines.is_empty() {
+        page.push_str("<p>Nothing moved.</p>\n");
+    }
+}
+
+/// The other attribution models, where they were asked for.
+fn models(page: &mut String, document: &Value, by: &[String]) {
+    for model in rows(document, "compare") {
+        let name = escape(&text(model.get("model")));
+        if let Some(problem) = model.get("error") {
+            let _ = writeln!(page, "<p class=\"warn\">{name}: {}</p>", escape(&text(Some(problem))));
+            continue;
+        }
+        let columns = [("Revenue", "revenue", AMOUNT), ("Savings", "savings", AMOUNT), ("ROI", "roi", RATIO)];
+        let nobody = shown(&figure(model, "unattributed.revenue"), AMOUNT);
+        let _ = writeln!(page, "<h2>Model {name} (unattributed {nobody})</h2>");
+        let lines: Vec<&Value> = rows(model, "rows").into_iter().take(ROWS_MAX).collect();
+        table(page, by, &columns, &lines);
+    }
+}
+
+/// What came late about closed months, where the report has that.
+fn corrections(page: &mut String, document: &Value, by: &[String]) {
+    let columns = [
+        ("Requests", "requests", AMOUNT),
+        ("Tokens", "total_tokens", AMOUNT),
+        ("Billed", "billed", AMOUNT),
+        ("Effective", "effective", AMOUNT),
+        ("Hedged", "hedged", AMOUNT),
+        ("Revenue", "revenue", AMOUNT),
+        ("Savings", "savings", AMOUNT),
+    ];
+    for correction in rows(document, "corrections") {
+        let part = |name: &str| shown(&text(correction.get(name)), AMOUNT);
+        let _ = writeln!(
+            page,
+            "<h2>Correction of {}: cost {}, revenue {}, savings {}</h2>",
+            escape(&text(correction.get("origin"))),
+            part("book"),
+            part("revenue"),
+            part("savings")
+        );
+        let lines: Vec<&Value> = rows(correction, "rows").into_iter().take(ROWS_MAX).collect();
+        table(page, by, &columns, &lines);
+    }
+}
+
+/// What providers say, statement by statement, or that nothing was given.
+fn reconciliations(page: &mut String, document: &Value) {
+    page.push_str("<h2>Reconciliation</h2>\n");
+    for words in reconciliation::sentences(document) {
+        let _ = writeln!(page, "<p>{}</p>", escape(&words));
+    }
+    let columns = [
+        ("Theirs", "total.theirs.cost", AMOUNT),
+        ("Ours", "total.ours.billed", AMOUNT),
+        ("Gap", "total.money.gap", AMOUNT),
+        ("Unpriced", "total.money.unpriced", AMOUNT),
+        ("Estimated", "total.money.estimated", AMOUNT),
+        ("Aborted", "total.money.aborted", AMOUNT),
+        ("Outside", "total.money.outside", AMOUNT),
+        ("Price", "total.money.price", AMOUNT),
+        ("Rounding", "total.money.rounding", AMOUNT),
+        ("Unexplained", "total.money.unexplained", AMOUNT),
+    ];
+    let given: Vec<&Value> = reconciliation::given(document).iter().collect();
+    table(page, &["provider".to_owned()], &columns, &given);
+}
+
 fn row_table(page: &mut String, document: &Value, by: &[String]) {
     let columns = [
-        ("Requests", "requests", false),
-        ("Tokens", "total_tokens", false),
-        ("Billed", "cost.billed", false),
-        ("Effective", "cost.effective", false),
-        ("Hedged", "cost.hedged", false),
-        ("Revenue", "revenue", false),
-        ("Savings", "savings", false),
-        ("ROI", "roi", true),
-        ("Net/Mtok", "net_per_million_tokens", true),
-        ("Margin", "gross_margin", true),
+        ("Requests", "requests", AMOUNT),
+        ("Tokens", "total_tokens", AMOUNT),
+        ("Billed", "cost.billed", AMOUNT),
+        ("Effective", "cost.effective", AMOUNT),
+        ("Hedged", "cost.hedged", AMOUNT),
+        ("Revenue", "revenue", AMOUNT),
+        ("Savings", "savings", AMOUNT),
+        ("ROI", "roi", RATIO),
+        ("Net/Mtok", "net_per_million_tokens", RATIO),
+        ("Cost/success", "cost_per_success", RATIO),
+        ("Margin", "gross_margin", RATIO),
     ];
     let all = lines(document);
     let own = rows(document, "rows").len();
     let hidden = own.saturating_sub(ROWS_MAX);
     let _ = writeln!(page, "<h2>By {}</h2>", escape(&by.join(", ")));
-    head(page, &by.iter().map(String::as_str).collect::<Vec<_>>(), &columns);
-    for (place, line) in all.iter().enumerate() {
-        if place >= ROWS_MAX && place < own {
-            continue;
-        }
-        page.push_str("<tr>");
-        for key in by {
-            let _ = write!(page, "<td class=\"name\">{}</td>", escape(&text(line.get(key))));
-        }
-        for (_, path, ratio) in columns {
-            let _ = write!(page, "<td>{}</td>", shown(&figure(line, path), ratio));
-        }
-        page.push_str("</tr>\n");
-    }
-    page.push_str("</tbody></table>\n");
+    let kept = |place: &usize| *place < ROWS_MAX || *place >= own;
+    let shown: Vec<&Value> =
+        all.iter().enumerate().filter(|(place, _)| kept(place)).map(|(_, line)| line).collect();
+    table(page, by, &columns, &shown);
     if hidden > 0 {
         let _ = writeln!(
             page,
@@ -279,27 +401,17 @@ fn contracts(page: &mut String, document: &Value) {
         return;
     }
     let columns = [
-        ("Quantity", "quantity", true),
-        ("Covered", "covered", true),
-        ("Used", "used", false),
-        ("Unused", "unused", false),
-        ("Payoff", "payoff", false),
-        ("Premium", "premium", false),
-        ("Fees", "fees", false),
+        ("Quantity", "quantity", RATIO),
+        ("Covered", "covered", RATIO),
+        ("Used", "used", AMOUNT),
+        ("Unused", "unused", AMOUNT),
+        ("Payoff", "payoff", AMOUNT),
+        ("Premium", "premium", AMOUNT),
+        ("Fees", "fees", AMOUNT),
     ];
     page.push_str("<h2>Contracts</h2>\n");
-    head(page, &["position", "kind", "status"], &columns);
-    for contract in contracts {
-        page.push_str("<tr>");
-        for name in ["position_id", "kind", "status"] {
-            let _ = write!(page, "<td class=\"name\">{}</td>", escape(&text(contract.get(name))));
-        }
-        for (_, path, ratio) in columns {
-            let _ = write!(page, "<td>{}</td>", shown(&figure(contract, path), ratio));
-        }
-        page.push_str("</tr>\n");
-    }
-    page.push_str("</tbody></table>\n");
+    let names = ["position_id", "kind", "status"].map(str::to_owned);
+    table(page, &names, &columns, &contracts);
 }
 
 fn method(page: &mut String, document: &Value) {
@@ -330,6 +442,9 @@ mod tests {
             "bridge": [{"step": "list", "amount": null}, {"step": "billed", "amount": "1233.50"}],
             "trend": [{"month": "2026-09", "hedged": "1233.50", "revenue": "-20.00"}],
             "sheets": {"contracts": [{"position_id": "<b>", "kind": "cap", "status": "Active", "payoff": "5.00"}]},
+            "movers": {"before": {"from": "2026-08-02", "to": "2026-09-01"}, "rows": [{"team": "<script>", "cost": "1.00", "cost_change": "-2.00"}]},
+            "compare": [{"model": "first", "rows": [{"team": "=cmd()", "revenue": "3.00"}], "unattributed": {"revenue": "1.00"}}],
+            "corrections": [{"origin": "2026-08", "book": "1.00", "rows": [{"team": "<script>", "billed": "1.00"}]}],
             "method": {"model": "linear", "look_back": "30d"},
             "unpriced": [{"what": "usage", "requests": 3, "reason": "<img src=x>"}], "as_of": "2026-10-02T00:00:00Z"
         });

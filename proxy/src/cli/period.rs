@@ -3,10 +3,12 @@
 //! Not here: reports (`roi::period`), keeping them (`ledger::periods`).
 
 use super::TableFormat;
+use super::fault::Fault;
 use super::grid::{self, Column, column, text};
 use super::place::{self, PlaceArgs};
 use super::roi;
 use crate::roi::period::{self, CloseOptions};
+use crate::roi::reconciliation;
 use anyhow::Context;
 use bursar_domain::SystemClock;
 use clap::{Args, Subcommand};
@@ -83,6 +85,14 @@ pub(crate) struct ShowArgs {
     /// Write a workbook (XLSX) to this file instead; it appears only when complete.
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
     xlsx: Option<PathBuf>,
+    /// Write a page (HTML) to this file instead; it appears only when complete.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "xlsx"])]
+    html: Option<PathBuf>,
+    /// Write the lines of the CSV as Parquet to this file instead; it appears only when complete.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "xlsx", "html"])]
+    parquet: Option<PathBuf>,
+    #[command(flatten)]
+    beside: roi::BesideArgs,
     #[command(flatten)]
     place: PlaceArgs,
 }
@@ -162,22 +172,27 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    if !args.beside.is_empty() && args.xlsx.is_none() && args.html.is_none() {
+        let text = "--reconciliation is shown in a workbook or a page: add --xlsx FILE or --html FILE";
+        return Err(Fault::Usage(text.to_owned()).into());
+    }
+    let given = args.beside.read()?;
     let path = format!("/api/v1/periods/{}", place::part(&args.month));
     let document = place::read(&args.place, &path, |source| period::show(source, &args.month))?;
     let report = text(document.get("text"));
-    let mut out = std::io::stdout().lock();
-    match args.format {
-        _ if args.xlsx.is_some() => {
-            let document = serde_json::from_str(&report).context("the closed report is no document")?;
-            if let Some(path) = &args.xlsx {
-                roi::write_workbook(&document, path)?;
-            }
+    let parsed = || -> anyhow::Result<Value> {
+        let mut report = serde_json::from_str(&report).context("the closed report is no document")?;
+        if !given.is_empty() {
+            reconciliation::attach(&mut report, given);
         }
-        TableFormat::Json => out.write_all(report.as_bytes())?,
-        format => {
-            let report = serde_json::from_str(&report).context("the closed report is no document")?;
-            roi::write(&report, format, &mut out)?;
-        }
+        Ok(report)
+    };
+    match (&args.xlsx, &args.html, &args.parquet) {
+        (Some(path), _, _) => drop(roi::write_workbook(&parsed()?, path)?),
+        (_, Some(path), _) => drop(roi::write_page(&parsed()?, path)?),
+        (_, _, Some(path)) => drop(roi::write_parquet(&parsed()?, path)?),
+        _ if args.format == TableFormat::Json => std::io::stdout().lock().write_all(report.as_bytes())?,
+        _ => roi::write(&parsed()?, args.format, &mut std::io::stdout().lock())?,
     }
     if document.get("whole").and_then(Value::as_bool) != Some(true) {
         eprintln!("bursar: the report is not what was closed: its SHA-256 differs from the manifest's");

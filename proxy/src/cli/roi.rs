@@ -3,9 +3,11 @@
 //! Not here: the figures (`roi::report`, `ledger::roi`).
 
 use super::TableFormat;
+use super::fault::Fault;
 use super::grid::{self, Column, column, grouped, text};
 use super::place::{self, PlaceArgs};
 use super::whole;
+use crate::roi::reconciliation;
 use crate::roi::report::{self, COLUMNS, Options, lines};
 use crate::roi::workbook::workbook;
 use anyhow::Context;
@@ -14,12 +16,16 @@ use bursar_domain::{Clock, SystemClock};
 use bursar_ledger::export::{
     Cell, Column as TypedColumn, Kind, MONEY_PLACES, TableFormat as TypedFormat, TableWriter,
 };
+use bursar_ledger::periods::sha256;
 use bursar_policies::exact::Decimal;
 use clap::Args;
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// How many rows that moved a workbook and a page show when nothing is said.
+const MOVERS: usize = 10;
 
 /// `bursar roi`
 #[derive(Debug, Args)]
@@ -80,7 +86,37 @@ pub(crate) struct RoiArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "xlsx", "html"])]
     parquet: Option<PathBuf>,
     #[command(flatten)]
+    beside: BesideArgs,
+    #[command(flatten)]
     place: PlaceArgs,
+}
+
+/// What providers say, beside the figures.
+#[derive(Debug, Args)]
+pub(super) struct BesideArgs {
+    /// Show this reconciliation with the report: what `bursar reconcile --format json` wrote. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    reconciliation: Vec<PathBuf>,
+}
+
+impl BesideArgs {
+    /// Whether there is nothing to show.
+    pub(super) fn is_empty(&self) -> bool {
+        self.reconciliation.is_empty()
+    }
+
+    /// The files, checked; before anything is computed.
+    pub(super) fn read(&self) -> anyhow::Result<Vec<(String, String, Value)>> {
+        let one = |path: &PathBuf| {
+            let shown = path.display();
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+            let found =
+                reconciliation::read(&text).map_err(|error| Fault::Violation(format!("{shown} {error}")))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok((name, sha256(text.as_bytes()), found))
+        };
+        self.reconciliation.iter().map(one).collect()
+    }
 }
 
 impl RoiArgs {
@@ -98,10 +134,15 @@ impl RoiArgs {
             look_back: self.look_back.clone(),
             half_life: self.half_life.clone(),
             compare: self.compare.then_some(true),
-            movers: self.movers,
-            sheets: (self.xlsx.is_some() || self.html.is_some()).then_some(true),
+            movers: self.movers.or_else(|| self.is_whole().then_some(MOVERS)),
+            sheets: self.is_whole().then_some(true),
             view: self.view.clone(),
         }
+    }
+
+    /// Whether the answer is a workbook or a page, which show everything.
+    const fn is_whole(&self) -> bool {
+        self.xlsx.is_some() || self.html.is_some()
     }
 }
 
@@ -130,18 +171,25 @@ fn query(options: &Options) -> String {
 /// Prints the report.
 pub(super) fn run(args: &RoiArgs) -> anyhow::Result<ExitCode> {
     let options = args.options();
+    if !args.beside.is_empty() && (args.parquet.is_some() || args.format == TableFormat::Csv) {
+        let text = "--reconciliation has no place among rows: use --xlsx, --html, --format json or table";
+        return Err(Fault::Usage(text.to_owned()).into());
+    }
+    let given = args.beside.read()?;
     let path = format!("/api/v1/roi{}", query(&options));
-    let document =
+    let mut document =
         place::read(&args.place, &path, |source| report::document(source, &options, SystemClock.now()))?;
+    if !given.is_empty() {
+        reconciliation::attach(&mut document, given);
+    }
     if let Some(path) = &args.xlsx {
         return write_workbook(&document, path);
     }
     if let Some(path) = &args.html {
-        let page = super::page::page(&document);
-        return whole::export(Some(path), false, |out, _| Ok(out.write_all(page.as_bytes())?));
+        return write_page(&document, path);
     }
     if let Some(path) = &args.parquet {
-        return whole::export(Some(path), true, |out, _| write_table(&document, out));
+        return write_parquet(&document, path);
     }
     write(&document, args.format, &mut std::io::stdout().lock())?;
     Ok(ExitCode::SUCCESS)
@@ -151,6 +199,17 @@ pub(super) fn run(args: &RoiArgs) -> anyhow::Result<ExitCode> {
 pub(super) fn write_workbook(document: &Value, path: &Path) -> anyhow::Result<ExitCode> {
     let bytes = workbook(document).context("cannot make the workbook")?;
     whole::export(Some(path), true, |out, _| Ok(out.write_all(&bytes)?))
+}
+
+/// Writes a report as a page, in the same way.
+pub(super) fn write_page(document: &Value, path: &Path) -> anyhow::Result<ExitCode> {
+    let page = super::page::page(document);
+    whole::export(Some(path), false, |out, _| Ok(out.write_all(page.as_bytes())?))
+}
+
+/// Writes the lines of the CSV as Parquet, in the same way.
+pub(super) fn write_parquet(document: &Value, path: &Path) -> anyhow::Result<ExitCode> {
+    whole::export(Some(path), true, |out, _| write_table(document, out))
 }
 
 /// Figures that are words or counts; all others are decimals.
@@ -304,9 +363,13 @@ fn tell(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
         none if none.is_empty() => "–".to_owned(),
         share => share,
     };
+    let hedged = match at("coverage.hedged_volume") {
+        none if !none.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) => String::new(),
+        share => format!(", volume hedged {share}"),
+    };
     writeln!(
         out,
-        "coverage: revenue attributed {}, cost tagged {}, tokens measured {}, requests unpriced {}",
+        "coverage: revenue attributed {}, cost tagged {}, tokens measured {}, requests unpriced {}{hedged}",
         share("attributed_revenue"),
         share("tagged_cost"),
         share("measured_tokens"),
@@ -321,6 +384,23 @@ fn tell(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
         })
         .collect();
     writeln!(out, "bridge: {}", steps.join(" → "))?;
+    let places = |path: &str, places: u32| match Decimal::parse(&at(path)) {
+        Ok(number) => number.ratio().text_half_even(places).map_or("–".to_owned(), |text| grouped(&text)),
+        Err(_) => "–".to_owned(),
+    };
+    writeln!(
+        out,
+        "book: net {}; per million tokens net {}, cost {}; per thousand net {}; cost per success {}; gross margin {}",
+        match figure("book.net") {
+            none if none.is_empty() => "–".to_owned(),
+            net => net,
+        },
+        places("book.net_per_million_tokens", 4),
+        places("book.cost_per_million_tokens", 4),
+        places("book.net_per_thousand_tokens", 7),
+        places("book.cost_per_success", 4),
+        places("book.gross_margin", 4),
+    )?;
     tell_lists(document, out)?;
     for correction in grid::rows(document, "corrections") {
         let part = |name: &str| grouped(&text(correction.get(name)));
@@ -363,6 +443,11 @@ fn tell(document: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
         at("as_of")
     )?;
     writeln!(out, "{}", at("method.note"))?;
+    if document.get("reconciliation").is_some() {
+        for words in reconciliation::sentences(document) {
+            writeln!(out, "reconciliation: {words}")?;
+        }
+    }
     Ok(())
 }
 

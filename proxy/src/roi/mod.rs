@@ -10,5 +10,6 @@
 pub(crate) mod cloudevents;
 pub(crate) mod events;
 pub(crate) mod period;
+pub(crate) mod reconciliation;
 pub(crate) mod report;
 pub(crate) mod workbook;

@@ -1,13 +1,17 @@
-//! A report of return as an XLSX workbook: summary with charts, by team, by workload, contracts, trend,
-//! revenue, corrections, method and coverage.
+//! A report of return as an XLSX workbook: summary with charts, by team, by workload, contracts, trend, what
+//! moved, attribution models, revenue, reconciliation, corrections, method and coverage.
 //!
 //! Invariants
 //! - Names and words are text cells, never formulas, whatever they begin with.
 //! - Numbers are those of the document; a cell is empty where it is null.
 //! - The same document gives the same bytes: the file's date is the end of the period.
+//! - A sheet of reconciliation is always there; without one it says that there is none.
 //!
-//! Not here: the figures (`report`), where the file goes (`cli`).
+//! Not here: the figures (`report`), what stands beside them (`beside`), where the file goes (`cli`).
 
+mod beside;
+
+use super::reconciliation;
 use super::report::{COLUMNS, lines};
 use rust_xlsxwriter::{
     Chart, ChartType, DocProperties, ExcelDateTime, Format, Workbook, Worksheet, XlsxError,
@@ -29,12 +33,12 @@ pub(crate) fn workbook(document: &Value) -> Result<Vec<u8>, XlsxError> {
         let sheet = document.get("sheets").and_then(|sheets| sheets.get(name));
         let own = *by == serde_json::json!([name]);
         match sheet.or(own.then_some(document)) {
-            Some(rows_of) => rows(book.add_worksheet().set_name(title)?, rows_of, &styles)?,
+            Some(rows_of) => rows(book.add_worksheet().set_name(title)?, rows_of, document, &styles)?,
             None => continue,
         }
     }
     if !["team", "workload"].iter().any(|name| *by == serde_json::json!([name])) {
-        rows(book.add_worksheet().set_name("Rows")?, document, &styles)?;
+        rows(book.add_worksheet().set_name("Rows")?, document, document, &styles)?;
     }
     contracts(&mut book, document, &styles)?;
     let month = [
@@ -48,7 +52,12 @@ pub(crate) fn workbook(document: &Value) -> Result<Vec<u8>, XlsxError> {
         "net_per_million_tokens",
         "cost_per_million_tokens",
     ];
-    list(book.add_worksheet().set_name("Trend")?, &array(document, "trend"), &month, &styles)?;
+    let trend = array(document, "trend");
+    let sheet = book.add_worksheet().set_name("Trend")?;
+    list(sheet, &trend, &month, &styles)?;
+    footer(sheet, trend.len(), document)?;
+    beside::movers(&mut book, document, &styles)?;
+    beside::models(&mut book, document, &styles)?;
     let received = ["currency", "events", "revenue", "savings", "revenue_converted", "savings_converted"];
     list(
         book.add_worksheet().set_name("Revenue")?,
@@ -56,6 +65,7 @@ pub(crate) fn workbook(document: &Value) -> Result<Vec<u8>, XlsxError> {
         &received,
         &styles,
     )?;
+    beside::reconciliation(&mut book, document, &styles)?;
     corrections(&mut book, document, &styles)?;
     method(book.add_worksheet(), document, &styles)?;
     book.save_to_buffer()
@@ -64,7 +74,9 @@ pub(crate) fn workbook(document: &Value) -> Result<Vec<u8>, XlsxError> {
 struct Styles {
     head: Format,
     money: Format,
+    exact: Format,
     ratio: Format,
+    per_thousand: Format,
     count: Format,
     plain: Format,
 }
@@ -74,7 +86,10 @@ impl Styles {
         Self {
             head: Format::new().set_bold(),
             money: Format::new().set_num_format("#,##0.00"),
+            // Statements and their gaps have more digits than cents.
+            exact: Format::new().set_num_format("#,##0.00####"),
             ratio: Format::new().set_num_format("0.0000"),
+            per_thousand: Format::new().set_num_format("0.0000000"),
             count: Format::new().set_num_format("#,##0"),
             plain: Format::new(),
         }
@@ -85,10 +100,16 @@ impl Styles {
         let ratio = ["roi", "gross_margin", "coverage"].iter().any(|name| column.starts_with(name))
             || column.contains("_per_");
         let count = ["requests", "successes", "total_tokens", "tokens", "events", "unpriced_requests"];
-        if ratio {
+        let counted =
+            column.starts_with("tokens.") || column.ends_with(".tokens") || column.ends_with(".requests");
+        if column.contains("per_thousand") {
+            &self.per_thousand
+        } else if ratio {
             &self.ratio
-        } else if count.contains(&column) || column.starts_with("tokens.") {
+        } else if counted || count.contains(&column) {
             &self.count
+        } else if ["theirs.", "ours.", "money."].iter().any(|side| column.starts_with(side)) {
+            &self.exact
         } else {
             &self.money
         }
@@ -170,9 +191,38 @@ fn list(sheet: &mut Worksheet, lines: &[Value], columns: &[&str], styles: &Style
     table(sheet, (&names, rest), lines, styles)
 }
 
-fn rows(sheet: &mut Worksheet, document: &Value, styles: &Styles) -> Done {
+/// The rows of one grouping; coverage and method are the report's.
+fn rows(sheet: &mut Worksheet, document: &Value, report: &Value, styles: &Styles) -> Done {
     let names: Vec<String> = array(document, "by").iter().map(text).collect();
-    table(sheet, (&names, &COLUMNS), &lines(document), styles)
+    let lines = lines(document);
+    table(sheet, (&names, &COLUMNS), &lines, styles)?;
+    footer(sheet, lines.len(), report)
+}
+
+/// Coverage and method in words, an empty row below `count` lines: no figure stands without them.
+fn footer(sheet: &mut Worksheet, count: usize, report: &Value) -> Done {
+    let row = row_of(count).saturating_add(2);
+    let share = |name: &str| match text(at(report, &format!("coverage.{name}"))) {
+        none if none.is_empty() => "unknown".to_owned(),
+        share => share,
+    };
+    let coverage = format!(
+        "coverage: revenue attributed {}, cost tagged {}, tokens measured {}, requests unpriced {}, volume hedged {}",
+        share("attributed_revenue"),
+        share("tagged_cost"),
+        share("measured_tokens"),
+        share("unpriced_requests"),
+        share("hedged_volume")
+    );
+    sheet.write_string(row, 0, coverage)?;
+    let method = format!(
+        "model {}, look-back {}: {}",
+        text(at(report, "method.model")),
+        text(at(report, "method.look_back")),
+        text(at(report, "method.note"))
+    );
+    sheet.write_string(row.saturating_add(1), 0, method)?;
+    Ok(())
 }
 
 /// The book in a few figures, both balances, the bridge and the months, with a chart of each.
@@ -188,7 +238,8 @@ fn summary(sheet: &mut Worksheet, document: &Value, styles: &Styles) -> Done {
         ("Complete", text(at(document, "complete"))),
     ];
     let mut row = 0_u32;
-    for (title, words) in heads {
+    let reconciled = reconciliation::sentences(document).into_iter().map(|words| ("Reconciliation", words));
+    for (title, words) in heads.into_iter().chain(reconciled) {
         sheet.write_string_with_format(row, 0, title, &styles.head)?;
         sheet.write_string(row, 1, words)?;
         row = row.saturating_add(1);
@@ -208,11 +259,14 @@ fn summary(sheet: &mut Worksheet, document: &Value, styles: &Styles) -> Done {
         ("ROI unhedged", "book.roi_unhedged"),
         ("Gross margin", "book.gross_margin"),
         ("Net per million tokens", "book.net_per_million_tokens"),
+        ("Net per thousand tokens", "book.net_per_thousand_tokens"),
         ("Cost per million tokens", "book.cost_per_million_tokens"),
+        ("Cost per success", "book.cost_per_success"),
         ("Coverage: revenue attributed", "coverage.attributed_revenue"),
         ("Coverage: cost tagged", "coverage.tagged_cost"),
         ("Coverage: tokens measured", "coverage.measured_tokens"),
         ("Coverage: requests unpriced", "coverage.unpriced_requests"),
+        ("Coverage: volume hedged", "coverage.hedged_volume"),
     ];
     for (title, path) in figures {
         sheet.write_string(row, 0, title)?;
@@ -335,9 +389,11 @@ fn method(sheet: &mut Worksheet, document: &Value, styles: &Styles) -> Done {
         write(sheet, (row, 1), share, &styles.ratio)?;
         row = row.saturating_add(1);
     }
-    sheet.write_string_with_format(row, 0, "reconciliation", &styles.head)?;
-    sheet.write_string(row, 1, "not in this workbook: figures are what was metered and priced here")?;
-    row = row.saturating_add(1);
+    for words in reconciliation::sentences(document) {
+        sheet.write_string_with_format(row, 0, "reconciliation", &styles.head)?;
+        sheet.write_string(row, 1, words)?;
+        row = row.saturating_add(1);
+    }
     for gap in array(document, "unpriced") {
         sheet.write_string_with_format(row, 0, "not in the figures", &styles.head)?;
         sheet.write_string(row, 1, text(at(&gap, "reason")))?;
