@@ -1,17 +1,25 @@
 //! FOCUS datasets: the question as options say it, and where the rows go.
 //!
+//! Invariants
+//! - As reported, a closed month is made of the ledger as it was at the close; the first open month also has
+//!   what became different about closed ones, as corrections.
+//!
 //! Not here: the rows (`ledger::focus`), the command and its file (`cli::focus`).
 
 use crate::hedge::AskError;
 use crate::hedge::report::Options as HedgeOptions;
+use crate::roi::period::{self, Basis, Cut};
 use bursar_domain::Timestamp;
 use bursar_ledger::export::{ExportError, TableFormat, TableWriter};
 use bursar_ledger::focus::{
-    FocusAsk, FocusError, FocusNotes, commitment_columns, contract_commitments, cost_and_usage, usage_columns,
+    FocusAsk, FocusError, FocusNotes, Then, commitment_columns, contract_commitments, corrections,
+    cost_and_usage, usage_columns,
 };
 use bursar_ledger::hedge::{HedgeAsk, HedgeSource};
+use bursar_ledger::periods::UpTo;
 use bursar_ledger::roi::has_contracts;
-use bursar_policies::hedge::calendar::Window;
+use bursar_policies::hedge::calendar::{Month, Window};
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use std::io::Write;
 
@@ -48,6 +56,9 @@ pub(crate) struct Options {
     pub(crate) billing_account: Option<String>,
     /// `csv` (when absent) or `parquet`.
     pub(crate) format: Option<String>,
+    /// `restated` (when absent): with everything known; `reported`: as of the month's close.
+    #[serde(rename = "as")]
+    pub(crate) view: Option<String>,
 }
 
 /// Why a dataset cannot be written.
@@ -85,6 +96,84 @@ impl Options {
     }
 }
 
+/// A month as it is reported: its own rows by the state of its close, and corrections.
+struct Reported {
+    basis: Basis,
+    options: Options,
+}
+
+impl Reported {
+    fn of(source: &dyn HedgeSource, options: &Options, now: Timestamp) -> Result<Self, AskError> {
+        let days = (options.from.as_deref(), options.to.as_deref());
+        let basis = period::basis(source, days, options.on.as_deref(), now)?;
+        let zone = basis.terms.tz.as_deref().unwrap_or("UTC");
+        if !matches!(zone, "UTC" | "Etc/UTC") {
+            return Err(AskError::Wrong(format!(
+                "months were closed in days of {zone}, and FOCUS tells time in UTC: leave out --as reported"
+            )));
+        }
+        let mut options = options.clone();
+        options.currency = options.currency.or_else(|| basis.terms.currency.clone());
+        options.unit = options.unit.or_else(|| basis.terms.unit.clone());
+        Ok(Self { basis, options })
+    }
+
+    /// The question about `month`, asked in a state.
+    fn ask(&self, month: Month, cut: &Cut, contracts: bool) -> Result<HedgeAsk, AskError> {
+        let out_of_range = |_| AskError::Wrong(format!("{month} is out of the calendar's range"));
+        let options = Options {
+            from: Some(month.first().to_string()),
+            to: Some(month.next().map_err(out_of_range)?.first().to_string()),
+            on: cut.on.clone(),
+            as_of: Some(cut.as_of.clone()),
+            ..self.options.clone()
+        };
+        let at = cut.as_of.parse::<jiff::Timestamp>();
+        let at = at.map_err(|error| AskError::Ledger(format!("a close without a time: {error}")))?;
+        options.ask(Timestamp::from_micros(at.as_microsecond()), contracts)
+    }
+}
+
+/// Writes the rows of a month as it is reported.
+fn write_reported(
+    source: &dyn HedgeSource,
+    reported: &Reported,
+    (dataset, account): (Dataset, &str),
+    sink: &mut bursar_ledger::focus::Sink<'_>,
+) -> Result<FocusNotes, FocusFailure> {
+    let Basis { month, next, cut, since, .. } = &reported.basis;
+    let state = |cut: &Cut, month: Month| -> Result<(u64, HedgeAsk), FocusFailure> {
+        let then = UpTo::new(source, cut.sequence);
+        let contracts = has_contracts(&then.finance_facts().map_err(AskError::from)?);
+        Ok((cut.sequence, reported.ask(month, cut, contracts)?))
+    };
+    let (sequence, hedge) = state(cut, *month)?;
+    let now = UpTo::new(source, sequence);
+    if dataset == Dataset::ContractCommitment {
+        let days = Window::new(hedge.from, hedge.until).map_err(FocusError::from)?;
+        return Ok(contract_commitments(&now, days, (hedge.today, hedge.as_of), sink)?);
+    }
+    let ask = |hedge: HedgeAsk| FocusAsk { hedge, account: account.to_owned() };
+    let mut notes = cost_and_usage(&now, &ask(hedge), sink)?;
+    for origin in since.iter().flat_map(|(_, months)| months) {
+        let Some((before, _)) = since else { continue };
+        let (sequence, was) = state(before, *origin)?;
+        let then = UpTo::new(source, sequence);
+        let (_, is) = state(cut, *origin)?;
+        let (was, is) = (ask(was), ask(is));
+        let both = (Then { source: &then, ask: &was }, Then { source: &now, ask: &is });
+        let rows = corrections(both, (midnight(*month), midnight(*next)), sink)?;
+        notes.rows = notes.rows.saturating_add(rows);
+    }
+    Ok(notes)
+}
+
+/// The first instant of a month, in UTC.
+fn midnight(month: Month) -> Timestamp {
+    let at = month.first().to_zoned(TimeZone::UTC).map(|at| at.timestamp().as_microsecond());
+    Timestamp::from_micros(at.unwrap_or(0))
+}
+
 /// Writes a dataset to `out`, telling `seen` how many rows there were as they pass.
 pub(crate) fn write(
     source: &dyn HedgeSource,
@@ -95,7 +184,13 @@ pub(crate) fn write(
     seen: &mut dyn FnMut(u64),
 ) -> Result<FocusNotes, FocusFailure> {
     let contracts = has_contracts(&source.finance_facts().map_err(AskError::from)?);
+    let reported = match options.view.as_deref() {
+        None | Some("restated") => None,
+        Some("reported") => Some(Reported::of(source, options, now)?),
+        Some(other) => return Err(AskError::Wrong(format!("as {other:?}: use reported or restated")).into()),
+    };
     let hedge = options.ask(now, contracts)?;
+    let account = options.billing_account.as_deref().unwrap_or(account).to_owned();
     let mut count = 0_u64;
     let columns = match dataset {
         Dataset::CostAndUsage => usage_columns(),
@@ -108,12 +203,10 @@ pub(crate) fn write(
         seen(count);
         Ok(())
     };
-    let notes = match dataset {
-        Dataset::CostAndUsage => {
-            let account = options.billing_account.as_deref().unwrap_or(account).to_owned();
-            cost_and_usage(source, &FocusAsk { hedge, account }, &mut sink)?
-        }
-        Dataset::ContractCommitment => {
+    let notes = match (dataset, &reported) {
+        (_, Some(reported)) => write_reported(source, reported, (dataset, &account), &mut sink)?,
+        (Dataset::CostAndUsage, None) => cost_and_usage(source, &FocusAsk { hedge, account }, &mut sink)?,
+        (Dataset::ContractCommitment, None) => {
             let days = Window::new(hedge.from, hedge.until).map_err(FocusError::from)?;
             contract_commitments(source, days, (hedge.today, hedge.as_of), &mut sink)?
         }

@@ -6,12 +6,14 @@
 //!
 //! Not here: the figures (`ledger::query`), how a table is drawn (`cli::usage`).
 
+use crate::hedge::AskError;
 use crate::period::Period;
 use bursar_domain::money::format_pico;
 use bursar_domain::{Anomaly, Outcome, Quantity, Timestamp, TokenClass, UsageSource};
 use bursar_ledger::export::{Classes, CsvWriter, ExportError, JsonlWriter, TableFormat, UsageTable};
+use bursar_ledger::hedge::HedgeSource;
 use bursar_ledger::{
-    GroupKey, Health, QueryError, ReadError, RecordRange, Records, Stats, StoredRecord, Totals, UsageQuery,
+    GroupKey, Health, QueryError, ReadError, RecordRange, Stats, StoredRecord, Totals, UsageQuery,
     UsageReport,
 };
 use serde_json::{Map, Value, json};
@@ -244,9 +246,25 @@ pub fn range(period: &Period) -> RecordRange {
     RecordRange { from: period.from, to: period.to, after_sequence: 0 }
 }
 
+/// The records of `period`, each range with the last sequence that counts: all that are there, or, as
+/// `reported`, those on which the calendar month between `days` rests.
+pub(crate) fn ranges(
+    source: &dyn HedgeSource,
+    view: Option<&str>,
+    days: (Option<&str>, Option<&str>),
+    period: &Period,
+    now: Timestamp,
+) -> Result<Vec<(RecordRange, u64)>, AskError> {
+    match view {
+        None | Some("restated") => Ok(vec![(range(period), u64::MAX)]),
+        Some("reported") => crate::roi::period::reported_records(source, days, now),
+        Some(other) => Err(AskError::Wrong(format!("as {other:?}: use reported or restated"))),
+    }
+}
+
 /// Writes `records` to `out`, and tells `seen` how many there were as they pass; returns their number.
 pub fn write_records(
-    records: Records,
+    records: impl Iterator<Item = Result<StoredRecord, ReadError>> + Send,
     format: RecordsAs,
     out: &mut dyn Write,
     seen: &mut dyn FnMut(u64),
@@ -291,7 +309,7 @@ pub fn write_records(
 /// Reads on a thread of its own, so that decoding and encoding take a core each; at most a few pieces
 /// wait between them.
 fn read_ahead(
-    records: Records,
+    records: impl Iterator<Item = Result<StoredRecord, ReadError>> + Send,
     mut write: impl FnMut(StoredRecord) -> Result<(), RecordsError>,
 ) -> Result<(), RecordsError> {
     std::thread::scope(|scope| {

@@ -15,12 +15,14 @@
 )]
 
 mod sidecar;
+mod workbook;
 
 use serde_json::Value;
 use sidecar::Sidecar;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use workbook::unzip;
 
 /// `bursar` with these arguments on the ledger `data` in `dir`.
 fn run(dir: &Path, args: &[&str]) -> Output {
@@ -309,32 +311,8 @@ enum Form {
     Lines,
     Page,
     Workbook,
-}
-
-/// The files of a ZIP archive, by its directory at the end.
-fn unzip(bytes: &[u8]) -> Vec<(String, String)> {
-    use std::io::Read;
-    let number = |at: usize, size: usize| {
-        bytes[at..at + size].iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
-    };
-    let end = bytes.windows(4).rposition(|four| four == b"PK\x05\x06").unwrap();
-    let mut at = number(end + 16, 4);
-    let mut files = Vec::new();
-    for _ in 0..number(end + 10, 2) {
-        let (size, name, extra, comment) =
-            (number(at + 20, 4), number(at + 28, 2), number(at + 30, 2), number(at + 32, 2));
-        let local = number(at + 42, 4);
-        let start = local + 30 + number(local + 26, 2) + number(local + 28, 2);
-        let packed = &bytes[start..start + size];
-        let mut text = String::new();
-        match number(at + 10, 2) {
-            0 => text.push_str(&String::from_utf8_lossy(packed)),
-            _ => drop(flate2::read::DeflateDecoder::new(packed).read_to_string(&mut text).unwrap()),
-        }
-        files.push((String::from_utf8_lossy(&bytes[at + 46..at + 46 + name]).into_owned(), text));
-        at += 46 + name + extra + comment;
-    }
-    files
+    /// A table for people, on a terminal perhaps.
+    Terminal,
 }
 
 /// The name is there, and harmless in its form.
@@ -378,7 +356,14 @@ fn check_harmless(form: Form, export: &[u8], name: &str) {
                 .replace('\'', "&#39;");
             assert!(text.contains(&safe), "{name} in {text}");
         }
+        Form::Terminal => {
+            let moves = |letter: char| letter.is_control() && letter != '\n';
+            assert_eq!(text.chars().find(|letter| moves(*letter)), None, "{name}");
+            assert!(text.contains(name), "{name} in {text}");
+        }
         Form::Workbook => {
+            let there = workbook::sheets(export).iter().any(|(_, sheet)| sheet.words().contains(&name));
+            assert!(there, "{name} is in no cell");
             for (file, text) in unzip(export) {
                 assert!(!text.contains("<f>") && !text.contains("<f "), "{name}: a formula in {file}");
                 assert!(!text.contains("<script") && !text.contains("<img"), "{name}: {file}");
@@ -393,6 +378,7 @@ fn names_that_are_formulas_or_markup_are_harmless_in_every_export() {
     let dir = tempfile::tempdir().unwrap();
     let mut usage = String::new();
     let mut revenue = String::new();
+    let mut contracts = String::new();
     for (number, name) in HOSTILE.iter().enumerate() {
         let row = serde_json::json!({
             "id": format!("u{number}"), "started_at": "2026-09-05T10:00:00Z", "team": name, "workload": name,
@@ -406,13 +392,38 @@ fn names_that_are_formulas_or_markup_are_harmless_in_every_export() {
             "customer": name, "workload": name, "evidence": name
         });
         revenue.push_str(&format!("{event}\n"));
+        let contract = serde_json::json!({
+            "position_id": name, "kind": "commit_spend", "quantity": "20", "unit": "USD", "price_currency": "USD",
+            "trade_date": "2026-08-01", "effective_from": "2026-09-01", "effective_until": "2026-10-01",
+            "commitment": {"fulfilment_interval": "term", "shortfall": "owner", "owner": name},
+            "designation": {"teams": [name], "objective": name}, "counterparty": name
+        });
+        contracts.push_str(&format!("{contract}\n"));
     }
     import(dir.path(), "usage", &usage);
     import(dir.path(), "revenue", &revenue);
+    import(dir.path(), "contracts", &contracts);
+    // A provider's statement with the same names for its projects, and a closed month.
+    let costs = HOSTILE.iter().map(|name| {
+        serde_json::json!({ "object": "organization.costs.result", "amount": { "value": 1.5, "currency": "usd" },
+                            "line_item": "m, input", "project_id": name })
+    });
+    let day = serde_json::json!({ "start_time": 1_788_566_400, "end_time": 1_788_652_800, "results": costs.collect::<Vec<_>>() });
+    let page = serde_json::json!({ "object": "page", "data": [day] });
+    std::fs::write(dir.path().join("costs"), page.to_string()).unwrap();
+    let reconcile =
+        ["reconcile", "costs", "--provider", "openai", "--by", "day,project", "--tolerance", "100%"];
+    let said = stdout(&run(dir.path(), &with(&reconcile, &["--format", "json"])));
+    std::fs::write(dir.path().join("reconciliation"), said).unwrap();
+    stdout(&run(dir.path(), &["period", "close", "2026-09"]));
+    let show = ["period", "show", "2026-09"];
+    let hedge = ["hedge", "report", "--from", "2026-09-01", "--to", "2026-10-01"];
+    let commitments = with(&["export", "focus", "--dataset", "contract-commitment"], &SEPTEMBER[..6]);
     let roi = ["roi", "--by", "team,workload,tag:campaign"];
     let focus = ["export", "focus", "--by", "team,workload,customer,session,tag:campaign"];
     let period = &SEPTEMBER[..6];
-    let exports: [(&str, Vec<&str>, Form); 10] = [
+    let beside = ["--reconciliation", "reconciliation"];
+    let exports: [(&str, Vec<&str>, Form); 33] = [
         ("records as CSV", vec!["export", "usage", "--format", "csv"], Form::Csv),
         ("records as JSON Lines", vec!["export", "usage", "--format", "jsonl"], Form::Lines),
         ("usage as CSV", vec!["usage", "--format", "csv"], Form::Csv),
@@ -423,6 +434,33 @@ fn names_that_are_formulas_or_markup_are_harmless_in_every_export() {
         ("return as a workbook", with(&with(&roi, &["--xlsx", "file"]), period), Form::Workbook),
         ("FOCUS", with(&focus, period), Form::Csv),
         ("revenue events as CSV", vec!["revenue", "list", "--format", "csv"], Form::Csv),
+        ("revenue events as JSON Lines", vec!["revenue", "list", "--format", "jsonl"], Form::Lines),
+        ("revenue events as JSON", vec!["revenue", "list", "--format", "json"], Form::Json),
+        ("revenue events as a table", vec!["revenue", "list"], Form::Terminal),
+        ("usage as a table", vec!["usage"], Form::Terminal),
+        ("return as a table", with(&with(&roi, &["--compare", "--movers"]), period), Form::Terminal),
+        ("a closed month as JSON", with(&show, &["--format", "json"]), Form::Json),
+        ("a closed month as CSV", with(&show, &["--format", "csv"]), Form::Csv),
+        ("a closed month as a table", show.to_vec(), Form::Terminal),
+        ("a closed month as a page", with(&show, &["--html", "file"]), Form::Page),
+        ("a closed month as a workbook", with(&show, &["--xlsx", "file"]), Form::Workbook),
+        ("FOCUS of a closed month", with(&with(&focus, period), &["--as", "reported"]), Form::Csv),
+        ("FOCUS contracts", commitments, Form::Csv),
+        ("contracts as CSV", vec!["contract", "list", "--format", "csv"], Form::Csv),
+        ("contracts as JSON", vec!["contract", "list", "--format", "json"], Form::Json),
+        ("contracts as a table", vec!["contract", "list"], Form::Terminal),
+        ("hedges as CSV", with(&hedge, &["--format", "csv"]), Form::Csv),
+        ("hedges as JSON", with(&hedge, &["--format", "json"]), Form::Json),
+        ("hedges as a table", hedge.to_vec(), Form::Terminal),
+        ("a reconciliation as CSV", with(&reconcile, &["--format", "csv"]), Form::Csv),
+        ("a reconciliation as JSON", with(&reconcile, &["--format", "json"]), Form::Json),
+        ("a reconciliation as a table", reconcile.to_vec(), Form::Terminal),
+        (
+            "a reconciliation in a workbook",
+            with(&with(&["roi", "--by", "month", "--xlsx", "file"], &beside), period),
+            Form::Workbook,
+        ),
+        ("a reconciliation below a table", with(&with(&["roi"], &beside), period), Form::Terminal),
     ];
     for (what, args, form) in &exports {
         println!("{what}");

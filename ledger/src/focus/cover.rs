@@ -13,7 +13,7 @@ use super::charge::{Charge, Hedged, Priced, Sku};
 use super::usage::Row;
 use super::{FocusError, MonthOf, name_of};
 use crate::query::{GroupKey, KeyValue};
-use bursar_domain::money::format_pico;
+use bursar_domain::money::{format_pico, parse_pico};
 use bursar_domain::{Label, Money};
 use bursar_policies::exact::{ExactError, Ratio};
 use bursar_policies::hedge::cost::{LegResult, Line};
@@ -38,8 +38,18 @@ impl Covered {
     }
 }
 
+/// What `ContractApplied` says: contracts, and what they were applied with.
+pub(super) fn applied_costs(text: &str) -> Option<Vec<(String, i128)>> {
+    let parts = text.split("\"ContractCommitmentId\":").skip(1);
+    let part = |part: &str| {
+        let (id, cost) = part.split_once(",\"ContractCommitmentAppliedCost\":")?;
+        Some((serde_json::from_str(id).ok()?, parse_pico(cost.split('}').next()?).ok()?))
+    };
+    parts.map(part).collect()
+}
+
 /// `ContractApplied` of these contracts with what they were applied with.
-fn elements<'a>(parts: impl Iterator<Item = (&'a str, i128)>) -> String {
+pub(super) fn elements<'a>(parts: impl Iterator<Item = (&'a str, i128)>) -> String {
     let element = |(id, cost): (&str, i128)| {
         let id = serde_json::Value::from(id);
         let cost = format_pico(cost);

@@ -7,6 +7,7 @@
 //! - Amounts are exact to 10⁻¹² of the currency. Rounded by month to the minor unit, `x_SpotCost` sums to
 //!   the report's billed cost, `EffectiveCost` to its effective and `x_HedgedCost` to its hedged cost.
 //! - An hour of one price is one row: cost = unit price × quantity, exactly.
+//! - A month as it was and its corrections sum to the month as it is (`restated`).
 //! - What covers usage is never counted twice: the covered part leaves `BilledCost`, and what the
 //!   contract charges for it is in `EffectiveCost`; the purchase is billed and not effective.
 //!
@@ -16,10 +17,12 @@ mod charge;
 mod columns;
 mod commitments;
 mod cover;
+mod restated;
 mod usage;
 
 pub use columns::{COMMITMENT_COLUMNS, CUSTOM_COLUMNS, USAGE_COLUMNS, commitment_columns, usage_columns};
 pub use commitments::contract_commitments;
+pub use restated::{Then, corrections};
 
 use crate::export::{Cell, ExportError};
 use crate::hedge::{HedgeAsk, HedgeError, HedgeReport, HedgeSource, State, report_of, state};
@@ -35,6 +38,8 @@ use std::collections::BTreeMap;
 
 /// Most rows of one month.
 pub const ROWS_MAX: usize = 1_000_000;
+/// Most rows of one closed month that may be corrected.
+pub const CHANGED_MAX: usize = 100_000;
 
 /// What the datasets are asked for.
 #[derive(Clone, Debug)]
@@ -65,6 +70,9 @@ pub enum FocusError {
     /// More rows than are kept.
     #[error("a month has more than {ROWS_MAX} rows: group by fewer keys")]
     TooManyRows,
+    /// More rows of a closed month changed than are kept.
+    #[error("more than {CHANGED_MAX} rows of a closed month changed: group by fewer keys")]
+    TooManyCorrections,
     /// Arithmetic.
     #[error(transparent)]
     Exact(#[from] ExactError),

@@ -3,6 +3,7 @@
 //! Not here: the figures (`ledger::query`), their shape (`report`).
 
 use super::{Admin, problem};
+use crate::hedge::AskError;
 use crate::period::{self, Period};
 use crate::report::{self, UsageAsk};
 use axum::body::{Body, Bytes};
@@ -35,6 +36,9 @@ pub(super) struct RecordsQuery {
     format: Option<String>,
     /// Whether JSON Lines also tell the disjoint token classes.
     classes: Option<bool>,
+    /// `restated` (when absent) or `reported`.
+    #[serde(rename = "as")]
+    view: Option<String>,
 }
 
 /// `GET /api/v1/usage`
@@ -104,12 +108,22 @@ pub(super) async fn records(
             );
         }
     };
+    let days = (query.from.as_deref(), query.to.as_deref());
+    let asked = report::ranges(&admin.app.ledger, query.view.as_deref(), days, &period, admin.app.now());
+    let ranges = match asked {
+        Ok(ranges) => ranges,
+        Err(error @ AskError::Wrong(_)) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    };
     // Before the answer begins: what is streamed cannot be refused any more.
-    if let Some(pruned) = admin.app.ledger.records(report::range(&period)).pruned() {
-        return problem(StatusCode::BAD_REQUEST, &pruned.to_string());
+    for (range, last) in &ranges {
+        if let Some(pruned) = admin.app.ledger.records(*range).up_to(*last).pruned() {
+            return problem(StatusCode::BAD_REQUEST, &pruned.to_string());
+        }
     }
     streamed(kind, move |out| {
-        let records = admin.app.ledger.records(report::range(&period));
+        let records =
+            ranges.into_iter().flat_map(|(range, last)| admin.app.ledger.records(range).up_to(last));
         Ok(report::write_records(records, format, out, &mut |_| {}).map(drop)?)
     })
 }

@@ -38,7 +38,9 @@ fn write(
     local.block_on(&tasks::runtime()?, async {
         match source::find(&args.read).await? {
             Source::Running(client) => {
-                let path = format!("/api/v1/usage/records?format={}{}", args.format.name(), query(args));
+                let view = super::place::query(&[("as", args.view.as_deref())]).replace('?', "&");
+                let path =
+                    format!("/api/v1/usage/records?format={}{}{view}", args.format.name(), query(args));
                 client.get(&path, &mut progress.of_bytes(out)).await
             }
             Source::Offline(ledger) => {
@@ -47,7 +49,10 @@ fn write(
                     RecordFormat::Csv => RecordsAs::Csv,
                     RecordFormat::Parquet => RecordsAs::Table(TableFormat::PARQUET),
                 };
-                let records = ledger.records(report::range(period));
+                let days = (args.read.from.as_deref(), args.read.to.as_deref());
+                let ranges =
+                    report::ranges(ledger.as_ref(), args.view.as_deref(), days, period, SystemClock.now())?;
+                let records = ranges.into_iter().flat_map(|(range, last)| ledger.records(range).up_to(last));
                 report::write_records(records, format, out, &mut |count| progress.rows(count))?;
                 Ok(())
             }

@@ -43,6 +43,10 @@ pub(crate) struct FocusArgs {
     /// With the fixings and rates that were known at this time [default: now].
     #[arg(long)]
     as_of: Option<String>,
+    /// Of one month: reported (as it was closed; late facts as corrections in the first open month) or
+    /// restated (with everything that is known) [default: restated].
+    #[arg(long = "as", value_name = "VIEW")]
+    view: Option<String>,
     /// BillingAccountId: the account as the invoice issuer knows it [default: the ledger's id].
     #[arg(long, value_name = "ID")]
     billing_account: Option<String>,
@@ -103,6 +107,7 @@ fn write(args: &FocusArgs, out: &mut dyn Write, progress: &Progress) -> anyhow::
         as_of: args.as_of.clone(),
         billing_account: args.billing_account.clone(),
         format: None,
+        view: args.view.clone(),
     };
     let local = tokio::task::LocalSet::new();
     local.block_on(&crate::tasks::runtime()?, async {
@@ -119,6 +124,7 @@ fn write(args: &FocusArgs, out: &mut dyn Write, progress: &Progress) -> anyhow::
                     ("on", options.on.as_deref()),
                     ("as_of", options.as_of.as_deref()),
                     ("billing_account", options.billing_account.as_deref()),
+                    ("as", options.view.as_deref()),
                 ]);
                 let path = format!("/api/v1/focus/{}{query}", args.dataset.name());
                 client.get(&path, &mut progress.of_bytes(out)).await

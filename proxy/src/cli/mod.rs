@@ -225,6 +225,10 @@ pub(crate) struct ExportUsageArgs {
     /// Form of the records.
     #[arg(long, value_enum, default_value_t = RecordFormat::Jsonl)]
     format: RecordFormat,
+    /// Of one month, in the days in which months are closed: reported (what was there when it was closed; in
+    /// the first open month also what came late) or restated (all that is there) [default: restated].
+    #[arg(long = "as", value_name = "VIEW")]
+    view: Option<String>,
     /// File to write; it appears only when complete, with its checksum beside it (FILE.sha256). Without
     /// it, standard output.
     #[arg(long, short)]

@@ -111,10 +111,13 @@ fn after(month: Month) -> Result<Month, AskError> {
 
 /// A state of the ledger, and when it was looked at.
 #[derive(Clone, Debug)]
-struct Cut {
-    sequence: u64,
-    on: Option<String>,
-    as_of: String,
+pub(crate) struct Cut {
+    /// The last sequence that counts.
+    pub(crate) sequence: u64,
+    /// The last day that is valued; as usual when absent.
+    pub(crate) on: Option<String>,
+    /// When it was looked at (RFC 3339).
+    pub(crate) as_of: String,
 }
 
 impl Cut {
@@ -199,29 +202,27 @@ fn figures(
     Ok((compute(&source, &ask)?, options))
 }
 
-/// A month as it is reported at a cut: its own figures, and corrections of closed months since `last`.
+/// A month as it is reported at a cut: its own figures, and corrections of closed months since `last`; of
+/// `wanted`, what is shown only where it is asked for.
 fn document_at(
     source: &dyn HedgeSource,
     terms: &Terms,
-    month: Month,
+    (month, wanted): (Month, &Options),
     (cut, earlier): (&Cut, &[Closed]),
     now: Timestamp,
 ) -> Result<Value, AskError> {
     let (found, options) = figures(source, terms, month, cut, now)?;
     let ask = options.ask(now, true)?;
     let mut document = report::render(&found, &ask)?;
+    report::add_more(&UpTo::new(source, cut.sequence), wanted, (&ask, &found), &mut document)?;
     let mut sums =
         [found.hedge.cost.book.effective()?, found.earned.total.revenue, found.earned.total.savings];
     let mut corrections = Vec::new();
-    if let Some(last) = earlier.last()
-        && after(last.month)? == month
-    {
-        let since = Cut::of(last);
-        let first = first_touched(source, terms, &since, cut, month)?;
-        for closed in earlier.iter().filter(|closed| first.is_some_and(|first| first <= closed.month)) {
-            let (was, _) = figures(source, terms, closed.month, &since, now)?;
-            let (is, _) = figures(source, terms, closed.month, cut, now)?;
-            if let Some(correction) = correction(closed.month, &was, &is, &ask.hedge.by, &mut sums)? {
+    if let Some((since, months)) = touched(source, terms, month, (cut, earlier))? {
+        for origin in months {
+            let (was, _) = figures(source, terms, origin, &since, now)?;
+            let (is, _) = figures(source, terms, origin, cut, now)?;
+            if let Some(correction) = correction(origin, &was, &is, &ask.hedge.by, &mut sums)? {
                 corrections.push(correction);
             }
         }
@@ -236,6 +237,25 @@ fn document_at(
         object.insert("reported".to_owned(), sums);
     }
     Ok(document)
+}
+
+/// Of the month after the last closed one: the state at that close, and the closed months about which
+/// something may have come since.
+fn touched(
+    source: &dyn HedgeSource,
+    terms: &Terms,
+    month: Month,
+    (cut, earlier): (&Cut, &[Closed]),
+) -> Result<Option<(Cut, Vec<Month>)>, AskError> {
+    let Some(last) = earlier.last() else { return Ok(None) };
+    if after(last.month)? != month {
+        return Ok(None);
+    }
+    let since = Cut::of(last);
+    let first = first_touched(source, terms, &since, cut, month)?;
+    let months = earlier.iter().map(|closed| closed.month);
+    let months = months.filter(|month| first.is_some_and(|first| first <= *month)).collect();
+    Ok(Some((since, months)))
 }
 
 /// The earliest month that something recorded between two cuts is about.
@@ -364,23 +384,96 @@ fn correction(
     })))
 }
 
-/// A report of one month as it was, or now would be, closed.
-pub(super) fn reported(
-    source: &dyn HedgeSource,
-    options: &Options,
-    now: Timestamp,
-) -> Result<Value, AskError> {
+/// The calendar month between two days.
+fn month_between(from: Option<&str>, to: Option<&str>) -> Result<Month, AskError> {
     let remedy = "as reported is asked of one calendar month: write --from 2026-09-01 --to 2026-10-01";
-    let of = |text: &Option<String>| text.as_deref().map(bursar_policies::hedge::calendar::parse_day);
-    let (Some(Ok(from)), Some(Ok(to))) = (of(&options.from), of(&options.to)) else {
+    let of = |text: Option<&str>| text.map(bursar_policies::hedge::calendar::parse_day);
+    let (Some(Ok(from)), Some(Ok(to))) = (of(from), of(to)) else {
         return Err(wrong(remedy.to_owned()));
     };
     let month = Month::of(from);
     if month.first() != from || after(month)?.first() != to {
         return Err(wrong(remedy.to_owned()));
     }
-    let closed = closed(&source.finance_facts()?)?;
+    Ok(month)
+}
+
+/// The state in which a month is reported, and the closed months before it: its own close, or now.
+fn cut_of<'c>(closed: &'c [Closed], month: Month, on: Option<&str>, now: Timestamp) -> (Cut, &'c [Closed]) {
     let place = closed.iter().position(|closed| closed.month == month);
+    match place.and_then(|place| Some((closed.get(place)?, closed.get(..place)?))) {
+        Some((closed, earlier)) => (Cut::of(closed), earlier),
+        None => {
+            let cut = Cut { sequence: u64::MAX, on: on.map(str::to_owned), as_of: rfc3339(now) };
+            (cut, closed)
+        }
+    }
+}
+
+/// Which state of the ledger a month as reported rests on, for exports of what it is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Basis {
+    /// The month.
+    pub(crate) month: Month,
+    /// The month after it.
+    pub(crate) next: Month,
+    /// In which terms months are closed.
+    pub(crate) terms: Terms,
+    /// The state.
+    pub(crate) cut: Cut,
+    /// In the month after the last closed one: the state at that close, and the months that may differ.
+    pub(crate) since: Option<(Cut, Vec<Month>)>,
+    /// The first month that was ever closed.
+    first: Option<Month>,
+}
+
+/// What the calendar month between two days rests on as it is reported.
+pub(crate) fn basis(
+    source: &dyn HedgeSource,
+    (from, to): (Option<&str>, Option<&str>),
+    on: Option<&str>,
+    now: Timestamp,
+) -> Result<Basis, AskError> {
+    let month = month_between(from, to)?;
+    let closed = closed(&source.finance_facts()?)?;
+    let terms = Terms::settle(&Terms::default(), closed.last())?;
+    let (cut, earlier) = cut_of(&closed, month, on, now);
+    let since = touched(source, &terms, month, (&cut, earlier))?;
+    let first = closed.first().map(|closed| closed.month);
+    Ok(Basis { month, next: after(month)?, terms, cut, since, first })
+}
+
+/// The records that a month as reported rests on: its own, and in the month after a close those of closed
+/// months that came since. Each range with the last sequence that counts.
+pub(crate) fn reported_records(
+    source: &dyn HedgeSource,
+    days: (Option<&str>, Option<&str>),
+    now: Timestamp,
+) -> Result<Vec<(RecordRange, u64)>, AskError> {
+    let basis = basis(source, days, None, now)?;
+    let zone = basis.terms.zone()?;
+    let start = |month: Month| -> Result<Option<Timestamp>, AskError> {
+        let at = month.first().to_zoned(zone.clone()).map_err(|error| wrong(error.to_string()))?;
+        Ok(Some(Timestamp::from_micros(at.timestamp().as_microsecond())))
+    };
+    let last = basis.cut.sequence;
+    let own = RecordRange { from: start(basis.month)?, to: start(basis.next)?, after_sequence: 0 };
+    let mut ranges = vec![(own, last)];
+    if let (Some((since, _)), Some(first)) = (&basis.since, basis.first) {
+        let (from, to) = (start(first)?, start(basis.month)?);
+        ranges.push((RecordRange { from, to, after_sequence: since.sequence }, last));
+    }
+    Ok(ranges)
+}
+
+/// A report of one month as it was, or now would be, closed.
+pub(super) fn reported(
+    source: &dyn HedgeSource,
+    options: &Options,
+    now: Timestamp,
+) -> Result<Value, AskError> {
+    let month = month_between(options.from.as_deref(), options.to.as_deref())?;
+    let closed = closed(&source.finance_facts()?)?;
     let asked = Terms {
         tz: options.tz.clone(),
         currency: options.currency.clone(),
@@ -391,14 +484,8 @@ pub(super) fn reported(
         half_life: options.half_life.clone(),
     };
     let terms = asked.or(Terms::settle(&Terms::default(), closed.last())?);
-    let (cut, earlier) = match place.and_then(|place| Some((closed.get(place)?, closed.get(..place)?))) {
-        Some((closed, earlier)) => (Cut::of(closed), earlier),
-        None => {
-            let cut = Cut { sequence: u64::MAX, on: options.on.clone(), as_of: rfc3339(now) };
-            (cut, closed.as_slice())
-        }
-    };
-    document_at(source, &terms, month, (&cut, earlier), now)
+    let (cut, earlier) = cut_of(&closed, month, options.on.as_deref(), now);
+    document_at(source, &terms, (month, options), (&cut, earlier), now)
 }
 
 /// Closes a month, by the prices that tell what each token class costs; its manifest.
@@ -427,7 +514,8 @@ pub(crate) fn close(
         None => today.yesterday().unwrap_or(today).to_string(),
     };
     let cut = Cut { sequence: ledger.stats().last_sequence, on: Some(on.clone()), as_of: rfc3339(now) };
-    let document = document_at(&Priced { ledger, prices }, &terms, month, (&cut, &closed), now)?;
+    let plain = Options::default();
+    let document = document_at(&Priced { ledger, prices }, &terms, (month, &plain), (&cut, &closed), now)?;
     refuse_gaps(&document, options)?;
     let text = format!("{document:#}\n");
     let count = |name: &str| document.get(name).and_then(Value::as_array).map_or(0, Vec::len) as u64;

@@ -205,15 +205,26 @@ fn restated(source: &dyn HedgeSource, options: &Options, now: Timestamp) -> Resu
     let ask = options.ask(now, contracts)?;
     let found = report(source, &ask)?;
     let mut document = render(&found, &ask)?;
-    if let (Some(count), Some(object)) = (options.movers, document.as_object_mut()) {
-        let before = before(&ask, &found)?;
-        let earlier = report(source, &before)?;
-        object.insert("movers".to_owned(), movers(&found, &earlier, &ask, count.min(MOVERS_MAX))?);
-    }
-    if let (Some(true), Some(object)) = (options.sheets, document.as_object_mut()) {
-        object.insert("sheets".to_owned(), sheets(source, &ask, &found)?);
-    }
+    add_more(source, options, (&ask, &found), &mut document)?;
     Ok(document)
+}
+
+/// What is shown only where it is asked for: rows that moved, and what workbooks and pages have.
+pub(super) fn add_more(
+    source: &dyn HedgeSource,
+    options: &Options,
+    (ask, found): (&RoiAsk, &RoiReport),
+    document: &mut Value,
+) -> Result<(), AskError> {
+    let Some(object) = document.as_object_mut() else { return Ok(()) };
+    if let Some(count) = options.movers {
+        let earlier = report(source, &before(ask, found)?)?;
+        object.insert("movers".to_owned(), movers(found, &earlier, ask, count.min(MOVERS_MAX))?);
+    }
+    if options.sheets == Some(true) {
+        object.insert("sheets".to_owned(), sheets(source, ask, found)?);
+    }
+    Ok(())
 }
 
 /// The same question by team and by workload, and what each contract did.
@@ -421,6 +432,8 @@ impl Sum {
         let both = basis.net_per_million(V::WithSavings, C::Effective)?;
         say("net_per_million_tokens_with_savings", true, both, PLACES)?;
         say("net_per_million_tokens_unhedged", true, basis.net_per_million(plain, C::Spot)?, PLACES)?;
+        let both_unhedged = basis.net_per_million(V::WithSavings, C::Spot)?;
+        say("net_per_million_tokens_unhedged_with_savings", true, both_unhedged, PLACES)?;
         let thousand = |figure: Figure| match figure {
             Figure::Of(ratio) => Ok::<_, AskError>(Figure::Of(ratio.over(Ratio::whole(1_000))?)),
             other => Ok(other),
@@ -720,7 +733,8 @@ fn movers(found: &RoiReport, before: &RoiReport, ask: &RoiAsk, count: usize) -> 
     Ok(json!({ "before": { "from": from, "to": to }, "rows": rows }))
 }
 
-/// The lines of CSV and of a workbook: the rows, then what is nobody's, the residual and the book.
+/// The lines of CSV and of a workbook: the rows, then what is nobody's, the residual and the book; of a month
+/// as reported also what came late about each closed one, and the sum.
 pub(crate) fn lines(document: &Value) -> Vec<Value> {
     let list = |name: &str| document.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut lines = list("rows");
@@ -731,6 +745,18 @@ pub(crate) fn lines(document: &Value) -> Vec<Value> {
             line.insert(first.clone(), format!("({name})").into());
         }
         lines.push(line);
+    }
+    let corrections = list("corrections");
+    let sum = |name: String, from: &Value, cost: &str| {
+        let of = |name: &str| from.get(name).cloned().unwrap_or(Value::Null);
+        json!({ (first.as_str()): name, "cost": { "hedged": of(cost) }, "revenue": of("revenue"), "savings": of("savings") })
+    };
+    for correction in &corrections {
+        let origin = correction.get("origin").and_then(Value::as_str).unwrap_or_default();
+        lines.push(sum(format!("(correction of {origin})"), correction, "book"));
+    }
+    if let Some(reported) = document.get("reported").filter(|_| !corrections.is_empty()) {
+        lines.push(sum("(as reported)".to_owned(), reported, "book_total"));
     }
     lines
 }
