@@ -561,10 +561,10 @@ fn overrides_are_made_listed_and_taken_back_by_the_admin_api() {
         for (query, status, text) in [
             (asked(("add", "500USD"), "7d"), 400, "not in this unit"),
             (asked(("add", "many"), "7d"), 400, "is no amount"),
-            (asked(("add", "5tokens"), "soon"), 400, "is no time"),
+            (asked(("add", "5tokens"), "soon"), 400, "is not taken: write 2026-11-01"),
             (asked(("add", "5tokens"), "2020-01-01"), 400, "is over already"),
-            (asked(("plus", "5tokens"), "7d"), 400, "unknown field"),
-            (asked(("add", "5tokens"), "7d").replace("launch", ""), 400, "must say why"),
+            (asked(("plus", "5tokens"), "7d"), 400, "is unknown here"),
+            (asked(("add", "5tokens"), "7d").replace("launch", ""), 400, "is not taken: write text"),
             (asked(("add", "5tokens"), "7d").replace("budget=b", "budget=c"), 404, "there is no budget"),
         ] {
             let (found, body) = make(query.clone()).await;

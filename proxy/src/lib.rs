@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod app;
+mod audit;
 pub mod aws;
 pub mod budgets;
 mod call;

@@ -6,11 +6,11 @@ use super::{Admin, problem};
 use crate::app::App;
 use crate::overrides::{self, Asked, OverrideError};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bursar_domain::{RequestId, Timestamp};
-use bursar_ledger::{RecordRange, StoredRecord};
+use bursar_ledger::{Actor, RecordRange, StoredRecord};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -44,6 +44,7 @@ pub(super) async fn overrides(State(admin): State<Admin>) -> Response {
 /// `POST /api/v1/budget-overrides?budget=…&add=…&until=…&reason=…`
 pub(super) async fn make_override(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
     let asked = match query {
@@ -52,7 +53,7 @@ pub(super) async fn make_override(
     };
     change(move || {
         let App { ledger, budgets, .. } = &*admin.app;
-        overrides::make(ledger, Some(budgets), &asked, admin.app.clock())
+        overrides::make(&ledger.on_behalf_of(actor), Some(budgets), &asked, admin.app.clock())
     })
     .await
 }
@@ -60,6 +61,7 @@ pub(super) async fn make_override(
 /// `POST /api/v1/budget-overrides/{id}/revoke?reason=…`
 pub(super) async fn revoke_override(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     query: Result<Query<RevokeQuery>, QueryRejection>,
 ) -> Response {
@@ -69,7 +71,7 @@ pub(super) async fn revoke_override(
     };
     change(move || {
         let App { ledger, budgets, .. } = &*admin.app;
-        overrides::revoke(ledger, Some(budgets), &id, &reason, admin.app.clock())
+        overrides::revoke(&ledger.on_behalf_of(actor), Some(budgets), &id, &reason, admin.app.clock())
     })
     .await
 }

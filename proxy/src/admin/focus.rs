@@ -36,7 +36,8 @@ pub(super) async fn dataset(
         _ => return problem(StatusCode::BAD_REQUEST, "format: use csv or parquet"),
     };
     let now = admin.app.now();
-    if let Err(error) = options.ask(now, false) {
+    let contracts = bursar_ledger::roi::has_contracts(&admin.app.ledger.facts());
+    if let Err(error) = options.ask(now, contracts) {
         return problem(StatusCode::BAD_REQUEST, &error.to_string());
     }
     streamed(kind, move |out| {

@@ -3,10 +3,10 @@
 //! Invariants
 //! - An import answers 200 when it was done (or could be), 422 with the same document when rows are bad.
 //! - Bodies are bounded; work that reads or waits runs where it may block.
-//! - A web page that somebody has open cannot write: browsers name the page, and then it is refused.
 //!
 //! Not here: documents (`hedge`), state (`ledger::hedge`).
 
+use super::gate::problem_with;
 use super::{Admin, problem};
 use crate::config::OverlayFormat;
 use crate::hedge::import::{self as rows, File, ImportFailure, What};
@@ -17,11 +17,11 @@ use crate::imports::{self, Input, UsageFailure, Words};
 use crate::period;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bursar_domain::{Clock, Timestamp};
+use bursar_ledger::Actor;
 use bursar_ledger::hedge::{ImportError, Mode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -75,18 +75,16 @@ pub(super) fn json(status: StatusCode, document: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, kind)], document.to_string()).into_response()
 }
 
-/// Refuses to write for a web page: on loopback without a token, any page could send a form here.
-pub(super) async fn refuse_web_pages(request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !reads && request.headers().contains_key(header::ORIGIN) {
-        return problem(StatusCode::FORBIDDEN, "a web page cannot write here: use the command line");
-    }
-    next.run(request).await
+/// An import that was refused for its rows, which the document names.
+pub(super) fn bad_rows(document: &Value) -> Response {
+    let detail = "rows are bad, so nothing was imported: errors says which, and why";
+    problem_with(StatusCode::UNPROCESSABLE_ENTITY, detail, document)
 }
 
 /// `POST /api/v1/import/{what}`: rows as JSON Lines, a JSON array or CSV.
 pub(super) async fn import_rows(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     Path(what): Path<String>,
     query: Asked<ImportQuery>,
     body: Bytes,
@@ -95,27 +93,29 @@ pub(super) async fn import_rows(
         let names = What::ALL.map(What::name).join(", ");
         return problem(StatusCode::NOT_FOUND, &format!("{what:?} cannot be imported; these can: {names}"));
     };
-    run_import(admin, what, query, body).await
+    run_import((admin, actor), what, query, body).await
 }
 
 /// `POST /api/v1/contracts`
 pub(super) async fn add_contracts(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     query: Asked<ImportQuery>,
     body: Bytes,
 ) -> Response {
-    run_import(admin, What::Contracts, query, body).await
+    run_import((admin, actor), What::Contracts, query, body).await
 }
 
 /// `POST /api/v1/contracts/{id}/events`: rows without `position_id`, which the path names.
 pub(super) async fn add_events(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     Path(id): Path<String>,
     query: Asked<ImportQuery>,
     body: Bytes,
 ) -> Response {
     match super::reports::blocking(move || with_position(&id, &String::from_utf8_lossy(&body))).await {
-        Some(Ok(rows)) => run_import(admin, What::Events, query, Bytes::from(rows)).await,
+        Some(Ok(rows)) => run_import((admin, actor), What::Events, query, Bytes::from(rows)).await,
         Some(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error),
         None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the import failed; see the log"),
     }
@@ -133,7 +133,12 @@ fn with_position(id: &str, text: &str) -> Result<String, String> {
     Ok(rows)
 }
 
-async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: Bytes) -> Response {
+async fn run_import(
+    (admin, actor): (Admin, Actor),
+    what: What,
+    query: Asked<ImportQuery>,
+    body: Bytes,
+) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &error.body_text()),
@@ -143,7 +148,7 @@ async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: B
     };
     let mode = if query.dry_run { Mode::DryRun } else { Mode::Apply };
     if what == What::Usage {
-        return import_usage(admin, query, text, mode).await;
+        return import_usage((admin, actor), query, text, mode).await;
     }
     if !query.words().is_empty() {
         let text = "from_format, team, workload, provider, from, to and tz are for imports of usage";
@@ -151,7 +156,8 @@ async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: B
     }
     let file = File { what, name: query.file, text };
     let done = super::reports::blocking(move || {
-        let imported = rows::import(&admin.app.ledger, &file, mode, &AppClock(&admin));
+        let ledger = admin.app.ledger.on_behalf_of(actor);
+        let imported = rows::import(&ledger, &file, mode, &AppClock(&admin));
         if imported.as_ref().is_ok_and(|imported| imported.written.is_some()) {
             // Whoever reads the answer finds budgets on contracts as the import left them.
             super::contracts::look(&admin.app);
@@ -160,9 +166,8 @@ async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: B
     });
     match done.await {
         Some(Ok(imported)) => {
-            let status =
-                if imported.errors.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-            json(status, &rows::document(what, &imported))
+            let document = rows::document(what, &imported);
+            if imported.errors.is_empty() { json(StatusCode::OK, &document) } else { bad_rows(&document) }
         }
         Some(Err(error @ ImportFailure::Empty)) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
         Some(Err(ImportFailure::Ledger(error @ ImportError::Facts(bursar_ledger::FactError::TooMany)))) => {
@@ -174,14 +179,20 @@ async fn run_import(admin: Admin, what: What, query: Asked<ImportQuery>, body: B
 }
 
 /// Usage, of our own or of another system.
-async fn import_usage(admin: Admin, query: ImportQuery, text: String, mode: Mode) -> Response {
+async fn import_usage(
+    (admin, actor): (Admin, Actor),
+    query: ImportQuery,
+    text: String,
+    mode: Mode,
+) -> Response {
     let mut asked = match query.words().asked(admin.app.now(), period::PARAMETERS) {
         Ok(asked) => asked,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     asked.name = query.file;
     let done = super::reports::blocking(move || {
-        let done = imports::import(&admin.app.ledger, Input::Text(&text), &asked, mode, &AppClock(&admin));
+        let ledger = admin.app.ledger.on_behalf_of(actor);
+        let done = imports::import(&ledger, Input::Text(&text), &asked, mode, &AppClock(&admin));
         if done.as_ref().is_ok_and(|done| done.imported.written.is_some()) {
             super::contracts::look(&admin.app);
         }
@@ -189,9 +200,12 @@ async fn import_usage(admin: Admin, query: ImportQuery, text: String, mode: Mode
     });
     match done.await {
         Some(Ok(done)) => {
-            let bad = !done.imported.errors.is_empty();
-            let status = if bad { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-            json(status, &imports::document(&done))
+            let document = imports::document(&done);
+            if done.imported.errors.is_empty() {
+                json(StatusCode::OK, &document)
+            } else {
+                bad_rows(&document)
+            }
         }
         Some(Err(error @ (UsageFailure::Empty | UsageFailure::Unknown { .. }))) => {
             problem(StatusCode::BAD_REQUEST, &error.to_string())

@@ -6,41 +6,56 @@
 //!
 //! Not here: envelopes and documents (`roi`), state (`ledger::revenue`, `ledger::roi`).
 
-use super::hedge::{AppClock, Asked, answer, json};
+use super::gate::problem_with;
+use super::hedge::{AppClock, Asked, answer, bad_rows, json};
 use super::reports::{CSV, NO_PARQUET, PARQUET, streamed};
 use super::{Admin, problem};
 use crate::hedge::import::{ImportFailure, What, document};
-use crate::roi::cloudevents;
+use crate::roi::cloudevents::{self, EnvelopeError};
 use crate::roi::events::{self, EventsAs, ListOptions};
 use crate::roi::period::{self, CloseOptions};
 use crate::roi::report::{self, Options};
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use bursar_ledger::FactError;
 use bursar_ledger::export::TableFormat;
 use bursar_ledger::hedge::{ImportError, ImportHead, Mode};
+use bursar_ledger::{Actor, FactError};
 
 /// `POST /api/v1/revenue-events`: CloudEvents 1.0, or rows.
-pub(super) async fn take_events(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn take_events(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let done = super::reports::blocking(move || {
-        let rows = cloudevents::rows(&headers, &body).map_err(|error| error.to_string())?;
+        let rows = cloudevents::rows(&headers, &body)?;
         let checksum = blake3::hash(&body).to_hex().to_string();
         let head = ImportHead { what: "revenue".to_owned(), file: None, checksum, about: None };
         let clock = AppClock(&admin);
-        Ok(events::import(&admin.app.ledger, rows, &head, Mode::Apply, &clock))
+        let ledger = admin.app.ledger.on_behalf_of(actor);
+        Ok(events::import(&ledger, rows, &head, Mode::Apply, &clock))
     });
     match done.await {
         None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the import failed; see the log"),
-        Some(Err::<_, String>(error)) => problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error),
+        Some(Err(error @ EnvelopeError::ContentType(_))) => {
+            problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_string())
+        }
+        Some(Err(error @ (EnvelopeError::NotText | EnvelopeError::NotBatch(_)))) => {
+            problem(StatusCode::BAD_REQUEST, &error.to_string())
+        }
         Some(Ok(Ok(found))) => {
-            let status = match (found.conflict, found.imported.errors.is_empty()) {
-                (true, _) => StatusCode::CONFLICT,
-                (false, false) => StatusCode::UNPROCESSABLE_ENTITY,
-                (false, true) => StatusCode::OK,
-            };
-            json(status, &document(What::Revenue, &found.imported))
+            let document = document(What::Revenue, &found.imported);
+            match (found.conflict, found.imported.errors.is_empty()) {
+                (true, _) => {
+                    let detail = "an event is there already and says something else: errors says which";
+                    problem_with(StatusCode::CONFLICT, detail, &document)
+                }
+                (false, false) => bad_rows(&document),
+                (false, true) => json(StatusCode::OK, &document),
+            }
         }
         Some(Ok(Err(error @ ImportFailure::Empty))) => problem(StatusCode::BAD_REQUEST, &error.to_string()),
         Some(Ok(Err(ImportFailure::Ledger(error @ ImportError::Facts(FactError::TooMany))))) => {
@@ -73,7 +88,10 @@ pub(super) async fn list_events(State(admin): State<Admin>, query: Asked<ListOpt
 }
 
 async fn list_of(admin: Admin, query: Asked<ListOptions>) -> Response {
-    answer(admin, query, |admin, options| events::list(&admin.app.ledger, options, admin.app.now())).await
+    answer(admin, query, |admin, options| {
+        events::list(&admin.app.ledger, (options, usize::MAX), admin.app.now())
+    })
+    .await
 }
 
 /// `GET /api/v1/roi`
@@ -104,11 +122,13 @@ pub(super) async fn period(
 /// `POST /api/v1/periods/{month}/close`
 pub(super) async fn close_period(
     State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
     Path(month): Path<String>,
     query: Asked<CloseOptions>,
 ) -> Response {
     answer(admin, query, move |admin, options| {
-        period::close(&admin.app.ledger, &admin.app.prices, (&month, options), &AppClock(admin))
+        let ledger = admin.app.ledger.on_behalf_of(actor);
+        period::close(&ledger, &admin.app.prices, (&month, options), &AppClock(admin))
     })
     .await
 }

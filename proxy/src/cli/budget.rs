@@ -8,7 +8,6 @@ use super::place::{self, PlaceArgs};
 use super::{AdminArgs, TableFormat, WhyArgs, source};
 use crate::overrides::{self, Asked};
 use crate::tasks;
-use anyhow::Context;
 use bursar_domain::{Clock, SystemClock};
 use clap::{Args, Subcommand};
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -244,11 +243,7 @@ pub(super) fn why(args: &WhyArgs) -> anyhow::Result<ExitCode> {
 fn ask(args: &AdminArgs, path: &str) -> anyhow::Result<Value> {
     let client = source::sidecar(args)?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&tasks::runtime()?, async {
-        let mut body = Vec::new();
-        client.get(path, &mut body).await?;
-        serde_json::from_slice(&body).context("the sidecar\'s answer is no JSON")
-    })
+    local.block_on(&tasks::runtime()?, client.document(path))
 }
 
 fn text(value: Option<&Value>) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Not here: the answers' meaning (`report`).
 
+use super::environment;
 use super::fault::Fault;
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -9,26 +10,46 @@ use http::uri::{Authority, Uri};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Where the admin API is, and with which token to ask.
-#[derive(Debug)]
 pub(crate) struct AdminClient {
     authority: Authority,
     token: Option<String>,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl std::fmt::Debug for AdminClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminClient").field("authority", &self.authority).finish_non_exhaustive()
+    }
 }
 
 impl AdminClient {
-    /// A client for `base`, such as `http://127.0.0.1:4142`, which `said` named.
+    /// A client for `base`, such as `http://127.0.0.1:4142`, which `said` named. For `https://` the
+    /// environment tells what else is believed, and which certificate is shown.
     pub(crate) fn new(base: &str, said: &str, token_file: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(authority) = authority_of(base) else {
-            let text =
-                format!("{said} {base:?} is no http:// URL of an admin API; write http://127.0.0.1:4142");
+        let Some((authority, is_tls)) = authority_of(base) else {
+            let text = format!(
+                "{said} {base:?} is no http:// or https:// URL of an admin API; write http://127.0.0.1:4142"
+            );
             return Err(Fault::Usage(text).into());
         };
+        let tls = if is_tls { Some(tls_to(&authority)?) } else { None };
         let token = match token_file {
             None => None,
             Some(path) => {
@@ -37,7 +58,7 @@ impl AdminClient {
                 Some(text.trim().to_owned())
             }
         };
-        Ok(Self { authority, token })
+        Ok(Self { authority, token, tls })
     }
 
     /// Whether somebody listens there.
@@ -47,7 +68,22 @@ impl AdminClient {
 
     async fn connect(&self) -> std::io::Result<TcpStream> {
         let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
-        TcpStream::connect((host, self.authority.port_u16().unwrap_or(80))).await
+        let usual = if self.tls.is_some() { 443 } else { 80 };
+        TcpStream::connect((host, self.authority.port_u16().unwrap_or(usual))).await
+    }
+
+    /// Agrees on TLS where the address says so.
+    async fn secured(&self, socket: TcpStream) -> anyhow::Result<Box<dyn Stream>> {
+        let Some((connector, name)) = &self.tls else { return Ok(Box::new(socket)) };
+        let stream = connector.connect(name.clone(), socket).await.with_context(|| {
+            format!(
+                "cannot agree on TLS with {}: name the authority of its certificate in BURSAR_ADMIN_CA_FILE, \
+                 and where it asks for one your certificate and key in BURSAR_ADMIN_CERT_FILE and \
+                 BURSAR_ADMIN_KEY_FILE",
+                self.authority
+            )
+        })?;
+        Ok(Box::new(stream))
     }
 
     /// Asks for `path` and writes the body to `out` as it comes.
@@ -66,6 +102,30 @@ impl AdminClient {
             }
         }
         Ok(())
+    }
+
+    /// Asks for the document at `path`; of a list all pages, as one document.
+    pub(crate) async fn document(&self, path: &str) -> anyhow::Result<Value> {
+        let mut whole: Option<Value> = None;
+        let mut next = path.to_owned();
+        loop {
+            let mut body = Vec::new();
+            self.get(&next, &mut body).await?;
+            let mut page: Value =
+                serde_json::from_slice(&body).context("the sidecar's answer is no document")?;
+            let cursor = page.as_object_mut().and_then(|page| page.remove("next_cursor"));
+            whole = Some(match whole {
+                None => page,
+                Some(whole) => with_rows_of(whole, page),
+            });
+            match cursor.as_ref().and_then(Value::as_str) {
+                Some(cursor) => {
+                    let joint = if path.contains('?') { '&' } else { '?' };
+                    next = format!("{path}{joint}cursor={}", utf8_percent_encode(cursor, NON_ALPHANUMERIC));
+                }
+                None => return Ok(whole.unwrap_or_default()),
+            }
+        }
     }
 
     /// Sends `body` to `path` and returns the answer, whatever its status.
@@ -89,7 +149,8 @@ impl AdminClient {
                 self.authority
             )
         })?;
-        let (mut sender, connection) = http1::handshake(hyper_util::rt::TokioIo::new(socket)).await?;
+        let stream = self.secured(socket).await?;
+        let (mut sender, connection) = http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
         crate::tasks::start(async move {
             // The error, if any, also reaches the request below.
             let _ = connection.await;
@@ -103,14 +164,67 @@ impl AdminClient {
     }
 }
 
-/// Host and port of an `http://` URL without a path.
-fn authority_of(base: &str) -> Option<Authority> {
+/// A list with the rows of its next page.
+fn with_rows_of(mut whole: Value, page: Value) -> Value {
+    let Value::Object(page) = page else { return whole };
+    for (name, rows) in page {
+        let kept = whole.get_mut(&name);
+        if let (Some(Value::Array(kept)), Value::Array(rows)) = (kept, rows) {
+            kept.extend(rows);
+        }
+    }
+    whole
+}
+
+/// Host and port of an `http://` or `https://` URL without a path, and whether it is the latter.
+fn authority_of(base: &str) -> Option<(Authority, bool)> {
     let uri: Uri = base.parse().ok()?;
-    let is_base = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
+    let is_tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return None,
+    };
+    let is_base = uri.path() == "/" && uri.query().is_none();
     let authority = uri.authority().filter(|_| is_base)?;
     let has_port = authority.as_str() != authority.host();
     let is_whole = !authority.host().is_empty() && has_port == authority.port_u16().is_some();
-    (is_whole && !authority.as_str().contains('@')).then(|| authority.clone())
+    (is_whole && !authority.as_str().contains('@')).then(|| (authority.clone(), is_tls))
+}
+
+/// A PEM file that the environment names.
+fn pem(variable: &str) -> anyhow::Result<Option<(PathBuf, Vec<u8>)>> {
+    let Some(path) = environment::variable(variable).map(PathBuf::from) else { return Ok(None) };
+    let bytes =
+        std::fs::read(&path).with_context(|| format!("cannot read {} ({variable})", path.display()))?;
+    Ok(Some((path, bytes)))
+}
+
+fn tls_to(authority: &Authority) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some((path, bytes)) = pem("BURSAR_ADMIN_CA_FILE")? {
+        for certificate in CertificateDer::pem_slice_iter(&bytes) {
+            let bad = || format!("{} (BURSAR_ADMIN_CA_FILE) holds no certificate", path.display());
+            roots.add(certificate.with_context(bad)?).with_context(bad)?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots);
+    let config = match (pem("BURSAR_ADMIN_CERT_FILE")?, pem("BURSAR_ADMIN_KEY_FILE")?) {
+        (Some((path, cert)), Some((_, key))) => {
+            let bad = || format!("{} (BURSAR_ADMIN_CERT_FILE) and its key cannot be used", path.display());
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert).collect();
+            let key = PrivateKeyDer::from_pem_slice(&key).with_context(bad)?;
+            builder.with_client_auth_cert(chain.with_context(bad)?, key).with_context(bad)?
+        }
+        (None, None) => builder.with_no_client_auth(),
+        _ => bail!("BURSAR_ADMIN_CERT_FILE and BURSAR_ADMIN_KEY_FILE belong together: set both"),
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host).context("the host is no name for TLS")?;
+    Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
 #[cfg(test)]
@@ -118,13 +232,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_http_urls_of_a_host_are_taken() {
+    fn pages_of_a_list_become_one() {
+        let pages = [r#"{"on":"x","rows":[1,2]}"#, r#"{"on":"x","rows":[3]}"#];
+        let [first, second] = pages.map(|page| serde_json::from_str::<Value>(page).unwrap());
+        assert_eq!(with_rows_of(first, second).to_string(), r#"{"on":"x","rows":[1,2,3]}"#);
+    }
+
+    #[test]
+    fn only_urls_of_a_host_are_taken() {
         for (base, authority) in [
             ("http://127.0.0.1:4142", Some("127.0.0.1:4142")),
             ("http://127.0.0.1:4142/", Some("127.0.0.1:4142")),
             ("http://[::1]:4142", Some("[::1]:4142")),
             ("http://sidecar", Some("sidecar")),
-            ("https://sidecar", None),
+            ("https://sidecar", Some("sidecar")),
             ("ftp://x", None),
             ("127.0.0.1:4142", None),
             ("http://", None),
@@ -133,7 +254,9 @@ mod tests {
             ("http://host:port", None),
             ("http://host?x", None),
         ] {
-            assert_eq!(authority_of(base).as_ref().map(Authority::as_str), authority, "{base}");
+            let found = authority_of(base);
+            assert_eq!(found.as_ref().map(|(found, _)| found.as_str()), authority, "{base}");
+            assert!(found.is_none_or(|(_, is_tls)| is_tls == base.starts_with("https")), "{base}");
         }
     }
 }

@@ -11,10 +11,12 @@ use super::fault::Fault;
 use super::grid::{self, column};
 use super::serve::load_config;
 use crate::config::{Overrides, read_secret_text};
-use crate::credentials::keys::{Key, KeyId, NewKey, Pepper, PresentedKey, time_text};
+use crate::credentials::admin::{Scope, TokenHash, new_token};
+use crate::credentials::keys::{KeyId, NewKey, Pepper, PresentedKey};
+use crate::credentials::listed::listed;
 use anyhow::{Context, bail};
-use bursar_domain::{Clock, Label, SystemClock, Timestamp};
-use clap::{Args, Subcommand};
+use bursar_domain::{Clock, Label, SystemClock};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -28,6 +30,43 @@ pub(crate) enum KeyCommand {
     Hash(HashArgs),
     /// List the keys of a configuration: what each is for, and whether it is valid now.
     List(ListArgs),
+    /// Make a token for the admin API. Standard output gets the token, once; standard error what belongs
+    /// into the configuration.
+    Token(TokenArgs),
+}
+
+/// `bursar key token`
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// Its name, which audit facts tell.
+    #[arg(long, default_value = "NAME")]
+    name: String,
+    /// What it is for; may be said several times.
+    #[arg(long = "scope", value_enum, required = true)]
+    scopes: Vec<TokenScope>,
+    /// Print one JSON document with token and hash instead.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenScope {
+    /// Reading.
+    Read,
+    /// Bringing in usage, market data, contracts and revenue.
+    Ingest,
+    /// Everything.
+    Admin,
+}
+
+impl TokenScope {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Read => Scope::Read.name(),
+            Self::Ingest => Scope::Ingest.name(),
+            Self::Admin => Scope::Admin.name(),
+        }
+    }
 }
 
 /// `bursar key new`
@@ -71,7 +110,27 @@ pub(super) fn run(command: &KeyCommand) -> anyhow::Result<ExitCode> {
         KeyCommand::New(args) => new(args),
         KeyCommand::Hash(args) => hash(args),
         KeyCommand::List(args) => list(args),
+        KeyCommand::Token(args) => token(args),
     }
+}
+
+fn token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
+    let Ok(name) = Label::new(&args.name) else {
+        bail!(Fault::Usage("--name: write up to 256 bytes of visible characters".to_owned()))
+    };
+    let token = new_token().context("the system has no random numbers")?;
+    let hash = TokenHash::of(token.as_bytes()).to_string();
+    let scopes: Vec<&str> = args.scopes.iter().map(|scope| scope.name()).collect();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let document = json!({ "token": token, "name": name.as_str(), "scopes": scopes, "hash": hash });
+        writeln!(out, "{document:#}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "{token}")?;
+    eprintln!("# The line above is the token; it is shown once. Under admin.tokens in the configuration:");
+    eprintln!("  - {{ name: {:?}, scopes: [{}], hash: '{hash}' }}", name.as_str(), scopes.join(", "));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn new(args: &NewArgs) -> anyhow::Result<ExitCode> {
@@ -124,7 +183,7 @@ fn pepper(file: Option<&Path>) -> anyhow::Result<Pepper> {
 fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let config = load_config(args.config.as_deref(), Overrides::default()).map_err(Fault::from)?;
     let now = SystemClock.now();
-    let rows: Vec<Value> = config.keys.iter().map(|key| row(key, now)).collect();
+    let rows: Vec<Value> = config.keys.iter().map(|key| listed(key, now)).collect();
     let mut out = std::io::stdout().lock();
     if rows.is_empty() && args.format == TableFormat::Table {
         writeln!(out, "no keys are configured")?;
@@ -148,29 +207,4 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let document = json!({ "keys": rows });
     grid::write(&document, (&grid::rows(&document, "keys"), &columns), args.format, &mut out)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn row(key: &Key, now: Timestamp) -> Value {
-    let state = match (key.not_before, key.expires) {
-        (Some(from), _) if now < from => "not yet valid",
-        (_, Some(to)) if now >= to => "expired",
-        _ => "valid",
-    };
-    let names = |labels: &[Label]| labels.iter().map(Label::as_str).map(Value::from).collect::<Vec<_>>();
-    let some = |labels: &Option<Vec<Label>>| labels.as_deref().map(names);
-    let previous = key.secrets.get(1).and_then(|secret| secret.expires);
-    json!({
-        "name": key.name.as_str(),
-        "id": key.id.as_str(),
-        "state": state,
-        "team": key.team.as_str(),
-        "workload": names(&key.workloads),
-        "customer": key.customer.as_ref().map(Label::as_str),
-        "routes": some(&key.grant.routes),
-        "models": some(&key.grant.models),
-        "providers": some(&key.grant.providers),
-        "not_before": key.not_before.map(time_text),
-        "expires": key.expires.map(time_text),
-        "previous_expires": previous.map(time_text),
-    })
 }

@@ -1,4 +1,4 @@
-//! `bursar ledger`: verify, figures, backup and restore, pruning, salvage, the trial balance.
+//! `bursar ledger`: verify, figures, backup and restore, pruning, salvage, the trial balance, who changed it.
 //!
 //! Invariants
 //! - `verify` ends with 3 when the ledger is not what it should be, `repair` when anything is gone.
@@ -10,7 +10,7 @@ use super::grid::{self, column, text};
 use super::place::{self, PlaceArgs};
 use super::{AdminArgs, TableFormat, serve, source};
 use crate::tasks;
-use crate::{prune, trial};
+use crate::{audit, prune, trial};
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock, Timestamp};
 use bursar_ledger::{Repaired, StoreCheck, Verified, VerifyError, backup, repair, restore, verify};
@@ -35,6 +35,8 @@ pub(super) enum LedgerCommand {
     /// Add all double-entry postings up: accounts with their debit or credit; exits with 3 if they do not
     /// sum to zero.
     TrialBalance(TrialArgs),
+    /// List who changed the ledger, when and by what.
+    Audit(AuditArgs),
     /// Get what is whole out of a damaged ledger, into a new one; exits with 3 if anything is gone.
     Repair(RepairArgs),
 }
@@ -122,6 +124,28 @@ pub(super) struct TrialArgs {
     format: TableFormat,
 }
 
+/// `bursar ledger audit`
+#[derive(Debug, Args)]
+pub(super) struct AuditArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Changes at or after this: a day, a time, or an age such as 7d.
+    #[arg(long)]
+    from: Option<String>,
+    /// And before this.
+    #[arg(long)]
+    to: Option<String>,
+    /// Time zone of the days [default: UTC].
+    #[arg(long)]
+    tz: Option<String>,
+    /// Only changes of this token or user.
+    #[arg(long)]
+    who: Option<String>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    format: TableFormat,
+}
+
 /// `bursar ledger repair`
 #[derive(Debug, Args)]
 pub(super) struct RepairArgs {
@@ -169,6 +193,7 @@ pub(super) fn run(command: &LedgerCommand) -> anyhow::Result<ExitCode> {
         }
         LedgerCommand::TrialBalance(args) => write_trial(args, &mut out),
         LedgerCommand::Prune(args) => prune_ledger(args, &mut out),
+        LedgerCommand::Audit(args) => write_audit(args, &mut out),
         LedgerCommand::Restore(args) => {
             let (copied, verified) = restore(&args.from, &data_dir(args.data_dir.as_ref())?)?;
             let (path, records) = (copied.path.display(), verified.records);
@@ -226,6 +251,28 @@ fn write_trial(args: &TrialArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode
     }
     let is_balanced = found.get("balanced").and_then(Value::as_bool).unwrap_or(false);
     Ok(ExitCode::from(if is_balanced { 0 } else { 3 }))
+}
+
+fn write_audit(args: &AuditArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let AuditArgs { from, to, tz, who, .. } = args;
+    let options = audit::Options { from: from.clone(), to: to.clone(), tz: tz.clone(), who: who.clone() };
+    let query =
+        [("from", from.as_deref()), ("to", to.as_deref()), ("tz", tz.as_deref()), ("who", who.as_deref())];
+    let path = format!("/api/v1/audit{}", place::query(&query));
+    let found =
+        place::read(&args.place, &path, |source| audit::document(source, &options, SystemClock.now()))?;
+    let columns = [
+        ("Sequence", "sequence"),
+        ("At", "at"),
+        ("Who", "who"),
+        ("Via", "via"),
+        ("What", "what"),
+        ("About", "about"),
+        ("Names", "names"),
+    ];
+    let columns = columns.map(|(title, path)| column(title, path));
+    grid::write(&found, (&grid::rows(&found, "rows"), &columns), args.format, out)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn data_dir(told: Option<&PathBuf>) -> anyhow::Result<PathBuf> {

@@ -17,7 +17,7 @@ use crate::tasks;
 use anyhow::{Context, bail};
 use bursar_domain::SystemClock;
 use bursar_ledger::hedge::{HedgeSource, Mode};
-use bursar_ledger::{Ledger, Options};
+use bursar_ledger::{Actor, Ledger, Options};
 use bursar_policies::price::PriceBook;
 use bytes::Bytes;
 use clap::Args;
@@ -96,11 +96,7 @@ pub(super) fn read_with(
                 }
                 serde_json::from_slice(&answer).context("the sidecar's answer is no document")
             }
-            Source::Running(client) => {
-                let mut body = Vec::new();
-                client.get(path, &mut body).await?;
-                serde_json::from_slice(&body).context("the sidecar's answer is no document")
-            }
+            Source::Running(client) => client.document(path).await,
             Source::Offline(ledger) => Ok(offline(&Priced { ledger: ledger.as_ref(), prices: &builtin()? })?),
         }
     })
@@ -270,7 +266,23 @@ fn open_with(dir: &Path, prices: Prices) -> anyhow::Result<Ledger> {
     let (ledger, _) = opened.with_context(|| {
         format!("cannot open the ledger in {} (a running sidecar is asked with --admin URL)", dir.display())
     })?;
-    Ok(ledger)
+    Ok(ledger.on_behalf_of(whoever_runs_this()))
+}
+
+/// Who changes a ledger by a command: a user of this machine. Of the command only its words are told.
+fn whoever_runs_this() -> Actor {
+    use std::os::unix::fs::MetadataExt;
+    let user = std::fs::metadata("/proc/self").map(|about| format!("user {}", about.uid()));
+    let is_word = |word: &String| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let words = std::env::args_os().skip(1).map_while(|word| word.into_string().ok());
+    let words: Vec<String> =
+        words.take_while(|word| is_word(word) && !word.starts_with('-')).take(2).collect();
+    Actor {
+        who: user.unwrap_or_else(|_| "an unknown user".to_owned()),
+        via: "command line".to_owned(),
+        what: format!("bursar {}", words.join(" ")),
+        about: None,
+    }
 }
 
 async fn ask_import(client: &AdminClient, file: File, mode: Mode) -> anyhow::Result<Value> {

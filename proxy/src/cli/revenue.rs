@@ -17,6 +17,7 @@ use anyhow::bail;
 use bursar_domain::{Clock, SystemClock};
 use bursar_ledger::export::TableFormat as TypedFormat;
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::Value;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -134,8 +135,16 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     if args.output.is_some() {
         bail!("--output is for exports: add --format csv, jsonl or parquet");
     }
-    let document =
-        place::read(&args.place, &path, |source| events::list(source, &options, SystemClock.now()))?;
+    let mut document = place::read(&args.place, &path, |source| {
+        events::list(source, (&options, events::LISTED_MAX), SystemClock.now())
+    })?;
+    if let Some(Value::Array(rows)) = document.get_mut("rows") {
+        rows.truncate(events::LISTED_MAX);
+        let shown = rows.len();
+        if let Some(told) = document.get_mut("shown") {
+            *told = shown.into();
+        }
+    }
     let rows = grid::rows(&document, "rows");
     let shown = |path: &str| rows.iter().any(|row| row.get(path).is_some());
     let columns: Vec<Column> =

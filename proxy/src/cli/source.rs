@@ -86,7 +86,7 @@ pub(super) async fn choose(told: Told<'_>) -> anyhow::Result<Chosen> {
     }
     let found = serve::whereabouts().map_err(Fault::from)?;
     let token_file = token_file().or_else(|| found.token_file.clone());
-    let client = || AdminClient::new(&base_url(found.admin), "admin.listen", token_file.as_deref());
+    let client = || AdminClient::new(&base_url(&found), "admin.listen", token_file.as_deref());
     by_settings(&found, client).await
 }
 
@@ -101,8 +101,8 @@ pub(super) fn sidecar(args: &AdminArgs) -> anyhow::Result<AdminClient> {
         return AdminClient::new(&base, "environment BURSAR_ADMIN:", token_file.as_deref());
     }
     let found = serve::whereabouts().map_err(Fault::from)?;
-    let token_file = token_file.or(found.token_file);
-    AdminClient::new(&base_url(found.admin), "admin.listen", token_file.as_deref())
+    let token_file = token_file.or(found.token_file.clone());
+    AdminClient::new(&base_url(&found), "admin.listen", token_file.as_deref())
 }
 
 async fn by_settings(
@@ -134,21 +134,27 @@ async fn by_settings(
         bail!(
             "no sidecar answers at {} and there is no {}: name one with --admin URL, or a ledger directory \
              with --data-dir DIR",
-            base_url(found.admin),
+            base_url(found),
             dir.display()
         );
     }
     Ok(Chosen::Dir(dir.clone()))
 }
 
-/// Where to ask a sidecar that listens on `address`.
-fn base_url(address: SocketAddr) -> String {
+/// Where to ask the sidecar that these settings describe.
+fn base_url(found: &Whereabouts) -> String {
+    let scheme = if found.admin_has_tls { "https" } else { "http" };
+    format!("{scheme}://{}", reachable(found.admin))
+}
+
+/// An address for all interfaces is asked on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
+    SocketAddr::new(ip, address.port())
 }
 
 fn told_offline(dir: &Path) -> anyhow::Result<Source> {
@@ -181,12 +187,12 @@ mod tests {
     #[test]
     fn an_address_for_all_interfaces_is_asked_on_loopback() {
         for (listens, asked) in [
-            ("0.0.0.0:4142", "http://127.0.0.1:4142"),
-            ("[::]:9", "http://[::1]:9"),
-            ("127.0.0.1:1", "http://127.0.0.1:1"),
-            ("10.0.0.7:2", "http://10.0.0.7:2"),
+            ("0.0.0.0:4142", "127.0.0.1:4142"),
+            ("[::]:9", "[::1]:9"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("10.0.0.7:2", "10.0.0.7:2"),
         ] {
-            assert_eq!(base_url(listens.parse().unwrap()), asked);
+            assert_eq!(reachable(listens.parse().unwrap()).to_string(), asked);
         }
     }
 }

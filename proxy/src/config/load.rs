@@ -7,6 +7,7 @@
 //!
 //! Not here: the table of settings (`settings`), types (`value`), the file's shape (`raw`).
 
+mod admin;
 mod jwt;
 mod keys;
 mod otlp;
@@ -17,13 +18,12 @@ mod webhooks;
 use super::error::{ConfigError, ConfigErrors, Fault, Origin, Wrong};
 use super::files::read_text;
 use super::raw::{self, Found, Raw};
-use super::secret::Secret;
 use super::settings::{self as s, Applies, Described, Setting};
 use super::suggest::nearest;
 use super::value::{Value, Workers, node_from_text};
 use super::{
-    Admin, Config, Counting, DrainLimits, Effective, Identify, Ledger, Prices, Server, ServerLimits,
-    ServerTimeouts, UpstreamPool, retention, rules, yaml,
+    Config, Counting, DrainLimits, Effective, Identify, Ledger, Prices, Server, ServerLimits, ServerTimeouts,
+    UpstreamPool, retention, rules, yaml,
 };
 use crate::credentials::keys::Key;
 use crate::credentials::tokens::IssuerRules;
@@ -44,7 +44,14 @@ const WORKERS_AUTO_MAX: usize = 4;
 /// Variables of this prefix are settings, so an unknown one is probably a slip.
 const OUR_VARIABLES: &str = "BURSAR_";
 /// Variables that are no settings: the configuration file's name, and what client commands use.
-const OTHER_VARIABLES: &[&str] = &["BURSAR_CONFIG", "BURSAR_ADMIN", "BURSAR_ADMIN_TOKEN"];
+const OTHER_VARIABLES: &[&str] = &[
+    "BURSAR_CONFIG",
+    "BURSAR_ADMIN",
+    "BURSAR_ADMIN_TOKEN",
+    "BURSAR_ADMIN_CA_FILE",
+    "BURSAR_ADMIN_CERT_FILE",
+    "BURSAR_ADMIN_KEY_FILE",
+];
 
 /// Where a configuration comes from.
 pub struct Sources<'a> {
@@ -174,6 +181,8 @@ pub struct Whereabouts {
     pub ledger_is_told: bool,
     /// `admin.token_file`; it was not opened.
     pub token_file: Option<PathBuf>,
+    /// Whether the admin listener speaks TLS.
+    pub admin_has_tls: bool,
 }
 
 /// Reads only what tells where the sidecar is.
@@ -182,6 +191,7 @@ pub(super) fn whereabouts(sources: Sources<'_>) -> Result<Whereabouts, ConfigErr
     let admin = loader.get(&s::ADMIN_LISTEN);
     let ledger = loader.get(&s::LEDGER_PATH);
     let token_file = loader.get(&s::ADMIN_TOKEN_FILE).value;
+    let admin_has_tls = loader.get(&s::ADMIN_TLS_CERT_FILE).value.is_some();
     let read = ["", s::ADMIN_LISTEN.path, s::LEDGER_PATH.path, s::ADMIN_TOKEN_FILE.path];
     loader.errors.retain(|error| read.contains(&error.key.as_str()));
     match ConfigErrors::of(loader.errors) {
@@ -192,6 +202,7 @@ pub(super) fn whereabouts(sources: Sources<'_>) -> Result<Whereabouts, ConfigErr
             ledger_is_told: !ledger.is_default(),
             ledger: ledger.value,
             token_file,
+            admin_has_tls,
         }),
     }
 }
@@ -414,46 +425,6 @@ impl Loader<'_> {
             self.wrong(&listen.origin, s::LISTEN.path, Wrong::value(&listen.value.to_string(), what, remedy));
         }
         listen.value
-    }
-
-    fn admin(&mut self, data: SocketAddr) -> Admin {
-        let listen = self.get(&s::ADMIN_LISTEN);
-        let shown = listen.value.to_string();
-        if listen.value == data && data.port() != 0 {
-            let wrong = Wrong::value(&shown, "is also the address of listen", "give each a port of its own");
-            self.wrong(&listen.origin, s::ADMIN_LISTEN.path, wrong);
-        }
-        let file = self.get(&s::ADMIN_TOKEN_FILE);
-        let loopback = is_loopback(listen.value);
-        if file.is_default() && !loopback {
-            let what = "is not a loopback address, so the admin API needs a token";
-            let wrong = Wrong::value(&shown, what, "listen on 127.0.0.1, or set admin.token_file");
-            self.wrong(&listen.origin, s::ADMIN_LISTEN.path, wrong);
-        }
-        let token =
-            file.value.and_then(|path| self.secret_file(&file.origin, s::ADMIN_TOKEN_FILE.path, &path));
-        self.warn_of_admin(loopback, token.as_ref());
-        let metrics_public = self.get(&s::ADMIN_METRICS_PUBLIC).value.unwrap_or(loopback);
-        // What follows from another setting is as much in force as what was written.
-        let shown = self.effective.iter_mut().find(|one| one.path == s::ADMIN_METRICS_PUBLIC.path);
-        if let Some(shown) = shown {
-            shown.value = metrics_public.to_string();
-        }
-        Admin { listen: listen.value, token, metrics_public }
-    }
-
-    fn warn_of_admin(&mut self, loopback: bool, token: Option<&Secret>) {
-        if !loopback {
-            self.warnings.push(
-                "admin.listen is not loopback and has no TLS: the token crosses the network readable"
-                    .to_owned(),
-            );
-        }
-        if token.is_some_and(|token| token.expose().chars().count() < TOKEN_CHARS_MIN) {
-            self.warnings.push(format!(
-                "admin.token_file: the token has fewer than {TOKEN_CHARS_MIN} characters and can be guessed"
-            ));
-        }
     }
 
     fn ledger(&mut self) -> Ledger {

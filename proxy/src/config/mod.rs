@@ -33,6 +33,7 @@ mod secret;
 mod settings;
 mod shown;
 pub(crate) mod suggest;
+mod tokens;
 mod value;
 mod webhooks;
 mod yaml;
@@ -52,6 +53,7 @@ pub use secret::Secret;
 pub use webhooks::{EventKind, Webhook, WebhookUrl};
 pub use yaml::Position;
 
+use crate::credentials::admin::Tokens;
 use crate::credentials::keys::{Key, Keys};
 use crate::credentials::tokens::Issuers;
 use bursar_domain::{Currency, Label, Tags};
@@ -303,10 +305,23 @@ pub struct Config {
 pub struct Admin {
     /// Its address.
     pub listen: SocketAddr,
-    /// The bearer token it asks for. Always there when the address is not loopback.
-    pub token: Option<Secret>,
-    /// Whether metrics are answered without the token.
+    /// The bearer tokens it knows. There is one at least when the address is not loopback.
+    pub tokens: Tokens,
+    /// Whether metrics are answered without a token.
     pub metrics_public: bool,
+    /// How often each token, or each address without one, may ask.
+    pub requests_per_minute: u32,
+    /// What it speaks TLS with, if it does.
+    pub tls: Option<AdminTls>,
+}
+
+/// TLS of the admin listener.
+#[derive(Clone, Debug)]
+pub struct AdminTls {
+    /// For handshakes.
+    pub server: Arc<rustls::ServerConfig>,
+    /// Whether clients must have a certificate.
+    pub asks_clients: bool,
 }
 
 /// The ledger.

@@ -16,6 +16,7 @@ use super::otlp::CollectorUrl;
 use super::providers::PROVIDERS;
 use super::routes::{Dialect, Upstream};
 use super::rules::RuleList;
+use super::tokens::TokenList;
 use super::value::{
     Forever, KeptDays, PathKind, Prefix, ProviderName, Range, SecretVariable, Shape, Size, Value, Workers,
 };
@@ -221,6 +222,25 @@ settings! {
         .doc("File with the bearer token that the admin API asks for. Needed when `admin.listen` is not \
               loopback. Space around the token is ignored.")
         .because("There is no default credential; on loopback the machine's own users are trusted.");
+    ADMIN_TOKENS: TokenList = Setting::new("admin.tokens", (), TokenList::default)
+        .doc("Tokens of the admin API. Keys of each: `name`, which audit facts tell; `scopes` (`read`; `ingest`: \
+              usage, market data, contracts and revenue; `admin`: everything); and one of `hash`, as `bursar key \
+              token` prints it, and `file` with the token. The token of `admin.token_file` has the scope `admin`. \
+              See docs/guide/admin.md.")
+        .because("On loopback nobody is asked for one unless there are some.");
+    ADMIN_REQUESTS_PER_MINUTE: u32 = Setting::new("admin.requests_per_minute", counts(1, 10_000_000), || 6_000)
+        .doc("How often each token, or each address without one, may ask the admin API in a minute. More is \
+              refused with 429 and `retry-after`. Health is not counted.")
+        .because("Dashboards, scrapers and scripts are far below it; somebody who tries tokens is not.");
+    ADMIN_TLS_CERT_FILE: Option<PathBuf> = Setting::new("admin.tls.cert_file", PathKind::Ordinary, || None)
+        .doc("PEM file with the certificate of the admin listener, and those that vouch for it, in this order. \
+              With `admin.tls.key_file` the listener speaks TLS (1.2 and 1.3). Files that change are read again.")
+        .because("Most sidecars are asked on loopback, where TLS protects nothing.");
+    ADMIN_TLS_KEY_FILE: Option<PathBuf> = Setting::new("admin.tls.key_file", PathKind::OfSecret, || None)
+        .doc("PEM file with the key of that certificate.");
+    ADMIN_TLS_CLIENT_CA_FILE: Option<PathBuf> = Setting::new("admin.tls.client_ca_file", PathKind::Ordinary, || None)
+        .doc("PEM file with authorities. Clients must then have a certificate that one of them vouches for, also \
+              for health and metrics; tokens are asked for besides.");
     ADMIN_METRICS_PUBLIC: Option<bool> = Setting::new("admin.metrics_public", (), || None)
         .default_words("`true` on loopback, `false` elsewhere")
         .doc("Whether `/metrics` is answered without a token.")

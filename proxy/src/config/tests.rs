@@ -60,7 +60,8 @@ fn without_any_source_every_setting_has_its_default() {
     assert_eq!(config.file, None);
     assert_eq!(config.listen.to_string(), "127.0.0.1:4141");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:4142");
-    assert!(config.admin.token.is_none());
+    assert!(config.admin.tokens.is_empty() && config.admin.tls.is_none());
+    assert_eq!(config.admin.requests_per_minute, 6_000);
     assert!(config.admin.metrics_public);
     assert_eq!(
         config.ledger,
@@ -415,7 +416,7 @@ fn each_wrong_value_is_refused_with_its_place_and_remedy() {
         (
             "admin: {listen: 10.0.0.1:4142}",
             "b.yaml:1:17: admin.listen: \"10.0.0.1:4142\" is not a loopback address, so the admin API needs a \
-             token; listen on 127.0.0.1, or set admin.token_file"
+             token; listen on 127.0.0.1, or set admin.tokens or admin.token_file"
                 .to_owned(),
         ),
         (
@@ -750,10 +751,10 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
             "b.yaml:1:1: durability: this key is unknown; did you mean \"ledger.durability\"?",
         ),
         ("data_dir: x", "b.yaml:1:1: data_dir: this key is unknown; use ledger.path"),
-        ("admin: {token: hunter2}", "b.yaml:1:9: admin.token: this key is unknown; use token_file"),
+        ("admin: {token: hunter2}", "b.yaml:1:9: admin.token: this key is unknown; did you mean \"tokens\"?"),
         (
             "admin: {zzz: 1}",
-            "b.yaml:1:9: admin.zzz: this key is unknown; remove it; known here: listen, token_file, metrics_public",
+            "b.yaml:1:9: admin.zzz: this key is unknown; remove it; known here: listen, token_file, tokens, requests_per_minute, tls, metrics_public",
         ),
         (
             "ledger.path: x",
@@ -985,12 +986,13 @@ fn the_admin_token_is_read_and_hidden() {
     fs::write(&file, format!("{CANARY}\n")).unwrap();
     let yaml = format!("admin: {{ listen: 0.0.0.0:4142, token_file: '{}' }}", file.display());
     let config = good(&yaml);
-    assert!(config.admin.token.as_ref().unwrap().matches(CANARY.as_bytes()));
+    assert_eq!(config.admin.tokens.find(CANARY.as_bytes()).unwrap().name.as_str(), "token_file");
     assert!(!config.admin.metrics_public);
     assert!(!format!("{config:?}").contains("canary"));
     assert_eq!(
         config.warnings,
-        ["admin.listen is not loopback and has no TLS: the token crosses the network readable"]
+        ["admin.listen is not loopback and has no TLS: the token crosses the network readable (set \
+          admin.tls.cert_file and admin.tls.key_file)"]
     );
     fs::write(&file, "short").unwrap();
     assert!(good(&yaml).warnings[1].contains("fewer than 16 characters"));

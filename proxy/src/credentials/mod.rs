@@ -16,9 +16,11 @@
 //!
 //! Not here: the layer that asks (`layers::authenticate`), what a credential may use (`exchange::access`).
 
+pub mod admin;
 pub mod claims;
 pub mod jwks;
 pub mod keys;
+pub(crate) mod listed;
 pub mod presented;
 pub mod refresh;
 pub mod refusals;

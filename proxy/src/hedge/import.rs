@@ -43,6 +43,20 @@ pub(crate) enum What {
     Revenue,
 }
 
+/// The names of everything that can be imported.
+pub(crate) const NAMES: &[&str] = &[
+    "usage",
+    "fixings",
+    "fx",
+    "calendars",
+    "indices",
+    "profiles",
+    "market",
+    "contracts",
+    "events",
+    "revenue",
+];
+
 impl What {
     /// Everything that can be imported.
     pub(crate) const ALL: [Self; 10] = [

@@ -20,8 +20,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// Most events of one list.
-const LISTED_MAX: usize = 10_000;
+/// Most events that a command lists.
+pub(crate) const LISTED_MAX: usize = 10_000;
 
 /// Events of rows, and the rows that are none.
 fn events(rows: Vec<FileRow>) -> (Vec<(u64, Revenue)>, Vec<RowError>) {
@@ -89,17 +89,17 @@ impl ListOptions {
     }
 }
 
-/// The events that are there, in the order of the ledger.
+/// The events that are there, in the order of the ledger, and at most so many.
 pub(crate) fn list(
     source: &dyn HedgeSource,
-    options: &ListOptions,
+    (options, rows_max): (&ListOptions, usize),
     now: Timestamp,
 ) -> Result<Value, AskError> {
     let period = options.period(now)?;
     let (mut rows, mut of) = (Vec::new(), 0_u64);
     each(source, options, &period, &mut |stored, revenue| {
         of = of.saturating_add(1);
-        if rows.len() < LISTED_MAX {
+        if rows.len() < rows_max {
             rows.push(document(stored, revenue));
         }
         Ok::<_, AskError>(())
