@@ -322,14 +322,14 @@ impl Run {
     }
 }
 
-/// Ten thousand sequences, unless whoever runs the test asks for another number.
-fn cases() -> u32 {
-    let asked = std::env::var_os("BURSAR_MODEL_CASES");
-    asked.and_then(|text| text.to_str().and_then(|text| text.parse().ok())).unwrap_or(10_000)
+/// Ten thousand sequences, or as many more as `PROPTEST_CASES` asks for.
+fn config() -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig { cases: asked.cases.max(10_000), ..asked }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn accounts_agree_with_a_model_that_adds_everything_up_anew(
