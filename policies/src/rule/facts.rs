@@ -119,7 +119,7 @@ pub const VARIABLES: &[Variable] = &[
         "identity_source",
         Kind::Text,
         Of::Head,
-        "what the team rests on: `credential`, `config`, `header`, `baggage` or `none`",
+        "what the team rests on: `credential` (a key), `jwt`, `config`, `header`, `baggage` or `none`",
     ),
     variable(
         "estimated.input_tokens",
