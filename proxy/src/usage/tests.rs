@@ -926,4 +926,30 @@ proptest! {
         prop_assert_eq!(exchange.read(slices(&exchange.body, &sizes), Ending::Complete), whole.clone());
         prop_assert_eq!(exchange.read(exchange.body.chunks(1), Ending::Complete), whole);
     }
+
+    #[test]
+    fn any_body_of_any_type_reads_alike_in_any_slicing(
+        pieces in prop::collection::vec(prop::sample::select(vec![
+            r#"{"model":"m","usage":{"prompt_tokens":3}}"#, r#"{"message":{"content":"a"}}"#,
+            r#"{"done":true,"eval_count":2}"#, r#"{"usageMetadata":{"promptTokenCount":4}}"#, "[", "]", "{", "}", ",",
+            "\0", "data: ", "event: x", "error", "[DONE]", ":", "\n", "\r\n", " ", "\u{c}", "\u{feff}",
+        ]), 0..9),
+        size in 1_usize..9,
+    ) {
+        let body = pieces.concat();
+        for (provider, path) in [
+            ("openai", CHAT),
+            ("ollama", "/api/chat"),
+            ("cohere", "/v1/chat"),
+            ("gemini", "/v1beta/models/g:streamGenerateContent"),
+            ("bedrock", "/model/m/invoke-with-response-stream"),
+        ] {
+            let lines = "application/x-ndjson";
+            for kind in [JSON, SSE, lines, "application/vnd.amazon.eventstream", "text/plain", ""] {
+                let exchange = Exchange::new(provider, path, kind, body.as_bytes());
+                let sliced = exchange.read(exchange.body.chunks(size), Ending::Complete);
+                prop_assert_eq!(sliced, exchange.whole(), "{} {}", path, kind);
+            }
+        }
+    }
 }
