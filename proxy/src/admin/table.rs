@@ -330,8 +330,11 @@ const CLOSE: &[Param] = &[
     Param::new("accept_gaps", Kind::Switch, "Close although something is missing or provisional."),
 ];
 
-const AS: Param =
-    Param::new("as", Kind::OneOf(&["restated", "reported"]), "With all that is known, or as months were closed.");
+const AS: Param = Param::new(
+    "as",
+    Kind::OneOf(&["restated", "reported"]),
+    "With all that is known, or as months were closed.",
+);
 
 const ROI: &[Param] = &[
     MODEL,
