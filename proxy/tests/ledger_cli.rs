@@ -135,10 +135,10 @@ fn bad_overrides_name_what_is_wrong_and_what_to_write() {
     check("money", &["--limit", "5tokens"], "7d", "x", &["money", "but in USD"]);
     check("all", &["--add", "much"], "7d", "x", &["--add", "much", "write 500USD or 2000000tokens"]);
     check("all", &["--limit=-5tokens"], "7d", "x", &["--limit", "-5tokens", "is no amount"]);
-    check("all", &["--add", "5tokens"], "soon", "x", &["--until", "soon", "2026-12-01", "24h or 7d"]);
+    check("all", &["--add", "5tokens"], "soon", "x", &["--until: \"soon\"", "24h or 7d"]);
     check("all", &["--add", "5tokens"], "2020-01-01", "x", &["2020-01-01", "is over already", "later time"]);
     check("all", &["--add", "5tokens"], "7d", " ", &["--reason must say why"]);
-    check("", &["--add", "5tokens"], "7d", "x", &["is no name of a budget"]);
+    check("", &["--add", "5tokens"], "7d", "x", &["budget: \"\" is not taken: write text of 1 to 256 bytes"]);
     check(
         "credit",
         &["--add", "5USD"],

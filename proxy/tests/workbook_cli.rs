@@ -269,10 +269,10 @@ fn the_admin_api_reconciles_what_is_posted_as_the_command_does() {
         ("?provider=openai", "{}".to_owned(), 400, "the body is none such as"),
         ("?provider=openai", body(&[]), 400, "files is empty"),
         ("?provider=nobody", body(&files), 400, "provider \"nobody\" is unknown: use openai, anthropic"),
-        ("", body(&files), 400, "provider is missing"),
-        ("?provider=openai&by=moon", body(&files), 400, "by \"moon\" is no grouping"),
-        ("?provider=openai&from=May", body(&files), 400, "from \"May\" is no day"),
-        ("?provider=openai&colour=red", body(&files), 400, "unknown field"),
+        ("", body(&files), 400, "parameter \"provider\" is missing: Whose statements"),
+        ("?provider=openai&by=moon", body(&files), 400, "by: \"moon\" is not taken: write"),
+        ("?provider=openai&from=May", body(&files), 400, "from: \"May\" is not taken: write"),
+        ("?provider=openai&colour=red", body(&files), 400, "the parameter \"colour\" is unknown here"),
     ] {
         let (status, refused) = ask(query, &body);
         let detail = refused["detail"].as_str().unwrap_or_default();

@@ -92,8 +92,7 @@ impl AdminClient {
         let status = response.status();
         if !status.is_success() {
             let body = response.into_body().collect().await?.to_bytes();
-            let text = String::from_utf8_lossy(&body);
-            bail!("the sidecar at {} answered {status}: {}", self.authority, text.trim());
+            bail!("the sidecar at {} answered {status}: {}", self.authority, reason(&body));
         }
         while let Some(frame) = response.body_mut().frame().await {
             let frame = frame.context("the sidecar's answer broke off")?;
@@ -162,6 +161,23 @@ impl AdminClient {
         }
         Ok(sender.send_request(request.body(Full::new(body))?).await?)
     }
+}
+
+/// Why the sidecar refused: the detail of its problem document (RFC 9457), or the text it sent.
+///
+/// A parameter that stands in this command as an option is named as the option.
+pub(super) fn reason(body: &[u8]) -> String {
+    let told = serde_json::from_slice::<Value>(body).ok();
+    let detail = told.as_ref().and_then(|told| told.get("detail")?.as_str());
+    let text = detail.map_or_else(|| String::from_utf8_lossy(body).trim().to_owned(), str::to_owned);
+    in_words_of(&text, std::env::args_os().filter_map(|word| word.into_string().ok()))
+}
+
+fn in_words_of(text: &str, mut command: impl Iterator<Item = String>) -> String {
+    let Some((name, rest)) = text.split_once(": ") else { return text.to_owned() };
+    let option = format!("--{}", name.replace('_', "-"));
+    let is_said = command.any(|word| word.split('=').next() == Some(&option));
+    if is_said { format!("{option}: {rest}") } else { text.to_owned() }
 }
 
 /// A list with the rows of its next page.
@@ -236,6 +252,25 @@ mod tests {
         let pages = [r#"{"on":"x","rows":[1,2]}"#, r#"{"on":"x","rows":[3]}"#];
         let [first, second] = pages.map(|page| serde_json::from_str::<Value>(page).unwrap());
         assert_eq!(with_rows_of(first, second).to_string(), r#"{"on":"x","rows":[1,2,3]}"#);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_the_command() {
+        let command = ["bursar", "budget", "--until=soon", "--on", "x"].map(str::to_owned);
+        for (text, told) in [
+            ("until: \"soon\" is not taken", "--until: \"soon\" is not taken"),
+            ("on: no", "--on: no"),
+            ("group_by: no", "group_by: no"),
+            ("there is no budget: x", "there is no budget: x"),
+            ("no", "no"),
+        ] {
+            assert_eq!(in_words_of(text, command.clone().into_iter()), told);
+        }
+        assert_eq!(
+            reason(br#"{"type":"about:blank","status":400,"detail":"no such thing"}"#),
+            "no such thing"
+        );
+        assert_eq!(reason(b" Bad Gateway\n"), "Bad Gateway");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! Not here: what is asked and answered (`hedge`).
 
-use super::client::AdminClient;
+use super::client::{AdminClient, reason};
 use super::source::{self, Chosen, Source, Told};
 use crate::app::Prices;
 use crate::hedge::AskError;
@@ -92,7 +92,7 @@ pub(super) fn read_with(
             Source::Running(client) if body.is_some() => {
                 let (status, answer) = client.post(path, body.unwrap_or_default()).await?;
                 if !status.is_success() {
-                    bail!("the sidecar answered {status}: {}", String::from_utf8_lossy(&answer).trim());
+                    bail!("the sidecar answered {status}: {}", reason(&answer));
                 }
                 serde_json::from_slice(&answer).context("the sidecar's answer is no document")
             }
@@ -232,7 +232,7 @@ pub(super) fn write(
                 if status.is_success() {
                     return serde_json::from_slice(&body).context("the sidecar's answer is no document");
                 }
-                bail!("the sidecar answered {status}: {}", String::from_utf8_lossy(&body).trim());
+                bail!("the sidecar answered {status}: {}", reason(&body));
             }
             Chosen::Dir(dir) => dir,
             Chosen::Opened(dir, ledger) => {
@@ -296,7 +296,7 @@ async fn ask_import_of(client: &AdminClient, path: &str, text: String) -> anyhow
     if status.is_success() || status == http::StatusCode::UNPROCESSABLE_ENTITY {
         return serde_json::from_slice(&body).context("the sidecar's answer is no document");
     }
-    bail!("the sidecar answered {status}: {}", String::from_utf8_lossy(&body).trim());
+    bail!("the sidecar answered {status}: {}", reason(&body));
 }
 
 fn import_here(dir: &Path, file: &File, mode: Mode) -> anyhow::Result<Value> {
