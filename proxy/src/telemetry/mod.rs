@@ -16,6 +16,7 @@ pub(crate) mod lines;
 pub(crate) mod logging;
 pub mod otlp;
 mod outbox;
+mod request_line;
 mod sample;
 
 use crate::budgets::Budgets;
