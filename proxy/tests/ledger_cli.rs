@@ -138,7 +138,13 @@ fn bad_overrides_name_what_is_wrong_and_what_to_write() {
     check("all", &["--add", "5tokens"], "soon", "x", &["--until: \"soon\"", "24h or 7d"]);
     check("all", &["--add", "5tokens"], "2020-01-01", "x", &["2020-01-01", "is over already", "later time"]);
     check("all", &["--add", "5tokens"], "7d", " ", &["--reason must say why"]);
-    check("", &["--add", "5tokens"], "7d", "x", &["budget: \"\" is not taken: write text of 1 to 256 bytes"]);
+    check(
+        "",
+        &["--add", "5tokens"],
+        "7d",
+        "x",
+        &["budget: \"\" is not taken: write text of 1 to 256 characters"],
+    );
     check(
         "credit",
         &["--add", "5USD"],

@@ -49,4 +49,5 @@ pub(super) async fn dataset(
         }
         Ok(())
     })
+    .await
 }

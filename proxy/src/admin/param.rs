@@ -210,8 +210,8 @@ impl Kind {
             Self::OneOf(words) => words.contains(&text),
             Self::Keys(words) => text.split(',').all(|key| is_key(key.trim_matches(' '), words)),
             Self::Id => bursar_domain::RequestId::parse(text).is_some(),
-            Self::Text(max) => (1..=max).contains(&text.len()) && !text.contains('\0'),
-            Self::Remark(max) => text.len() <= max && !text.contains('\0'),
+            Self::Text(max) => (1..=max).contains(&text.chars().count()) && !text.contains('\0'),
+            Self::Remark(max) => text.chars().count() <= max && !text.contains('\0'),
         }
     }
 
@@ -239,8 +239,8 @@ impl Kind {
                 format!("some of {}, separated by commas", words.join(", ")).into()
             }
             Self::Id => "an id as x-bursar-request-id says it".into(),
-            Self::Text(max) => format!("text of 1 to {max} bytes").into(),
-            Self::Remark(max) => format!("text of at most {max} bytes").into(),
+            Self::Text(max) => format!("text of 1 to {max} characters").into(),
+            Self::Remark(max) => format!("text of at most {max} characters").into(),
         }
     }
 
@@ -272,12 +272,11 @@ impl Kind {
                 pattern(&format!("^({word})(,({word}))*$"), first)
             }
             Self::Id => json!({ "type": "string", "format": "uuid" }),
-            // In UTF-8 a character has up to four bytes.
             Self::Text(max) => {
-                json!({ "type": "string", "minLength": 1, "maxLength": max / 4, "pattern": "^[^\\u0000]+$" })
+                json!({ "type": "string", "minLength": 1, "maxLength": max, "pattern": "^[^\\u0000]+$" })
             }
             Self::Remark(max) => {
-                json!({ "type": "string", "maxLength": max / 4, "pattern": "^[^\\u0000]*$" })
+                json!({ "type": "string", "maxLength": max, "pattern": "^[^\\u0000]*$" })
             }
         }
     }

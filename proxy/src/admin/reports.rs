@@ -3,9 +3,11 @@
 //! Not here: the figures (`ledger::query`), their shape (`report`).
 
 use super::{Admin, problem};
+use crate::focus::FocusFailure;
 use crate::hedge::AskError;
 use crate::period::{self, Period};
 use crate::report::{self, UsageAsk};
+use crate::roi::events::ExportFailure;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -126,6 +128,7 @@ pub(super) async fn records(
             ranges.into_iter().flat_map(|(range, last)| admin.app.ledger.records(range).up_to(last));
         Ok(report::write_records(records, format, out, &mut |_| {}).map(drop)?)
     })
+    .await
 }
 
 /// Media types of exports.
@@ -135,25 +138,74 @@ pub(super) const PARQUET: &str = "application/vnd.apache.parquet";
 pub(super) const NO_PARQUET: &str =
     "this sidecar was built without the feature parquet: ask for another format, or build it with it";
 
-/// An answer that is written as it is read, where it may block.
-pub(super) fn streamed(
+/// What a writer of an answer says.
+enum Piece {
+    Bytes(Bytes),
+    /// All is said: without it the reader must not take what it has for the whole.
+    End,
+    Failed(Failure),
+}
+
+/// An answer that is written as it is read, where it may block. What fails before its first piece is refused.
+pub(super) async fn streamed(
     kind: &'static str,
     write: impl FnOnce(&mut dyn Write) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 ) -> Response {
-    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
     drop(tokio::task::spawn_blocking(move || {
         let mut out = ChunkWriter { sender, buffer: Vec::with_capacity(CHUNK) };
-        let written = write(&mut out);
-        if let Err(error) = written.and_then(|()| Ok(out.flush()?)) {
-            tracing::warn!(%error, "an export ended early");
-            // The reader must not take what it has for the whole.
-            let _ = out.sender.blocking_send(Err(std::io::Error::other("the export failed")));
-        }
+        let written = write(&mut out).and_then(|()| Ok(out.flush()?));
+        let last = match written {
+            Ok(()) => Piece::End,
+            Err(error) => {
+                tracing::warn!(%error, "an export ended early");
+                Piece::Failed(Failure::of(error.as_ref()))
+            }
+        };
+        // A reader that has gone needs no end.
+        let _ = out.sender.blocking_send(last);
     }));
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|item| (item, receiver))
+    let first = match receiver.recv().await {
+        Some(Piece::Failed(failure)) => return problem(failure.status, &failure.detail),
+        None => return problem(StatusCode::INTERNAL_SERVER_ERROR, "the export failed; see the log"),
+        Some(piece) => piece,
+    };
+    let stream = futures_util::stream::unfold((Some(first), receiver), |(first, mut receiver)| async move {
+        let piece = match first {
+            Some(piece) => Some(piece),
+            None => receiver.recv().await,
+        };
+        let item = match piece {
+            Some(Piece::Bytes(bytes)) => Ok(bytes),
+            Some(Piece::End) => return None,
+            Some(Piece::Failed(_)) | None => Err(std::io::Error::other("the export failed")),
+        };
+        Some((item, (None, receiver)))
     });
     ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], Body::from_stream(stream)).into_response()
+}
+
+/// Why an answer was not written.
+struct Failure {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Failure {
+    fn of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Self {
+        let asked = match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(FocusFailure::Ask(error)), _) | (_, Some(ExportFailure::Ask(error))) => Some(error),
+            _ => None,
+        };
+        let (status, detail) = match asked {
+            Some(AskError::Wrong(text)) => (StatusCode::BAD_REQUEST, text.clone()),
+            Some(AskError::Missing(text)) => (StatusCode::NOT_FOUND, text.clone()),
+            Some(AskError::Ledger(_)) | None => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "the export failed; see the log".to_owned())
+            }
+        };
+        Self { status, detail }
+    }
 }
 
 /// `GET /api/v1/ledger/stats`
@@ -182,7 +234,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// Hands what is written to the response in pieces; blocks while the reader is slow.
 struct ChunkWriter {
-    sender: tokio::sync::mpsc::Sender<std::io::Result<Bytes>>,
+    sender: tokio::sync::mpsc::Sender<Piece>,
     buffer: Vec<u8>,
 }
 
@@ -200,6 +252,8 @@ impl Write for ChunkWriter {
             return Ok(());
         }
         let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
-        self.sender.blocking_send(Ok(Bytes::from(full))).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+        self.sender
+            .blocking_send(Piece::Bytes(Bytes::from(full)))
+            .map_err(|_| std::io::ErrorKind::BrokenPipe.into())
     }
 }

@@ -85,6 +85,7 @@ pub(super) async fn list_events(State(admin): State<Admin>, query: Asked<ListOpt
         return problem(StatusCode::BAD_REQUEST, &error.to_string());
     }
     streamed(kind, move |out| Ok(events::write(&admin.app.ledger, &options, format, now, out).map(drop)?))
+        .await
 }
 
 async fn list_of(admin: Admin, query: Asked<ListOptions>) -> Response {

@@ -203,6 +203,19 @@ async fn a_panic_of_a_handler_is_an_answer_without_details() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_exported_is_refused_before_the_answer_begins() {
+    let bench = Bench::new("");
+    for (query, said) in [
+        ("cost-and-usage?as=reported", "as reported is asked of one calendar month"),
+        ("contract-commitment?as=reported", "as reported is asked of one calendar month"),
+        ("cost-and-usage?as=of+old", "as"),
+    ] {
+        let refused = bench.get(&format!("/api/v1/focus/{query}")).await;
+        check_problem(&refused, 400, said, query);
+    }
+}
+
+#[tokio::test]
 async fn lists_are_told_in_pages_and_the_document_is_served() {
     let bench = Bench::new(
         "budgets:\n  - { name: a, window: month, limit: 1 USD }\n  - { name: b, window: month, limit: 1 USD }\n",
