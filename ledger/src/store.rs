@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Version of the rows. Any other is built anew.
-const SCHEMA: u16 = 3;
+pub(crate) const SCHEMA: u16 = 3;
 const CACHE_BYTES: u64 = 8 << 20;
 const LOCK_WAIT: Duration = Duration::from_millis(5);
 const LOCK_WAITS_MAX: u32 = 400;

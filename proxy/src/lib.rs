@@ -8,6 +8,7 @@ pub mod app;
 mod audit;
 pub mod aws;
 pub mod budgets;
+mod built;
 mod call;
 pub mod cli;
 pub mod config;

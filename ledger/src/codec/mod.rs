@@ -50,6 +50,8 @@ pub(crate) const PAYLOAD_VERSION: u16 = 1;
 const PAYLOAD_VERSION_MARKS: u16 = 2;
 /// Version of a payload of facts.
 const PAYLOAD_VERSION_FACTS: u16 = 3;
+/// The newest of them.
+pub(crate) const PAYLOAD_VERSION_MAX: u16 = PAYLOAD_VERSION_FACTS;
 
 /// The kinds of record and their numbers on disk; a number is never reused. Those of finance facts
 /// are `FactKind`'s too; what is not written today is reserved.
@@ -419,7 +421,7 @@ pub(crate) fn for_each_id(
 
 /// Base time, records and tables of a payload.
 fn split<'a>(head: &FrameHead, payload: &'a [u8]) -> Result<(i64, &'a [u8], &'a [u8]), DecodeError> {
-    if !(PAYLOAD_VERSION..=PAYLOAD_VERSION_FACTS).contains(&head.payload_version) {
+    if !(PAYLOAD_VERSION..=PAYLOAD_VERSION_MAX).contains(&head.payload_version) {
         return Err(DecodeError::NewerPayload(head.payload_version));
     }
     let short = DecodeError::Malformed("the payload is too short");

@@ -15,7 +15,7 @@ use super::row::{
 use bursar_domain::{Currency, Rate, Timestamp};
 use std::sync::{Arc, OnceLock};
 
-const TEXT: &str = include_str!("../../prices/builtin.prices");
+pub(super) const TEXT: &str = include_str!("../../prices/builtin.prices");
 
 /// What is wrong with a line of a price file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -45,6 +45,7 @@ mod bound;
 mod builtin;
 mod classes;
 mod compile;
+mod edition;
 mod holding;
 mod names;
 pub mod overlay;
@@ -54,6 +55,7 @@ pub use book::{ModelEntry, PriceBook};
 pub use bound::BoundAsk;
 pub use builtin::LineError;
 pub use classes::{ClassCosts, PartCost};
+pub use edition::{Edition, builtin_edition};
 pub use holding::Holding;
 pub use overlay::{OverlayError, OverlayErrors, OverlayFile, OverlayRow};
 pub use row::{

@@ -1,5 +1,5 @@
-//! What only looks at the sidecar itself: who changed the ledger, the configuration in force, its keys, and
-//! the presets of contracts.
+//! What only looks at the sidecar itself: who changed the ledger, the configuration in force, its keys, what
+//! it was built from, and the presets of contracts.
 //!
 //! Invariants
 //! - No secret is told, and no hash of one.
@@ -31,6 +31,11 @@ pub(super) async fn config(State(admin): State<Admin>) -> Response {
         .map(|one| document!({ "setting": one.path, "value": one.value, "origin": one.origin.to_string() }));
     let rows: Vec<Value> = rows.collect();
     json(StatusCode::OK, &document!({ "rows": rows, "warnings": config.warnings }))
+}
+
+/// `GET /api/v1/version`
+pub(super) async fn version() -> Response {
+    json(StatusCode::OK, &crate::built::document())
 }
 
 /// `GET /api/v1/keys`

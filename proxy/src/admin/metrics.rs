@@ -123,6 +123,9 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
+        let build = Family::<Vec<(&'static str, String)>, Gauge>::default();
+        build.get_or_create(&crate::built::labels()).set(1);
+        r.register("build_info", "Always 1; its labels say what the program was built from", build);
         r.register("requests", "Settled exchanges by provider and outcome", self.requests.clone());
         let tokens = Family::<TokenLabels, Counter>::default();
         self.tokens =

@@ -581,6 +581,9 @@ Param::new("billing_account", Kind::Text(256), "The billing account; the ledger'
     Operation::get("/api/v1/config", "config", Needs::Read, |f| on(f, audit::config))
         .about("Settings in force and where each comes from, without secrets. Command: `bursar check --show`.")
         .json("Settings"),
+    Operation::get("/api/v1/version", "version", Needs::Read, |f| on(f, audit::version))
+        .about("What the running program was built from. Command: `bursar version --running`.")
+        .json("Version"),
     Operation::get("/api/v1/keys", "keys", Needs::Read, |f| on(f, audit::keys))
         .about("Virtual keys: what each is for, and whether it is valid now. Command: `bursar key list`.")
         .pages("keys", "id")

@@ -21,6 +21,8 @@ pub(crate) enum MarketCommand {
     /// Import market data of any kind from one file.
     Import(ImportArgs),
     /// Declare an index: its currency, the calendar on which it is fixed, and its end.
+    // Its `--version`, which was there first, is the index's.
+    #[command(disable_version_flag = true)]
     Index(IndexArgs),
     /// Make a token price index from volumes, your own or a file's: weighted by volume, capped per provider.
     Compose(ComposeArgs),
@@ -103,8 +105,8 @@ pub(crate) struct IndexArgs {
     #[arg(long)]
     currency: String,
     /// Version of its method [default: 1].
-    #[arg(long)]
-    version: Option<u32>,
+    #[arg(long, alias = "version")]
+    index_version: Option<u32>,
     /// When it is fixed: weekdays, daily, or an imported calendar [default: weekdays].
     #[arg(long)]
     calendar: Option<String>,
@@ -212,7 +214,7 @@ pub(super) fn run(command: &MarketCommand) -> anyhow::Result<ExitCode> {
 fn declare(args: &IndexArgs) -> anyhow::Result<ExitCode> {
     let mut fields = json!({ "index": args.name, "currency": args.currency });
     let given = [
-        ("version", args.version.map(serde_json::Value::from)),
+        ("version", args.index_version.map(serde_json::Value::from)),
         ("calendar", args.calendar.clone().map(Into::into)),
         ("last", args.last.clone().map(Into::into)),
     ];

@@ -9,6 +9,7 @@
 mod budget;
 mod check;
 mod client;
+mod completions;
 mod contract;
 mod demo;
 mod environment;
@@ -20,6 +21,7 @@ mod hedge;
 mod import;
 mod key;
 mod ledger;
+mod man;
 mod market;
 mod page;
 mod period;
@@ -32,6 +34,7 @@ mod serve;
 mod slips;
 mod source;
 mod usage;
+mod version;
 mod webhook;
 mod whole;
 
@@ -46,7 +49,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage, on the co
 
 /// The sidecar that knows what your tokens cost and what they earn.
 #[derive(Debug, Parser)]
-#[command(name = "bursar", version, about, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "bursar", version = crate::built::LINE, about, propagate_version = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -103,6 +106,12 @@ enum Command {
     /// Check and copy the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Show what this program was built from: commit, toolchain, formats, prices.
+    Version(version::VersionArgs),
+    /// Write completions for a shell.
+    Completions(completions::CompletionsArgs),
+    /// Write manual pages.
+    Man(man::ManArgs),
 }
 
 /// Which sidecar to ask.
@@ -291,6 +300,9 @@ pub fn run() -> ExitCode {
         Command::Key(command) => key::run(command),
         Command::Webhook(command) => webhook::run(command),
         Command::Ledger(command) => ledger::run(command),
+        Command::Version(args) => version::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     match result {
         Ok(code) => code,
