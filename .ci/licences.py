@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Checks the dependencies' licences and sources against deny.toml without a network.
+"""Checks the dependencies' licences, sources, bans and duplicates against deny.toml without a network.
 
-`cargo deny check` does more (advisories); this needs nothing but cargo and runs in CI everywhere.
+`cargo deny check` does more (advisories, yanked versions); this needs nothing but cargo and runs in CI everywhere.
 """
 import json, pathlib, re, subprocess, sys, tomllib
 
@@ -44,7 +44,37 @@ def satisfied(expression):
     return either()
 
 
-problems = []
+def duplicates():
+    """Crates of several versions on one of the targets, as (name, version)."""
+    found = set()
+    for target in deny["graph"]["targets"]:
+        tree = subprocess.run(["cargo", "tree", "--workspace", "--locked", "--target", target["triple"], "--prefix", "none", "--format", "{p}"],
+                              check=True, capture_output=True, text=True).stdout
+        crates = {tuple(line.split()[:2]) for line in tree.splitlines() if line.strip()}
+        names = [name for name, _ in crates]
+        found |= {(name, version.lstrip("v")) for name, version in crates if names.count(name) > 1}
+    return found
+
+
+def matches(skip, crate):
+    """Whether an entry such as `syn@2` names this version: its numbers are the first of the version."""
+    name, _, version = skip["crate"].partition("@")
+    return name == crate[0] and f"{crate[1]}.".startswith(f"{version}.")
+
+
+def duplicate_problems():
+    found = duplicates()
+    skips = deny["bans"]["skip"]
+    for skip in skips:
+        if not skip.get("reason") or not any(matches(skip, crate) for crate in found):
+            yield f"deny.toml: bans.skip has {skip['crate']}, which has no reason or is no duplicate any more"
+    for name in sorted({name for name, _ in found}):
+        left = [version for other, version in sorted(found) if other == name and not any(matches(skip, (other, version)) for skip in skips)]
+        if len(left) > 1:
+            yield f"{name}: {len(left)} versions ({', '.join(left)}) and no entry of bans.skip in deny.toml that says why"
+
+
+problems = list(duplicate_problems())
 # The lock file also names optional packages that nobody switched on; `cargo tree` names what is built.
 tree = subprocess.run(["cargo", "tree", "--workspace", "--locked", "--prefix", "none", "--format", "{p}"],
                       check=True, capture_output=True, text=True).stdout
