@@ -559,7 +559,11 @@ def check_compose(context):
 # === guides
 
 def check_guides(context):
-    files = sorted(context.path("docs/guide").glob("*.md")) + [context.path("deploy/README.md")]
+    guides = sorted(context.path("docs/guide").glob("*.md"))
+    for index, prefix in (("README.md", "docs/guide/"), ("docs/README.md", "guide/")):
+        for guide in guides:
+            context.expect(f"]({prefix}{guide.name})" in context.text(index), f"{index} does not name the guide {guide.name}")
+    files = guides + sorted(context.path("docs").glob("*.md")) + [context.path("deploy/README.md")]
     commands = 0
     for file in files:
         text = file.read_text()

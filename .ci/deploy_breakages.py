@@ -58,6 +58,7 @@ TABLE = [
     ("dashboards", "deploy/grafana/finops.json", "sum by (kind) (", "sum by (kind) ((", "parse error"),
     ("dashboards", "deploy/grafana/finops.json", "{{budget}}", "{{team}}", "the legend names team"),
     ("dashboards", "deploy/prometheus/rules.yaml", "bursar_meter_panics_total", "bursar_meter_alarms_total", "there is no metric bursar_meter_alarms_total"),
+    ("guides", "docs/README.md", "](guide/tagging.md)", "](guide/budgets.md)", "does not name the guide tagging.md"),
     ("guides", "deploy/README.md", "](../docs/guide/sidecar.md)", "](../docs/guide/pod.md)", "leads nowhere"),
     ("guides", "docs/guide/disaster-recovery.md", "bursar ledger verify", "bursar ledger prove", "there is no command 'prove'"),
 ]

@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 import traceback
+import unittest.mock
 from collections import defaultdict
 from decimal import Decimal
 
@@ -408,6 +409,23 @@ async def openai_chat_plain_async(case):
         reply = await client.chat.completions.create(model="gpt-4o-mini", messages=TALK)
     check_text(reply.choices[0].message.content)
     check_chat_usage(case, reply.usage)
+
+
+@scenario
+def openai_example_of_the_tagging_guide(case):
+    """The guide's Python as it stands; only address, key and the header of this test are put in."""
+    case.team, case.workload, case.customer, case.tags = "checkout", "support-bot", "acme", {"feature": "summary"}
+    page = (HERE.parent.parent / "docs" / "guide" / "tagging.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
+    check("http://127.0.0.1:4141/openai/v1" in example, "the guide's example has another address")
+    plain = openai.OpenAI
+
+    def client(default_headers, **options):
+        headers = {**default_headers, "x-test-case": case.name}
+        return plain(api_key=OPENAI_KEY, max_retries=0, timeout=SDK_SECONDS, default_headers=headers, **options)
+
+    with unittest.mock.patch.object(openai, "OpenAI", client):
+        exec(example.replace("http://127.0.0.1:4141/openai/v1", case.world.openai_url), {})
 
 
 @scenario
