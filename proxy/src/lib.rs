@@ -24,6 +24,7 @@ pub mod http;
 mod idle_timer;
 mod ids;
 mod imports;
+mod inject;
 pub mod layers;
 pub mod limits;
 pub mod listen;

@@ -19,6 +19,7 @@ mod focus;
 mod grid;
 mod hedge;
 mod import;
+mod inject;
 mod key;
 mod ledger;
 mod man;
@@ -106,6 +107,8 @@ enum Command {
     /// Check and copy the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Put sidecars into pods of Kubernetes as they are made: a mutating admission webhook.
+    Inject(inject::InjectArgs),
     /// Show what this program was built from: commit, toolchain, formats, prices.
     Version(version::VersionArgs),
     /// Write completions for a shell.
@@ -300,6 +303,7 @@ pub fn run() -> ExitCode {
         Command::Key(command) => key::run(command),
         Command::Webhook(command) => webhook::run(command),
         Command::Ledger(command) => ledger::run(command),
+        Command::Inject(args) => inject::run(args),
         Command::Version(args) => version::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -15,6 +15,7 @@
 mod access;
 mod aws;
 mod budgets;
+mod document;
 mod error;
 mod files;
 mod jwt;
@@ -39,6 +40,7 @@ mod webhooks;
 mod yaml;
 
 pub(crate) use budgets::read_amount;
+pub(crate) use document::document;
 
 pub use aws::{AwsEnvironment, AwsKeys, Container, Profile, SigV4, WebIdentity};
 pub use error::{ConfigError, ConfigErrors, Origin, Shown};
