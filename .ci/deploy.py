@@ -318,11 +318,23 @@ def check_manifests(context):
         documents = load_all(file.read_text())
         count += len(documents)
         check_schemas(context, documents, file.name, versions)
-        found = check_pods(context, documents, file.name)
+        if file.name == "injected.yaml":
+            # The pod of it is complete once it was injected: check_inject looks at that.
+            continue
+        found = check_objects(context, documents, file.name, "bursar")
         for kind in ("NetworkPolicy", "PodDisruptionBudget"):
             context.expect(kind in found, f"{file.name}: there is no {kind}")
-    context.expect({file.name for file in files} >= {"gateway.yaml", "sidecar.yaml"}, "deploy/kubernetes: gateway.yaml or sidecar.yaml is not there")
+    wanted = {"gateway.yaml", "sidecar.yaml", "inject.yaml", "injected.yaml"}
+    context.expect({file.name for file in files} >= wanted, f"deploy/kubernetes: one of {', '.join(sorted(wanted))} is not there")
     return f"{count} documents against the strict schemas of Kubernetes {', '.join(versions)} (kubernetes-validate) and our own rules"
+
+
+def check_objects(context, documents, where, namespace):
+    """Our own rules, for pods of Bursar or for the webhook; returns the documents by kind."""
+    import deploy_inject
+    if deploy_inject.is_webhook(documents):
+        return deploy_inject.check_webhook(context, documents, where, namespace)
+    return check_pods(context, documents, where)
 
 
 # === Helm
@@ -332,12 +344,15 @@ BASES = {
     "defaults": {},
     "ephemeral": {"persistence": {"enabled": False}},
     "sidecar": {"mode": "sidecar", "sidecar": {"containers": [{"name": "app", "image": "example.org/app:1"}]}},
+    "inject": {"mode": "inject", "inject": {"certificate": {"caBundle": "Q0E="}}},
+    "managed": {"mode": "inject", "inject": {"certificate": {"certManager": {"enabled": True}}}},
 }
 # Values that the schema must refuse.
 REFUSED = [
     {"mode": "daemon"}, {"mode": "sidecar"}, {"replica": 2}, {"replicas": -1}, {"image": {"digest": "latest"}},
     {"config": {"listen": "0.0.0.0:1"}}, {"config": {"admin": {}}}, {"config": {"ledger": {"path": "/"}}},
     {"config": {"server": {"timeouts": {"drain": "1s"}}}}, {"drainSeconds": 601}, {"persistence": {"size": "much"}},
+    {"mode": "inject"}, {"inject": {"failurePolicy": "Maybe"}}, {"inject": {"excludedNamespaces": []}}, {"inject": {"sidecar": {"onMistake": "ignore"}}},
     {"service": {"type": "ExternalName"}}, {"secrets": ["../etc"]}, {"networkPolicy": {"egress": {"port": 1}}},
 ]
 
@@ -345,7 +360,7 @@ REFUSED = [
 def leaves(values, prefix=""):
     for key, value in values.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and value and path not in ("resources",):
+        if isinstance(value, dict) and value and path not in ("resources", "inject.resources", "inject.sidecar.baseUrls"):
             yield from leaves(value, path + ".")
         else:
             yield path
@@ -391,8 +406,10 @@ def check_helm(context):
                 context.expect(page.strip(), f"helm: {where}: the notes are empty")
             else:
                 documents += load_all(page)
-        check_schemas(context, documents, f"helm: {where}", versions)
-        check_pods(context, documents, f"helm: {where}")
+        # cert-manager's objects are no part of Kubernetes; the rules for the webhook look at them.
+        known = [document for document in documents if not document["apiVersion"].startswith("cert-manager.io/")]
+        check_schemas(context, known, f"helm: {where}", versions)
+        check_objects(context, documents, f"helm: {where}", "llm")
         return pages
 
     plain = {name: render(values, name, versions) for name, values in BASES.items()}
@@ -401,7 +418,9 @@ def check_helm(context):
         "defaults": {"StatefulSet", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
         "ephemeral": {"Deployment", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
         "sidecar": {"StatefulSet", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
+        "inject": {"MutatingWebhookConfiguration", "Deployment", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
     }
+    wanted["managed"] = wanted["inject"] | {"Certificate", "Issuer"}
     for name, pages in plain.items():
         if pages:
             context.expect(kinds(pages) == wanted[name], f"helm: {name}: renders {sorted(kinds(pages))}")
@@ -415,8 +434,8 @@ def check_helm(context):
     renders = len(BASES)
     for path, case in each.items():
         value, base = case if isinstance(case, list) else (case, "defaults")
-        for name in {"defaults", "sidecar", base} if path != "mode" else {base}:
-            if name == "defaults" and path.startswith("sidecar."):
+        for name in {"defaults", "sidecar", "inject", base} if path != "mode" else {base}:
+            if name != base and path.startswith(("sidecar.", "inject.")):
                 continue
             pages = render(merged(BASES[name], nested(path, value)), f"{path} over {name}", [versions[0], versions[-1]])
             renders += 1
@@ -607,9 +626,10 @@ def command_problem(bursar, parts):
 # === all of it
 
 def checks():
-    import deploy_live
+    import deploy_inject, deploy_live
     return {
         "dockerfile": check_dockerfile, "image": deploy_live.check_image, "manifests": check_manifests, "helm": check_helm,
+        "inject": deploy_inject.check_inject,
         "systemd": check_systemd, "calls": deploy_live.check_calls, "rules": check_rules, "compose": check_compose,
         "dashboards": deploy_live.check_dashboards, "guides": check_guides,
     }

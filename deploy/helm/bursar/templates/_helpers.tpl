@@ -139,3 +139,53 @@ failureThreshold: {{ .times.failureThreshold }}
   emptyDir: { sizeLimit: {{ .Values.persistence.sizeLimit }} }
 {{- end }}
 {{- end -}}
+
+{{- define "bursar.injectSecret" -}}
+{{- default (printf "%s-tls" (include "bursar.fullname" .)) .Values.inject.certificate.secretName -}}
+{{- end -}}
+
+{{/* What `bursar inject` reads. */}}
+{{- define "bursar.injectSettings" -}}
+{{- $sidecar := .Values.inject.sidecar -}}
+{{- $settings := dict "image" (include "bursar.image" .) "image_pull_policy" .Values.image.pullPolicy "bind_address" .Values.bindAddress -}}
+{{- $_ := set $settings "config_map" $sidecar.configMap -}}
+{{- $_ := set $settings "admin_secret" $sidecar.adminSecret -}}
+{{- with $sidecar.dataVolume -}}
+{{- $_ := set $settings "data_volume" . -}}
+{{- end -}}
+{{- $_ := set $settings "resources" .Values.resources -}}
+{{- $_ := set $settings "base_urls" $sidecar.baseUrls -}}
+{{- $_ := set $settings "env" $sidecar.env -}}
+{{- $_ := set $settings "drain_seconds" (int .Values.drainSeconds) -}}
+{{- $_ := set $settings "host_network" $sidecar.hostNetwork -}}
+{{- $_ := set $settings "on_mistake" $sidecar.onMistake -}}
+{{- toYaml $settings -}}
+{{- end -}}
+
+{{/* A webhook of the configuration; `path` and `selector` are its own. */}}
+{{- define "bursar.webhook" -}}
+{{- $ := .root -}}
+- name: {{ .name }}
+  clientConfig:
+    service:
+      name: {{ include "bursar.fullname" $ }}
+      namespace: {{ $.Release.Namespace }}
+      path: {{ .path }}
+      port: 443
+    {{- with $.Values.inject.certificate.caBundle }}
+    caBundle: {{ . }}
+    {{- end }}
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: {{ $.Values.inject.failurePolicy }}
+  timeoutSeconds: {{ $.Values.inject.timeoutSeconds }}
+  reinvocationPolicy: IfNeeded
+  matchPolicy: Equivalent
+  rules: [{ operations: [CREATE], apiGroups: [""], apiVersions: [v1], resources: [pods], scope: Namespaced }]
+  namespaceSelector:
+    matchExpressions:
+      - key: kubernetes.io/metadata.name
+        operator: NotIn
+        values: {{ toJson (append $.Values.inject.excludedNamespaces $.Release.Namespace | uniq) }}
+      - { key: bursar.dev/inject, operator: {{ .labelled }}, values: [enabled] }
+{{- end -}}
