@@ -460,7 +460,11 @@ def check_systemd(context):
     local = context.folder / "bursar.service"
     # `verify` wants the program to be where the unit says.
     local.write_text(unit.read_text().replace("/usr/local/bin/bursar", str(context.bursar)))
-    done = run(analyze, "verify", "--man=no", local)
+    sockets = []
+    for name in ("bursar.socket", "bursar-admin.socket"):
+        sockets.append(context.folder / name)
+        sockets[-1].write_text(context.text(f"deploy/systemd/{name}"))
+    done = run(analyze, "verify", "--man=no", local, *sockets)
     said = [line for line in (done.stdout + done.stderr).splitlines() if "bursar" in line]
     context.expect(done.returncode == 0 and not said, f"systemd-analyze verify: {' '.join(said)}")
     done = run(analyze, "security", "--offline=true", local)
@@ -468,6 +472,12 @@ def check_systemd(context):
     if not context.expect(figure, f"systemd-analyze security: {done.stderr.strip()}"):
         return ""
     context.expect(float(figure[1]) < EXPOSURE_MAX, f"systemd-analyze security: {figure[1]}, not under {EXPOSURE_MAX}")
+    # What the program asks of sockets that are handed over (proxy/src/activation.rs).
+    for socket, role in zip(sockets, ("proxy", "admin")):
+        text = socket.read_text()
+        context.expect(re.findall(r"^FileDescriptorName=(.+)$", text, re.M) == [role], f"{socket.name} must call its socket {role}")
+        context.expect(len(re.findall(r"^ListenStream=", text, re.M)) == 1, f"{socket.name} must have one ListenStream")
+        context.expect("\nService=bursar.service\n" in text, f"{socket.name} must be for bursar.service")
     stop = seconds(re.search(r"^TimeoutStopSec=(\w+)$", unit.read_text(), re.M)[1])
     context.expect(stop >= 30 + CLOSING_SECONDS, f"TimeoutStopSec={stop:.0f} s ends the process before it has drained (30 s) and closed its ledger")
     return f"exposure {figure[1]} by systemd-analyze of {run(analyze, '--version').stdout.split(chr(10))[0]}"

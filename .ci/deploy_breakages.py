@@ -59,6 +59,8 @@ TABLE = [
     ("helm", f"{CHART}/values.schema.json", '"listen": false,', "", "the schema takes"),
     ("systemd", "deploy/systemd/bursar.service", "CapabilityBoundingSet=\n", "", "not under"),
     ("systemd", "deploy/systemd/bursar.service", "TimeoutStopSec=45s", "TimeoutStopSec=20s", "TimeoutStopSec"),
+    ("systemd", "deploy/systemd/bursar.socket", "FileDescriptorName=proxy", "FileDescriptorName=proxi", "must call its socket proxy"),
+    ("systemd", "deploy/systemd/bursar-admin.socket", "ListenStream=", "ListenStraem=", "bursar-admin.socket"),
     ("systemd", "deploy/systemd/bursar.service", "ProtectHome=yes", "ProtectHoms=yes", "verify"),
     ("calls", "deploy/systemd/bursar.service", "@resources @obsolete", "@resources @obsolete @network-io", "SystemCallFilter forbids accept4"),
     ("calls", "deploy/systemd/bursar.service", "AF_INET AF_INET6", "AF_INET6", "forbids AF_INET"),

@@ -3,6 +3,7 @@
 //! Start at `stack`: the request path as one list. Not here: the ledger, prices, nouns; they are
 //! crates of their own.
 
+pub mod activation;
 pub mod admin;
 pub mod app;
 mod audit;
@@ -12,6 +13,7 @@ mod built;
 mod call;
 pub mod cli;
 pub mod config;
+mod confine;
 pub mod count;
 pub mod credentials;
 mod demo;

@@ -20,7 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 
 /// How often files are looked at.
@@ -82,20 +82,20 @@ fn looks(app: &App) -> Vec<Look> {
     app.config().watched.iter().map(look).collect()
 }
 
-/// Reloads by `read` until the process ends.
+/// Reloads by `read`, at each `hangup` and when files change, until the process ends.
 pub(crate) async fn watch(
     app: Arc<App>,
     read: impl Fn() -> anyhow::Result<Newer>,
+    mut hangup: Signal,
     mut shutdown: watch::Receiver<Shutdown>,
-) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+) {
     let mut rounds = tokio::time::interval(ROUND);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut known = looks(&app);
     let mut before = known.clone();
     loop {
         let why = tokio::select! {
-            _ = shutdown.wait_for(|state| *state != Shutdown::No) => return Ok(()),
+            _ = shutdown.wait_for(|state| *state != Shutdown::No) => return,
             _ = hangup.recv() => "SIGHUP",
             _ = rounds.tick() => {
                 let now = looks(&app);

@@ -3,7 +3,8 @@
 //! Invariants
 //! - A connection is in the list from its first moment until its task has ended.
 //! - Deadlines are enforced by one sweep over the list, not by a timer per request.
-//! - Draining lets every exchange end; only the end of the drain time cuts one.
+//! - Draining lets every exchange end; only the end of the drain time cuts one. A request that was sent
+//!   before its client could know of the drain is served.
 //!
 //! Not here: sockets (`listen`), the path of a request (`stack`).
 
@@ -19,6 +20,7 @@ use crate::tasks;
 use crate::tunnel::Tunnel;
 use crate::upstream::{Connector, Pool, PoolLimits};
 use bytes::Bytes;
+use http::header::{self, HeaderValue};
 use http_body::{Body, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
@@ -41,6 +43,9 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// HTTP/2 windows: small per stream, so that one slow stream holds little; larger per connection.
 const H2_STREAM_WINDOW: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What the last reply on a connection says of it.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// The most that hyper buffers of one HTTP/1 connection.
 const H1_BUFFER_MAX: usize = 128 * 1024;
@@ -68,10 +73,13 @@ impl std::fmt::Debug for Worker {
 }
 
 /// Whether a connection may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stop {
     /// It may.
     No,
+    /// It may finish what it has begun, and soon begin one thing more, whose reply says that it is the last:
+    /// a client may have sent a request before it could know that the process ends.
+    Soon,
     /// It may finish what it has begun.
     AfterExchanges,
     /// It may not.
@@ -99,12 +107,17 @@ struct Switched {
     _serving: Option<guard::Exchange>,
 }
 
+/// How long a connection may be silent while the worker drains. Requests that were sent before their client
+/// could know of the end arrive well within it; a connection that is used less often than that would as
+/// well be used in the moment of any other end.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
 /// So many sweeps (two seconds) an idle connection has to end when asked; HTTP/2 waits for an answer.
 const ENDING_SWEEPS_MAX: u8 = 8;
 
 impl Connection {
     fn tell(&self, stop: Stop) {
-        self.stop.set(stop);
+        self.stop.set(stop.max(self.stop.get()));
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -193,16 +206,17 @@ impl Worker {
     fn sweep(&self) {
         self.ticker.advance(Instant::now());
         let write_idle = self.deadlines.write_idle;
+        let deadlines = self.deadlines_now();
         for connection in self.connections.borrow().values() {
             let unread = connection.streams.cancel_unread(self.ticker.now(), write_idle);
             if unread > 0 {
                 tracing::debug!(unread, "an HTTP/2 client takes nothing of its replies");
                 self.app.metrics.deadlines.inc_by(unread);
             }
-            if let Some(overdue) = connection.state.overdue(&self.deadlines) {
+            if let Some(overdue) = connection.state.overdue(&deadlines) {
                 let sweeps = connection.asked_to_end.get();
                 connection.asked_to_end.set(sweeps.saturating_add(1));
-                if sweeps == 0 {
+                if sweeps == 0 && self.stop.get() == Stop::No {
                     tracing::debug!(deadline = overdue.name(), "a client connection is overdue");
                     self.app.metrics.deadlines.inc();
                 }
@@ -221,6 +235,25 @@ impl Worker {
         }
     }
 
+    /// How long connections may be silent, at this time of the worker's life.
+    fn deadlines_now(&self) -> Deadlines {
+        if self.stop.get() == Stop::No {
+            return self.deadlines;
+        }
+        Deadlines {
+            first_byte: self.deadlines.first_byte.min(LAST_REQUEST),
+            keep_alive: self.deadlines.keep_alive.min(LAST_REQUEST),
+            ..self.deadlines
+        }
+    }
+
+    /// From now on replies say that their connections end, HTTP/2 clients are told so, and connections that
+    /// have been silent for a while are closed.
+    pub fn announce_end(&self) {
+        self.stop_all(Stop::Soon);
+        self.sweep();
+    }
+
     /// How long a drain may take.
     #[must_use]
     pub fn drain_time(&self) -> Duration {
@@ -229,7 +262,7 @@ impl Worker {
 
     /// Lets every connection finish its exchanges, for at most `time`; then ends the rest.
     pub async fn drain(&self, time: Duration) {
-        self.stop_all(Stop::AfterExchanges);
+        self.announce_end();
         if tokio::time::timeout(time, self.settled()).await.is_err() {
             let left = self.connections.borrow().len();
             tracing::warn!(connections = left, "the drain time is over: ending what still runs");
@@ -285,7 +318,11 @@ impl Worker {
             }
             // Nobody serves it yet, so nobody else could tell it to stop.
             let is_silent = connection.state.phase() == Phase::AwaitingFirstByte;
-            if is_silent && connection.stop.get() != Stop::No { Poll::Ready(()) } else { Poll::Pending }
+            if is_silent && connection.stop.get() >= Stop::AfterExchanges {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -326,12 +363,14 @@ impl Worker {
             Protocol::Http1 => {
                 let http = http1_builder(self.limits).serve_connection(TokioIo::new(io), service);
                 let http = http.with_upgrades();
-                run(pin!(http), connection, http1::UpgradeableConnection::graceful_shutdown).await
+                // Until then its replies say so: HTTP/1 has no other way to say it before a request comes.
+                let when = Stop::AfterExchanges;
+                run(pin!(http), connection, when, http1::UpgradeableConnection::graceful_shutdown).await
             }
             Protocol::Http2 => {
                 let http = http2_builder(&self.app, connection.streams.clone())
                     .serve_connection(TokioIo::new(io), service);
-                run(pin!(http), connection, http2::Connection::graceful_shutdown).await
+                run(pin!(http), connection, Stop::Soon, http2::Connection::graceful_shutdown).await
             }
         };
         if let Err(error) = ended {
@@ -368,10 +407,11 @@ fn http2_builder(app: &App, streams: Streams) -> http2::Builder<Streams> {
     builder
 }
 
-/// Drives a connection, telling it once to finish when the worker drains.
+/// Drives a connection, telling it once to finish when it may go on no longer than `when` says.
 async fn run<C>(
     mut http: Pin<&mut C>,
     connection: &Connection,
+    when: Stop,
     finish: impl Fn(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
@@ -379,7 +419,7 @@ where
 {
     let mut told = false;
     poll_fn(|cx| {
-        if !told && connection.stop.get() != Stop::No {
+        if !told && connection.stop.get() >= when {
             told = true;
             finish(http.as_mut());
         }
@@ -443,9 +483,15 @@ impl Future for Served {
         this.reply.as_mut().poll(cx).map(|reply| {
             let (serving, watched) = this.serving.take().unzip();
             let watched = watched.flatten();
-            reply.map(|response| match response.body() {
+            let is_last = watched.is_none() && this.connection.stop.get() != Stop::No;
+            reply.map(|mut response| match response.body() {
                 ReplyBody::Tunnel(_) => this.connection.switch(response, serving),
-                _ => response.map(|body| ServedBody { body, watched, _serving: serving }),
+                _ => {
+                    if is_last {
+                        response.headers_mut().insert(header::CONNECTION, CLOSE);
+                    }
+                    response.map(|body| ServedBody { body, watched, _serving: serving })
+                }
             })
         })
     }

@@ -6,12 +6,14 @@
 
 use super::fault::Fault;
 use super::{ServeArgs, environment};
+use crate::activation::{self, Given};
 use crate::admin;
 use crate::app::{App, Prices};
 use crate::budgets::Budgets;
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, Whereabouts};
+use crate::confine;
 use crate::credentials::refresh;
-use crate::listen::{self, Shutdown, Workers};
+use crate::listen::{self, Sharing, Shutdown, Workers};
 use crate::reload::{self, Newer};
 use crate::tasks;
 use crate::telemetry::{Observers, Telemetry, lines, logging, otlp};
@@ -26,13 +28,21 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Runs the sidecar until it is told to stop.
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = configured(args)?;
+    let given = activation::take(&environment::variable)
+        .map_err(|error| Fault::Usage(format!("{:#}", anyhow::Error::from(error))))?;
+    let mut args = args.clone();
+    let unheard = put_in_place(&mut args, &given);
+    let config = configured(&args)?;
     logging::start(config.telemetry.log_level.as_str(), config.telemetry.log_format);
+    confine::leave_no_dumps();
+    for option in unheard {
+        tracing::warn!("{option} is not heard: the socket was handed over, open already");
+    }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -40,8 +50,15 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let tls = TlsSetup::load(config.upstream.ca_file.as_deref())?;
     // The addresses are taken first: a start that fails for them leaves no directory behind. Nobody is
     // heard on them before the ledger is open.
-    let bound = listen_on(config.listen, "listen", listen::bind)?;
-    let admin_bound = listen_on(config.admin.listen, "admin.listen", listen::bind)?;
+    let sharing = if config.server.reuse_port { Sharing::WithPeers } else { Sharing::Alone };
+    let bound = match given.proxy {
+        Some(socket) => socket.bound,
+        None => listen_on(config.listen, "listen", |at| listen::bind(at, sharing))?,
+    };
+    let admin_bound = match given.admin {
+        Some(socket) => socket.bound,
+        None => listen_on(config.admin.listen, "admin.listen", |at| listen::bind(at, Sharing::Alone))?,
+    };
     let budgets = Budgets::new(config.budgets.clone()).with_contracts(config.contract_budgets.clone());
     let budgets = Arc::new(budgets);
     let telemetry = Telemetry::new(&config.telemetry);
@@ -74,23 +91,24 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     drop(listener);
     let for_admin = (Arc::clone(&app), state.clone());
     let admin = tasks::thread("admin".to_owned(), move || async move {
-        if let Err(error) = admin::serve(for_admin.0, admin_listener, for_admin.1).await {
+        if let Err(error) = admin::serve(for_admin.0, admin_listener.into_socket(), for_admin.1).await {
             tracing::error!(%error, "the admin API ended");
         }
     })?;
+    // Before anybody can know that there is something to signal to.
+    let runtime = tasks::runtime()?;
+    let signals = runtime.block_on(async { Signals::catch() }).context("cannot catch signals")?;
     tracing::info!(proxy = %listening, admin = %admin_listening, pid = std::process::id(), "bursar serves");
-    let (for_reload, args) = ((Arc::clone(&app), state.clone()), args.clone());
+    let for_reload = (Arc::clone(&app), signals.hangup, state.clone());
     let reload = tasks::thread("reload".to_owned(), move || async move {
         let read = || {
             let config = configured(&args)?;
             let prices = load_prices(&config)?;
             Ok(Newer { config, prices })
         };
-        if let Err(error) = reload::watch(for_reload.0, read, for_reload.1).await {
-            tracing::error!(%error, "changes of the configuration are not noticed");
-        }
+        reload::watch(for_reload.0, read, for_reload.1, for_reload.2).await;
     })?;
-    tasks::runtime()?.block_on(wait_for_signals(&shutdown, workers))?;
+    runtime.block_on(wait_for_signals(signals.to_end, &shutdown, workers))?;
 
     shutdown.send_replace(Shutdown::Now);
     if keys.join().is_err() {
@@ -115,6 +133,25 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Makes the addresses of sockets that were handed over those of the configuration, so that they must be
+/// right like others. Tells which options say otherwise and are therefore not heard.
+fn put_in_place(args: &mut ServeArgs, given: &Given) -> Vec<&'static str> {
+    let mut unheard = Vec::new();
+    let places = [
+        ("--listen", &mut args.listen, &given.proxy),
+        ("--admin-listen", &mut args.admin_listen, &given.admin),
+    ];
+    for (option, told, socket) in places {
+        let Some(socket) = socket else { continue };
+        let address = socket.address.to_string();
+        if told.as_ref().is_some_and(|told| *told != address) {
+            unheard.push(option);
+        }
+        *told = Some(address);
+    }
+    unheard
+}
+
 /// The configuration, as the command line, the environment and the file say now.
 fn configured(args: &ServeArgs) -> anyhow::Result<Config> {
     let overrides = Overrides {
@@ -125,10 +162,27 @@ fn configured(args: &ServeArgs) -> anyhow::Result<Config> {
     Ok(load_config(args.config.as_deref(), overrides).map_err(Fault::from)?)
 }
 
+/// The signals that mean something here.
+struct Signals {
+    /// Terminate and interrupt.
+    to_end: [Signal; 2],
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From now on they do what they do here, and not what the system does at them.
+    fn catch() -> std::io::Result<Self> {
+        let to_end = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        Ok(Self { to_end, hangup: signal(SignalKind::hangup())? })
+    }
+}
+
 /// Drains at the first signal, hurries at the second, and returns when the workers have ended.
-async fn wait_for_signals(shutdown: &watch::Sender<Shutdown>, workers: Workers) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn wait_for_signals(
+    [mut terminate, mut interrupt]: [Signal; 2],
+    shutdown: &watch::Sender<Shutdown>,
+    workers: Workers,
+) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -486,7 +486,8 @@ impl Loader<'_> {
             write_idle: self.get(&s::SERVER_TIMEOUTS_WRITE_IDLE).value,
             drain: self.get(&s::SERVER_TIMEOUTS_DRAIN).value,
         };
-        Server { workers, timeouts, limits: self.server_limits() }
+        let reuse_port = self.get(&s::SERVER_REUSE_PORT).value;
+        Server { workers, reuse_port, timeouts, limits: self.server_limits() }
     }
 
     fn server_limits(&mut self) -> ServerLimits {

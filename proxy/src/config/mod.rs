@@ -386,6 +386,8 @@ pub struct Prices {
 pub struct Server {
     /// Worker threads, at least one.
     pub workers: usize,
+    /// Whether other processes may listen on the same address.
+    pub reuse_port: bool,
     /// Deadlines.
     pub timeouts: ServerTimeouts,
     /// Sizes and counts.

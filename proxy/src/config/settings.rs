@@ -486,6 +486,13 @@ settings! {
         .doc("Worker threads. `auto` is one per core, at most four.")
         .because("A sidecar shares its machine with the application it serves.")
         .at_restart();
+    SERVER_REUSE_PORT: bool = Setting::new("server.reuse_port", (), || false)
+        .doc("Whether other processes of the same user may listen on `listen` too (`SO_REUSEPORT`), each with a \
+              ledger and an admin listener of its own. The kernel shares connections out among them, so one can \
+              be replaced while another serves. A socket that systemd hands over is as its unit says. See \
+              docs/guide/upgrades.md.")
+        .because("Two sidecars on one address by mistake would split the books between them.")
+        .at_restart();
     SERVER_TIMEOUTS_FIRST_BYTE: Duration = Setting::new("server.timeouts.first_byte", DEADLINE, || Duration::from_secs(5))
         .doc("Longest wait for the first byte on a new connection.")
         .because("A connection that says nothing must not hold a slot.")

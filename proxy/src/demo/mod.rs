@@ -18,7 +18,7 @@ mod traffic;
 use crate::app::{App, Prices};
 use crate::budgets::Budgets;
 use crate::config::{Config, Overrides, Sources};
-use crate::listen::{self, Shutdown, Workers};
+use crate::listen::{self, Sharing, Shutdown, Workers};
 use crate::roi::report::{self, Options};
 use crate::tasks;
 use crate::telemetry::{Observers, Telemetry};
@@ -86,7 +86,7 @@ pub(crate) fn play(dir: &Path, seed: u64, on_progress: &dyn Fn(u64, u64)) -> any
     let app = App::new(config, ledger, prices, budgets, telemetry, as_clock);
 
     let (shutdown, state) = watch::channel(Shutdown::No);
-    let listener = listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?.listen()?;
+    let listener = listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Sharing::Alone)?.listen()?;
     let proxy = listener.local_addr()?;
     let workers = Workers::start(&app, &listener, &TlsSetup::load(None)?, &state)?;
     drop(listener);
