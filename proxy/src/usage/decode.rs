@@ -3,7 +3,7 @@
 //! Invariants
 //! - Decoded bytes come in pieces of at most 16 KiB; nothing is collected.
 //! - A body that inflates beyond [`DECODED_BYTES_MAX`] and [`RATIO_MAX`] at once stops the meter, as
-//!   does a zstd window above 8 MiB: the meter says that it was capped.
+//!   does a window of zstd or brotli above 8 MiB: the meter says that it was capped.
 //! - A body that ends early gives everything that could be decoded so far.
 //!
 //! Not here: what happens to a capped body (`usage::ReplyMeter`, `request`).
@@ -20,6 +20,8 @@ pub const RATIO_MAX: u64 = 100;
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Most codings that are undone one after another.
 const CODINGS_MAX: usize = 3;
+/// How a brotli stream begins whose window has 16 MiB, the only size above 8 MiB (RFC 7932 §9.1).
+const BROTLI_WINDOW_16_MIB: u8 = 0b1111;
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// A content encoding that the meter cannot read.
@@ -149,7 +151,8 @@ impl Stage {
 
     fn brotli() -> Self {
         let alloc = StandardAlloc::default;
-        Self::of(Codec::Brotli(Box::new(BrotliState::new_strict(alloc(), alloc(), alloc()))))
+        let state = Box::new(BrotliState::new_strict(alloc(), alloc(), alloc()));
+        Self::of(Codec::Brotli { state, has_begun: false })
     }
 
     fn zstd() -> Result<Self, UnknownEncoding> {
@@ -170,7 +173,10 @@ enum Codec {
         inflate: Option<Decompress>,
         first: Option<u8>,
     },
-    Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
+    Brotli {
+        state: Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>,
+        has_begun: bool,
+    },
     Zstd(Zstd<'static>),
 }
 
@@ -187,7 +193,13 @@ impl Codec {
         match self {
             Self::Gzip { inflate, part } => gzip_step(inflate, part, input, output),
             Self::Deflate { inflate, first } => deflate_step(inflate, first, input, output),
-            Self::Brotli(state) => {
+            Self::Brotli { state, has_begun } => {
+                if let Some(first) = input.first().filter(|_| !*has_begun) {
+                    if first & BROTLI_WINDOW_16_MIB == BROTLI_WINDOW_16_MIB {
+                        return Err(Stopped);
+                    }
+                    *has_begun = true;
+                }
                 let (mut available_in, mut read) = (input.len(), 0);
                 let (mut available_out, mut written, mut total) = (output.len(), 0, 0);
                 let result = BrotliDecompressStream(
@@ -517,6 +529,23 @@ mod tests {
         });
         assert!(decoder.is_stopped());
         assert!(total as u64 <= DECODED_BYTES_MAX && largest <= PIECE_BYTES);
+    }
+
+    #[test]
+    fn a_brotli_window_above_the_limit_is_refused_and_one_at_it_is_not() {
+        // 32 MiB of spaces (`brotli -q 11`) with a window of 4 MiB; then the size alone is another.
+        let bytes = "cbffff3ff82540e2b14020f7fe8fffff7ff04b00c4611180eefd1fffffffe0970088c30200ddfb3ffeffffc12f0110870500baf77f03";
+        let digit = |at: usize| u8::from_str_radix(&bytes[at..at + 2], 16).unwrap();
+        let spaces: Vec<u8> = (0..bytes.len()).step_by(2).map(digit).collect();
+        for (window_bits, expected) in [(22, Some(32 << 20)), (23, Some(32 << 20)), (24, None)] {
+            let mut spaces = spaces.clone();
+            spaces[0] = (spaces[0] & 0xF0) | 1 | ((window_bits - 17) << 1);
+            let mut decoder = Decoder::new("br").unwrap().unwrap();
+            let mut decoded = 0_usize;
+            decoder.feed(&spaces, |piece| decoded += piece.len());
+            assert_eq!(decoder.is_stopped(), expected.is_none(), "{window_bits}");
+            assert_eq!(decoded, expected.unwrap_or(0), "{window_bits}");
+        }
     }
 
     #[test]
