@@ -4,12 +4,7 @@
 //! `cargo run -p bursar-ledger --example sizing [REQUESTS] [DIR]`
 //!
 //! Bytes do not depend on the machine or on how the program was built; grouping varies them by a few in a hundred.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a measuring program, not a product"
-)]
+#![expect(clippy::unwrap_used, reason = "a measuring program, not a product")]
 
 use bursar_domain::{
     Anomalies, Clock, Cost, CostStatus, Currency, Identity, IdentitySource, Label, Metering, Outcome,

@@ -72,10 +72,15 @@ fn start(dir: &Path, config: &str) -> (Sidecar, Receiver<String>) {
     (Sidecar::start_with(dir, &["--config", "bursar.yaml"]), hears)
 }
 
+/// Where the tester's programs are.
+fn path_of_tester() -> String {
+    std::env::var_os("PATH").unwrap().into_string().unwrap()
+}
+
 /// Runs a block of the guide against this sidecar.
 fn shell(dir: &Path, sidecar: &Sidecar, block: &str) -> Output {
     let program = Path::new(env!("CARGO_BIN_EXE_bursar")).parent().unwrap();
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let path = format!("{}:{}", program.display(), path_of_tester());
     let mut command = Command::new("sh");
     command
         .args(["-eu", "-c", &block.replace("127.0.0.1:4141", &sidecar.proxy)])
