@@ -411,10 +411,10 @@ fn containers<'a>(
 }
 
 /// A list of objects; `None` where there is none.
-fn objects<'a>(
-    value: Option<&'a Value>,
+fn objects(
+    value: Option<&Value>,
     path: impl Fn() -> String,
-) -> Result<Option<Vec<&'a Map<String, Value>>>, Mistake> {
+) -> Result<Option<Vec<&Map<String, Value>>>, Mistake> {
     let wrong = || Mistake::Shape { path: path(), wanted: "a list of objects" };
     match value {
         None | Some(Value::Null) => Ok(None),
