@@ -160,6 +160,7 @@ fn a_refusal_while_draining_says_that_the_connection_closes_too() {
     run("", |system| async move {
         let mut client = system.client();
         let drained = drain(&system);
+        tokio::time::sleep(Duration::from_millis(500)).await;
         client.ask("GET", "/nowhere", &[]).await;
         let reply = client.reply().await;
         assert_eq!((reply.status(), reply.header("connection")), (404, Some("close")));

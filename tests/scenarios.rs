@@ -40,6 +40,7 @@ mod realtime;
 mod refusals;
 mod reload;
 mod rules;
+mod secure_defaults;
 mod signers;
 #[cfg(feature = "sigv4")]
 mod sigv4;
