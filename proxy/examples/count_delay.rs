@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use bursar::app::{App, Prices};
 use bursar::budgets::Budgets;
 use bursar::config::{Config, Sources};
-use bursar::listen::{Shutdown, Workers, bind};
+use bursar::listen::{Sharing, Shutdown, Workers, bind};
 use bursar::tasks;
 use bursar::telemetry::Telemetry;
 use bursar::upstream::TlsSetup;
@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
     tasks::thread("provider".to_owned(), move || serve(provider, text_bytes, epoch))?;
 
     let app = app(upstream, dir.path())?;
-    let listener = bind("127.0.0.1:0".parse()?)?.listen()?;
+    let listener = bind("127.0.0.1:0".parse()?, Sharing::Alone)?.listen()?;
     let sidecar = listener.local_addr()?;
     let (shutdown, state) = watch::channel(Shutdown::No);
     let workers = Workers::start(&app, &listener, &TlsSetup::load(None)?, &state)?;

@@ -64,7 +64,7 @@ fn two_hundred_streams_end_by_themselves_after_a_signal_and_each_has_its_record(
         // Those who read slowly are last: the process waits for them.
         readers.sort_by_key(|reader| reader.reads() == Reads::Slowly);
         for (number, reader) in readers.into_iter().enumerate() {
-            assert!(reader.is_whole().await, "stream {number} was cut");
+            assert!(reader.comes_whole().await, "stream {number} was cut");
         }
         assert_eq!(sidecar.ended().await, 0);
         for record in check_records(dir.path(), streams, "ok").values() {
@@ -82,7 +82,7 @@ async fn cut(dir: &Path, settings: &str, end: impl AsyncFnOnce(&mut Sidecar)) ->
     end(&mut sidecar).await;
     let code = sidecar.ended().await;
     for reader in readers {
-        assert!(!reader.is_whole().await, "a client must not take it for the whole");
+        assert!(!reader.comes_whole().await, "a client must not take it for the whole");
     }
     code
 }

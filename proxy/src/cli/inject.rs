@@ -11,7 +11,7 @@ use super::environment;
 use super::fault::Fault;
 use crate::config::{Config, LogFormat, Overrides, Sources};
 use crate::inject::{Certificates, Injector, Settings, Told, serve};
-use crate::listen;
+use crate::listen::{self, Sharing};
 use crate::tasks;
 use crate::telemetry::logging;
 use anyhow::Context;
@@ -60,14 +60,18 @@ pub(super) fn run(args: &InjectArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!("a sidecar would not start with these settings (env): {doubt}");
     }
     let cannot = || format!("cannot listen on {} (--listen): is another process using it?", args.listen);
-    let listener = listen::bind(args.listen).and_then(listen::Bound::listen).with_context(cannot)?;
+    let listener =
+        listen::bind(args.listen, Sharing::Alone).and_then(listen::Bound::listen).with_context(cannot)?;
     let address = listener.local_addr()?;
     tokio::task::LocalSet::new().block_on(&tasks::runtime()?, async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (end, ending) = watch::channel(false);
         let has_tls = certificates.is_some();
-        let serving = serve(Injector::new(settings, certificates, ending), TcpListener::from_std(listener)?);
+        let serving = serve(
+            Injector::new(settings, certificates, ending),
+            TcpListener::from_std(listener.into_socket())?,
+        );
         tracing::info!(listen = %address, tls = has_tls, pid = std::process::id(), "bursar injects");
         let told_to_end = async {
             tokio::select! {

@@ -427,7 +427,7 @@ impl Reader {
     }
 
     /// Reads to the end; whether the stream said everything and ended as it should.
-    pub(crate) async fn is_whole(mut self) -> bool {
+    pub(crate) async fn comes_whole(mut self) -> bool {
         while self.more().await {}
         let done = "data: [DONE]\n\n";
         match self {
