@@ -13,6 +13,7 @@ mod access;
 mod aws_signature;
 mod batches;
 mod bedrock;
+mod broken_streams;
 mod budgets;
 mod compressed;
 mod contract_budgets;
