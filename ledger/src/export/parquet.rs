@@ -1,7 +1,8 @@
 //! Parquet: groups of rows, each column compressed with zstd, decimals as integers of 128 bits.
 //!
 //! Invariants
-//! - Memory is bounded by one group: it is written when it has its rows or its bytes.
+//! - Memory is bounded by one group: it is written when it has its rows or its bytes, and what the file
+//!   remembers of it shares nothing with it.
 //! - Amounts are decimal(38, scale) of the exact integer; one that needs more digits is refused.
 //! - Counts are unsigned 64-bit integers, instants microseconds in UTC, text UTF-8.
 //! - The same rows give the same bytes.
@@ -184,10 +185,27 @@ impl Buffer {
                 flags.clear();
             }
             (ColumnWriter::ByteArrayColumnWriter(writer), Gathered::Texts(pieces)) => {
-                writer.write_batch(&pieces.take(), levels, None)?;
+                let (least, most) = pieces.range().unzip();
+                writer.write_batch_with_statistics(
+                    &pieces.take(),
+                    levels,
+                    None,
+                    least.as_ref(),
+                    most.as_ref(),
+                    None,
+                )?;
             }
             (ColumnWriter::FixedLenByteArrayColumnWriter(writer), Gathered::Decimals(bytes)) => {
-                writer.write_batch(&decimals(std::mem::take(bytes)), levels, None)?;
+                let (least, most) = range_of(bytes).unzip();
+                let values = decimals(std::mem::take(bytes));
+                writer.write_batch_with_statistics(
+                    &values,
+                    levels,
+                    None,
+                    least.as_ref(),
+                    most.as_ref(),
+                    None,
+                )?;
             }
             _ => return Err(ExportError::Shape("a column's type".to_owned())),
         }
@@ -210,11 +228,32 @@ impl Pieces {
         self.places.push(place);
     }
 
+    /// The least and the greatest text. Copies: the file keeps them until its end, and a slice would keep
+    /// all texts of the group.
+    fn range(&self) -> Option<(ByteArray, ByteArray)> {
+        let mut texts = self.places.iter().filter_map(|(from, to)| self.text.get(*from..*to));
+        let first = texts.next()?;
+        let (least, most) =
+            texts.fold((first, first), |(least, most), text| (least.min(text), most.max(text)));
+        Some((ByteArray::from(least.to_vec()), ByteArray::from(most.to_vec())))
+    }
+
     fn take(&mut self) -> Vec<ByteArray> {
         let text = Bytes::from(std::mem::take(&mut self.text));
         let piece = |(from, to): (usize, usize)| ByteArray::from(text.slice(from..to));
         std::mem::take(&mut self.places).into_iter().map(piece).collect()
     }
+}
+
+/// The least and the greatest of decimals; copies, as for texts.
+fn range_of(bytes: &[u8]) -> Option<(FixedLenByteArray, FixedLenByteArray)> {
+    let (values, _) = bytes.as_chunks::<DECIMAL_BYTES>();
+    let values = values.iter().map(|value| i128::from_be_bytes(*value));
+    let (least, most) = values.fold(None, |range: Option<(i128, i128)>, value| {
+        Some(range.map_or((value, value), |(least, most)| (least.min(value), most.max(value))))
+    })?;
+    let copy = |value: i128| ByteArray::from(value.to_be_bytes().to_vec()).into();
+    Some((copy(least), copy(most)))
 }
 
 fn decimals(bytes: Vec<u8>) -> Vec<FixedLenByteArray> {
@@ -279,6 +318,8 @@ fn leaf(name: &str, column: &Column) -> Result<Type, ParquetError> {
 fn properties(columns: &[Column]) -> Result<WriterPropertiesBuilder, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+        // Of pages nothing is told: without their places, which are left out too, nobody could use it.
+        .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(concat!("bursar ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_offset_index_disabled(true);
     for column in columns {

@@ -88,6 +88,35 @@ fn groups_end_at_their_bytes_and_the_same_rows_give_the_same_bytes() {
 }
 
 #[test]
+fn a_column_tells_the_least_and_the_greatest_of_its_values() {
+    let rows = [row("b", Some(5), Some(3)), row("a", None, None), row("c", Some(-7), Some(1))];
+    let bytes = file(&rows, TableFormat::PARQUET);
+    let reader = SerializedFileReader::new(Bytes::from(bytes)).unwrap();
+    let range = |column: usize| {
+        let statistics = reader.metadata().row_group(0).column(column).statistics()?.clone();
+        Some((statistics.min_bytes_opt()?.to_vec(), statistics.max_bytes_opt()?.to_vec()))
+    };
+    assert_eq!(range(0), None, "nobody looks for a range of ids");
+    let [least, greatest] = [-7_i128, 5].map(|value| value.to_be_bytes().to_vec());
+    assert_eq!(range(1), Some((least, greatest)));
+    assert_eq!(range(2), Some((b"=cmd()".to_vec(), b"=cmd()".to_vec())));
+    assert_eq!(range(4), Some((1_u64.to_le_bytes().to_vec(), 3_u64.to_le_bytes().to_vec())));
+}
+
+#[test]
+fn what_a_file_remembers_of_a_group_shares_nothing_with_it() {
+    let mut pieces = Pieces::default();
+    ["b", "a"].into_iter().for_each(|text| pieces.push(text.as_bytes()));
+    let (least, most) = pieces.range().unwrap();
+    let texts = pieces.take();
+    assert_eq!((least.data(), most.data()), (&b"a"[..], &b"b"[..]));
+    let inside = texts[0].data().as_ptr_range().start..texts[1].data().as_ptr_range().end;
+    assert!([least, most].iter().all(|kept| !inside.contains(&kept.data().as_ptr())));
+    assert_eq!(pieces.range(), None);
+    assert_eq!(range_of(&[]), None);
+}
+
+#[test]
 fn a_table_without_rows_is_a_file_with_its_columns() {
     let bytes = file(&[], TableFormat::PARQUET);
     let reader = SerializedFileReader::new(Bytes::from(bytes)).unwrap();
