@@ -90,6 +90,23 @@ fn import(dir: &Path, what: &str, text: &str) -> Output {
 }
 
 #[test]
+fn the_cost_of_a_row_of_which_nothing_is_priced_is_unknown_and_not_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let usage = "id,started_at,team,provider,model,usage.input_tokens,usage.output_tokens\n\
+        u1,2026-09-03T00:00:00Z,alpha,openai,no-such-model,1000,20\n\
+        u2,2026-09-03T00:00:00Z,beta,openai,gpt-4o,1000000,0\n";
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    stdout(&import(dir.path(), "usage", usage));
+    let report = report(dir.path(), &[]);
+    let (alpha, beta) = (&report["rows"][0], &report["rows"][1]);
+    for name in ["spot", "effective", "hedged"] {
+        assert_eq!((&alpha["cost"][name], &beta["cost"][name]), (&Value::Null, &"2.50".into()), "{report}");
+    }
+    assert_eq!((&alpha["unpriced_requests"], &report["book_total"]), (&1.into(), &"2.50".into()));
+    assert_eq!(report["complete"], false);
+}
+
+#[test]
 fn the_worked_example_gives_the_full_book_in_five_commands() {
     let dir = tempfile::tempdir().unwrap();
     let said = worked_example(dir.path());

@@ -253,6 +253,12 @@ fn render(found: &HedgeReport, ask: &HedgeAsk) -> Result<Value, AskError> {
         object.insert("covered".to_owned(), units(row.covered)?.into());
         object.insert("coverage".to_owned(), share(row.covered, row.volume)?.into());
         figures(&row.lines, &mut object)?;
+        // What a row cost is unknown when nothing of it is priced; its parts of hedges stay.
+        let unpriced = about.is_some_and(|about| about.requests > 0 && about.unpriced >= about.requests)
+            && row.lines.get(Line::Spot).pico() == 0;
+        if let Some(Value::Object(cost)) = object.get_mut("cost").filter(|_| unpriced) {
+            cost.values_mut().for_each(|amount| *amount = Value::Null);
+        }
         rows.push(Value::Object(object));
     }
     let mut residual = Map::new();
