@@ -37,7 +37,19 @@ fn main() -> ExitCode {
     if let Some(checkout) = checkout {
         checkout.watch();
     }
+    fold_equal_functions();
     ExitCode::SUCCESS
+}
+
+/// Has the linker keep one of functions that are equal byte for byte, which makes a release smaller in the file
+/// and in memory. Only where the compiler brings the linker, whose option it is (LLD).
+fn fold_equal_functions() {
+    println!("cargo::rerun-if-env-changed=BURSAR_NO_ICF");
+    let is = |name, value: &str| variable(name).is_some_and(|found| found == value);
+    let brings_lld = is("TARGET", "x86_64-unknown-linux-gnu") && is("HOST", "x86_64-unknown-linux-gnu");
+    if brings_lld && is("PROFILE", "release") && variable("BURSAR_NO_ICF").is_none() {
+        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+    }
 }
 
 fn variable(name: &str) -> Option<String> {
