@@ -47,15 +47,16 @@ fn of_a_thousand_concurrent_requests_exactly_those_pass_that_fit() {
         let stop = Arc::new(AtomicBool::new(false));
         let observer = {
             let (budgets, stop, now) = (Arc::clone(&system.app.budgets), Arc::clone(&stop), system.app.now());
-            std::thread::spawn(move || {
-                let mut samples = 0_u64;
+            let (begin, begun) = std::sync::mpsc::channel();
+            let observer = std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let standing = budgets.standing(0, now).unwrap();
                     assert!(standing.left() >= 0, "{standing:?}");
-                    samples += 1;
+                    let _ = begin.send(());
                 }
-                samples
-            })
+            });
+            begun.recv().unwrap();
+            observer
         };
         // Nothing is settled, so nothing is released.
         system.hold_ledger();
@@ -88,7 +89,7 @@ fn of_a_thousand_concurrent_requests_exactly_those_pass_that_fit() {
         let mut client = system.client();
         assert_eq!(ask(&system, &mut client).await, 200, "the next one that fits");
         stop.store(true, Ordering::Relaxed);
-        assert!(observer.join().unwrap() > 0);
+        observer.join().unwrap();
         let records = system.records().await;
         let refused = |stored: &&StoredRecord| stored.record.outcome == Outcome::Refused;
         assert_eq!((records.len(), records.iter().filter(refused).count()), (1_001, 863));
@@ -598,16 +599,16 @@ fn thousand_at_once(budgets: &Budgets, clock: &ManualClock, first: u128) -> Vec<
     let (identity, provider) = (Identity::unallocated(), Label::new("openai").unwrap());
     let at = clock.now();
     let passed = Mutex::new(Vec::new());
-    let stop = AtomicBool::new(false);
+    let stop = &AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let observer = scope.spawn(|| {
-            let mut samples = 0_u64;
+        let observe = || {
+            let standing = budgets.standing(0, at).unwrap();
+            assert!(standing.left() >= 0, "{standing:?}");
+        };
+        let observer = scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                let standing = budgets.standing(0, at).unwrap();
-                assert!(standing.left() >= 0, "{standing:?}");
-                samples += 1;
+                observe();
             }
-            samples
         });
         let threads: Vec<_> = (0..8_u128)
             .map(|thread| {
@@ -621,13 +622,14 @@ fn thousand_at_once(budgets: &Budgets, clock: &ManualClock, first: u128) -> Vec<
                         if let Ok(one) = budgets.admit(&request, clock, asked) {
                             passed.lock().unwrap().push((id, one));
                         }
+                        observe();
                     }
                 })
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         stop.store(true, Ordering::Relaxed);
-        assert!(observer.join().unwrap() > 0);
+        observer.join().unwrap();
     });
     passed.into_inner().unwrap()
 }
