@@ -157,11 +157,13 @@ def main():
                 print(f"{at}: {found} pass ({shows})")
                 if found != expected:
                     problems.append(f"at {at} {found} requests pass, not {expected}: {shows}")
-            export = subprocess.run([options.bursar.resolve(), "export", "usage", "--admin", f"http://{ready[2]}", "--format", "jsonl"],
-                                    capture_output=True, text=True, stdin=subprocess.DEVNULL)
         finally:
             child.terminate()
             code = child.wait(60)
+        # Afterwards: what was refused last may be written only at the end.
+        export = subprocess.run([options.bursar.resolve(), "export", "usage", "--data-dir", "data", "--format", "jsonl",
+                                 "--from", "2026-01-01", "--to", "2030-01-01"],
+                                cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         records = [json.loads(line) for line in export.stdout.splitlines()]
         sequences = [record["seq"] for record in records]
         outcomes = [record["outcome"] for record in records]
