@@ -307,12 +307,11 @@ impl Usage {
 
     /// Adds what `other` knows; what neither knows stays unknown. Sums saturate at 2⁶⁴−1.
     pub fn add(&mut self, other: &Self) {
-        for (class, count) in other.tokens() {
-            self.set(class, self.get(class).unwrap_or(0).saturating_add(count));
-        }
-        for (quantity, amount) in other.quantities() {
-            self.set_quantity(quantity, self.quantity(quantity).unwrap_or(0).saturating_add(amount));
-        }
+        // What is not known is kept as zero.
+        add_known(&mut self.tokens, &other.tokens, other.tokens_known);
+        add_known(&mut self.quantities, &other.quantities, other.quantities_known.into());
+        self.tokens_known |= other.tokens_known;
+        self.quantities_known |= other.quantities_known;
     }
 
     fn sum(&self, classes: &[TokenClass]) -> Option<u64> {
@@ -320,6 +319,17 @@ impl Usage {
             .iter()
             .filter_map(|class| self.get(*class))
             .fold(None, |sum: Option<u64>, count| Some(sum.unwrap_or(0).saturating_add(count)))
+    }
+}
+
+/// Adds the counts whose bits are set.
+fn add_known(sums: &mut [u64], counts: &[u64], mut known: u32) {
+    while known != 0 {
+        let at = known.trailing_zeros() as usize;
+        if let (Some(sum), Some(count)) = (sums.get_mut(at), counts.get(at)) {
+            *sum = sum.saturating_add(*count);
+        }
+        known &= known.wrapping_sub(1);
     }
 }
 

@@ -39,7 +39,7 @@ fn main() {
         coarse = timed("rollups again", &ledger);
     }
     ledger.close().unwrap();
-    let offline = OfflineLedger::open(&dir).unwrap();
+    let offline = OfflineLedger::open(&dir).unwrap().from_records();
     let fine = timed("records, the same", &offline);
     assert_eq!((coarse.cost.book, &coarse.cost.rows), (fine.cost.book, &fine.cost.rows), "the same figures");
     drop(offline);

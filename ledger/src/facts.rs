@@ -180,6 +180,6 @@ pub(crate) fn append_facts(shared: &Shared, facts: Vec<Fact>) -> Result<u64, Fac
 impl OfflineLedger {
     /// Every finance fact, in sequence, read from the journal.
     pub fn facts(&self) -> Result<Vec<StoredFact>, ReadError> {
-        all_facts(&self.view)
+        all_facts(self.journal())
     }
 }

@@ -611,7 +611,10 @@ fn once_per_id_holds_when_the_store_is_given_up_midway() {
     let _ = put(&ledger, poll(1, "resp_1", Some(50)));
     ledger.checkpoint().unwrap();
     let _ = put(&ledger, poll(2, "resp_2", Some(5)));
-    ledger.inner.shared.disable_store(&crate::store::StoreError::Damaged("on purpose"));
+    crate::query::RollupSource::give_up(
+        &*ledger.inner.shared,
+        &crate::store::StoreError::Damaged("on purpose"),
+    );
     let _ = put(&ledger, poll(3, "resp_1", Some(50)));
     let _ = put(&ledger, poll(4, "resp_2", Some(5)));
     let _ = put(&ledger, poll(5, "resp_3", Some(1)));

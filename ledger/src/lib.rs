@@ -38,6 +38,7 @@ mod formats;
 mod guard;
 pub mod hedge;
 mod journal;
+mod offline;
 mod open;
 mod opening;
 mod overrides;
@@ -66,6 +67,7 @@ pub use guard::DirectoryError;
 pub use journal::Damage;
 pub use journal::find::TornTail;
 pub use journal::read::{InterruptedRequest, Pruned, ReadError, RecordRange, Records, StoredRecord};
+pub use offline::OfflineLedger;
 pub use open::{OpenError, OpenReport, Progress, ProgressFn, StoreState};
 pub use opening::{OpenSlot, Opening};
 pub use overrides::{NewOverride, REASON_BYTES_MAX, StoredOverride, overrides};
@@ -85,7 +87,6 @@ pub use writer::{Durability, Health};
 use bursar_domain::{BatchFacts, Clock, LedgerId, UsageRecord};
 use disk::{Disk, RealDisk};
 use guard::DirectoryLock;
-use journal::View;
 use journal::segment::Check;
 use retention::{Keeper, Pruner};
 use std::fmt;
@@ -432,7 +433,7 @@ impl Ledger {
     /// Answers a question about usage. Every record acknowledged before the call is in the answer.
     /// Reads files: not for an async thread.
     pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
-        query::usage(&self.inner.shared, query)
+        query::usage(&*self.inner.shared, query)
     }
 
     /// Usage by the query's keys and by day, or by hour where `hourly` says so of a row's values. Filters
@@ -442,7 +443,7 @@ impl Ledger {
         query: &UsageQuery,
         hourly: &Hourly<'_>,
     ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
-        query::by_grain(&self.inner.shared, query, hourly)
+        query::by_grain(&*self.inner.shared, query, hourly)
     }
 
     /// The acknowledged records in `range`, in sequence, while writing goes on. Reads files: not for
@@ -541,65 +542,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Nobody is left to be told; `close` is for those who want to know.
         let _ = self.stop();
-    }
-}
-
-/// A ledger that no process is using, opened for reading. Nothing in it is changed.
-#[derive(Debug)]
-pub struct OfflineLedger {
-    view: View,
-    torn_tail: Option<TornTail>,
-    _lock: DirectoryLock,
-}
-
-impl OfflineLedger {
-    /// Opens the ledger in `dir` and keeps it locked. `DirectoryError::InUse` names the process that
-    /// has it open: ask its admin API instead.
-    pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        let (lock, found) = open::open_offline(dir)?;
-        let torn_tail = found.tail.clone();
-        let no_ledger = || DirectoryError::NoLedger { path: dir.to_owned() };
-        let view = open::view_of(found).ok_or_else(no_ledger)?;
-        Ok(Self { view, torn_tail, _lock: lock })
-    }
-
-    /// The ledger's id.
-    #[must_use]
-    pub fn id(&self) -> LedgerId {
-        self.view.ledger
-    }
-
-    /// The last sequence; 0 when there is none.
-    #[must_use]
-    pub fn last_sequence(&self) -> u64 {
-        self.view.last_sequence()
-    }
-
-    /// An end torn by a crash, which is not read and which the next start will cut.
-    #[must_use]
-    pub fn torn_tail(&self) -> Option<&TornTail> {
-        self.torn_tail.as_ref()
-    }
-
-    /// Answers a question about usage, from the journal's records.
-    pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
-        query::from_records(&self.view, query)
-    }
-
-    /// Usage by the query's keys and by day, or by hour where `hourly` says so of a row's values. Filters
-    /// are not looked at.
-    pub fn usage_by_grain(
-        &self,
-        query: &UsageQuery,
-        hourly: &Hourly<'_>,
-    ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
-        Ok((query::by_grain_of_records(&self.view, query, hourly)?, ReadFrom::Records))
-    }
-
-    /// The records in `range`, in sequence.
-    #[must_use]
-    pub fn records(&self, range: RecordRange) -> Records {
-        Records::new(&self.view, range, Check::Checksums)
     }
 }
 

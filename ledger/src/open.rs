@@ -193,8 +193,7 @@ pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
     .map_err(|error| from_journal(request.dir, error))?;
     let view = journal.view();
     let recent = recent_ids(&view)?;
-    let (store, state, records_missing) =
-        bring_up_store(&request.dir.join("store"), &view, request.progress)?;
+    let (store, state, records_missing) = bring_up_store(&store_dir(request.dir), &view, request.progress)?;
     let interrupted = open_exchanges(store.as_ref(), &view, &recent)?;
     let report = OpenReport {
         ledger: view.ledger,
@@ -242,6 +241,11 @@ pub(crate) fn view_of(found: Found) -> Option<View> {
     let current = segments.pop()?;
     let rolled = Arc::new(found.rolled);
     Some(View { ledger: found.ledger, rolled, sealed: Arc::new(segments), current })
+}
+
+/// Where the derived database of the ledger in `dir` lies.
+pub(crate) fn store_dir(dir: &Path) -> PathBuf {
+    dir.join("store")
 }
 
 fn journal_dir(dir: &Path) -> PathBuf {

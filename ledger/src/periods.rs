@@ -12,7 +12,10 @@
 use crate::facts::{FactError, NewFact, dated};
 use crate::hedge::HedgeSource;
 use crate::journal::read::ReadError;
-use crate::query::{GrainRow, Hourly, QueryError, ReadFrom, UsageQuery, UsageReport, grains_of, of_records};
+use crate::query::{
+    GrainRow, GroupKey, Hourly, QueryError, ReadFrom, UsageQuery, UsageReport, grains_of,
+    groupings_of_records, of_records,
+};
 use crate::{Ledger, RecordRange, Records};
 use bursar_domain::{Clock, FactKind, Label, StoredFact, Timestamp, UsageRecord};
 use bursar_policies::hedge::calendar::{CalendarError, Month};
@@ -233,8 +236,15 @@ impl HedgeSource for UpTo<'_> {
     }
 
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
-        let range = RecordRange { from: query.from, to: query.to, after_sequence: 0 };
-        of_records(self.read_records(range), query, self.sequence)
+        of_records(self.read_records(query.range()), query, self.sequence)
+    }
+
+    fn ask_twice(
+        &self,
+        query: &UsageQuery,
+        groupings: [Vec<GroupKey>; 2],
+    ) -> Result<[UsageReport; 2], QueryError> {
+        groupings_of_records(self.read_records(query.range()), query, groupings, self.sequence)
     }
 
     fn ask_grains(
@@ -242,8 +252,7 @@ impl HedgeSource for UpTo<'_> {
         query: &UsageQuery,
         hourly: &Hourly<'_>,
     ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
-        let range = RecordRange { from: query.from, to: query.to, after_sequence: 0 };
-        Ok((grains_of(self.read_records(range), query, hourly)?, ReadFrom::Records))
+        Ok((grains_of(self.read_records(query.range()), query, hourly)?, ReadFrom::Records))
     }
 
     fn read_records(&self, range: RecordRange) -> Records {

@@ -11,20 +11,27 @@
 //! Not here: keeping rollups (`writer`, `store`), rendering (`export`, the command line).
 
 mod grain;
+mod slots;
 
+pub(crate) use slots::{Slots, value_of_glance};
+
+#[cfg(test)]
+pub(crate) use grain::by_grain_of_records;
 pub use grain::{GrainRow, Hourly};
-pub(crate) use grain::{by_grain, by_grain_of_records, grains_of};
+pub(crate) use grain::{by_grain, grains_of};
 
+use crate::codec::{DecodeError, Figures, Glance, GlanceFrame};
 use crate::journal::View;
 use crate::journal::read::{Pruned, ReadError, RecordRange, Records};
 use crate::journal::roll::Rolled;
 use crate::journal::segment::Check;
 use crate::rollup::{Dimensions, HOUR_MICROS, Hour, Totals, decode_key};
-use crate::writer::Shared;
+use crate::store::StoreError;
 use bursar_domain::{Outcome, Timestamp, UsageRecord, UsageSource};
+use foldhash::fast::RandomState;
 use jiff::ToSpan;
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 
 /// Most rows of one report.
@@ -184,6 +191,20 @@ pub struct UsageQuery {
     pub filter: Vec<Filter>,
 }
 
+impl UsageQuery {
+    /// The records of its time.
+    #[must_use]
+    pub const fn range(&self) -> RecordRange {
+        RecordRange { from: self.from, to: self.to, after_sequence: 0 }
+    }
+
+    /// The same question with other keys.
+    #[must_use]
+    pub fn by(&self, by: Vec<GroupKey>) -> Self {
+        Self { by, ..self.clone() }
+    }
+}
+
 impl Default for UsageQuery {
     fn default() -> Self {
         Self { from: None, to: None, zone: TimeZone::UTC, by: Vec::new(), filter: Vec::new() }
@@ -234,42 +255,86 @@ pub enum QueryError {
     TooManyRows,
 }
 
+/// Where hourly rollups are kept.
+pub(crate) trait RollupSource {
+    /// The journal that they are made of.
+    fn view(&self) -> View;
+
+    /// Calls `each` with the rollups of the hours in `[from, to)`. Answers the last sequence that they include;
+    /// `None` when there are no rollups.
+    fn scan_rollups(
+        &self,
+        from: Option<Hour>,
+        to: Option<Hour>,
+        each: &mut dyn FnMut(&[u8], &Totals),
+    ) -> Option<Result<u64, StoreError>>;
+
+    /// They could not be read: the journal answers.
+    fn give_up(&self, error: &StoreError);
+}
+
 /// Answers from rollups if they can tell, else from records.
-pub(crate) fn usage(shared: &Shared, query: &UsageQuery) -> Result<UsageReport, QueryError> {
-    if let Some(report) = from_rollups(shared, query)? {
+pub(crate) fn usage(source: &dyn RollupSource, query: &UsageQuery) -> Result<UsageReport, QueryError> {
+    if let Some(report) = from_rollups(source, query)? {
         return Ok(report);
     }
-    from_records(&shared.view(), query)
+    from_records(&source.view(), query)
 }
 
 /// Answers from records.
 pub(crate) fn from_records(view: &View, query: &UsageQuery) -> Result<UsageReport, QueryError> {
-    let range = RecordRange { from: query.from, to: query.to, after_sequence: 0 };
-    of_records(Records::new(view, range, Check::Checksums), query, view.last_sequence())
+    of_records(Records::new(view, query.range(), Check::Checksums), query, view.last_sequence())
 }
 
 /// Answers from the given records, which lie in the query's time.
 pub(crate) fn of_records(
-    mut records: Records,
+    records: Records,
     query: &UsageQuery,
     as_of_sequence: u64,
 ) -> Result<UsageReport, QueryError> {
-    let mut rows = Rows::new(query);
-    let keys = query.by.iter().chain(query.filter.iter().map(|filter| &filter.key));
-    let times: Vec<&GroupKey> = keys.filter(|key| key.is_time()).collect();
-    each_rolled(&mut records, query, &mut |hour, dimensions, _, totals| {
-        let tells = times.iter().all(|key| rows.is_within_one_bucket(key, hour));
-        if tells {
-            rows.add(&Facts::Rollup(hour, dimensions), |sum| sum.merge(totals));
-        }
-        Ok(tells)
-    })?;
-    for stored in records {
-        let stored = stored?;
-        let facts = Facts::Record(&stored.record);
-        rows.add(&facts, |totals| totals.add_record(&stored.record, stored.counted));
+    let [found] = groupings_of_records(records, query, [query.by.clone()], as_of_sequence)?;
+    Ok(found)
+}
+
+/// Answers the same question with other keys each time from the given records, which are read once.
+pub(crate) fn groupings_of_records<const N: usize>(
+    mut records: Records,
+    query: &UsageQuery,
+    groupings: [Vec<GroupKey>; N],
+    as_of_sequence: u64,
+) -> Result<[UsageReport; N], QueryError> {
+    let rolled = records.take_rolled().map_err(ReadError::from)?;
+    let queries = groupings.map(|by| query.by(by));
+    let mut all = queries.each_ref().map(Rows::new);
+    for rows in &mut all {
+        let query = rows.query;
+        each_rolled(&rolled, query, &mut |hour, dimensions, _, totals| {
+            let tells = rows.tells(hour);
+            if tells {
+                rows.add(&Facts::Rollup(hour, dimensions), |sum| sum.merge(totals));
+            }
+            Ok(tells)
+        })?;
     }
-    rows.finish(ReadFrom::Records, as_of_sequence)
+    let mut figures = Figures::default();
+    records.each_glance(|frame, glimpse| {
+        let Some(glimpse) = glimpse else {
+            all.iter_mut().for_each(|rows| rows.slots.next_frame());
+            return Ok(());
+        };
+        glimpse.figures(&mut figures)?;
+        for rows in &mut all {
+            let found = rows.of_glance(frame, &glimpse.glance);
+            if let Some(totals) = found.map_err(|error| glimpse.undecodable(error))? {
+                totals.add_glance(&glimpse.glance, &figures);
+            }
+        }
+        Ok::<_, QueryError>(())
+    })?;
+    if all.iter().any(|rows| rows.too_many) {
+        return Err(QueryError::TooManyRows);
+    }
+    Ok(all.map(|rows| rows.finish(ReadFrom::Records, as_of_sequence)))
 }
 
 /// Is given a rollup's hour, dimensions, key and totals, and says whether it could use them.
@@ -277,8 +342,7 @@ type EachRolled<'a> = &'a mut dyn FnMut(Hour, &Dimensions<'_>, &[u8], &Totals) -
 
 /// Calls `each` with the rollups, within the query's time, of records that are not kept. When they cannot
 /// tell what is asked, the question is refused.
-fn each_rolled(records: &mut Records, query: &UsageQuery, each: EachRolled<'_>) -> Result<(), QueryError> {
-    let rolled = records.take_rolled().map_err(ReadError::from)?;
+fn each_rolled(rolled: &[Rolled], query: &UsageQuery, each: EachRolled<'_>) -> Result<(), QueryError> {
     let Some(pruned) = Pruned::of(rolled.iter()) else { return Ok(()) };
     let keys = query.by.iter().chain(query.filter.iter().map(|filter| &filter.key));
     if !keys.clone().all(GroupKey::is_in_rollups) || !rolled.iter().all(|roll| is_whole(roll, query)) {
@@ -308,22 +372,24 @@ fn is_whole(roll: &Rolled, query: &UsageQuery) -> bool {
 }
 
 /// Answers from rollups; `None` when they cannot tell.
-fn from_rollups(shared: &Shared, query: &UsageQuery) -> Result<Option<UsageReport>, QueryError> {
-    let keys = query.by.iter().chain(query.filter.iter().map(|filter| &filter.key));
-    if !keys.clone().all(GroupKey::is_in_rollups) || !edges_are_whole_hours(&shared.view(), query) {
+pub(crate) fn from_rollups(
+    source: &dyn RollupSource,
+    query: &UsageQuery,
+) -> Result<Option<UsageReport>, QueryError> {
+    let mut keys = query.by.iter().chain(query.filter.iter().map(|filter| &filter.key));
+    if !keys.all(GroupKey::is_in_rollups) || !edges_are_whole_hours(&source.view(), query) {
         return Ok(None);
     }
-    let times: Vec<&GroupKey> = keys.filter(|key| key.is_time()).collect();
     let mut rows = Rows::new(query);
     let mut tells = true;
     let from = query.from.map(Hour::of);
     let to = query.to.map(hour_at_or_after);
-    let scanned = shared.scan_rollups(from, to, |key, totals| {
+    let scanned = source.scan_rollups(from, to, &mut |key, totals| {
         let Some((hour, dimensions)) = decode_key(key) else {
             tells = false;
             return;
         };
-        tells = tells && times.iter().all(|key| rows.is_within_one_bucket(key, hour));
+        tells = tells && rows.tells(hour);
         if tells {
             rows.add(&Facts::Rollup(hour, &dimensions), |sum| sum.merge(totals));
         }
@@ -331,12 +397,13 @@ fn from_rollups(shared: &Shared, query: &UsageQuery) -> Result<Option<UsageRepor
     match scanned {
         None => Ok(None),
         Some(Err(error)) => {
-            shared.disable_store(&error);
+            source.give_up(&error);
             Ok(None)
         }
         // Records that came meanwhile may lie beyond an edge that none did before.
-        Some(Ok(_)) if !tells || !edges_are_whole_hours(&shared.view(), query) => Ok(None),
-        Some(Ok(sequence)) => rows.finish(ReadFrom::Rollups, sequence).map(Some),
+        Some(Ok(_)) if !tells || !edges_are_whole_hours(&source.view(), query) => Ok(None),
+        Some(Ok(_)) if rows.too_many => Err(QueryError::TooManyRows),
+        Some(Ok(sequence)) => Ok(Some(rows.finish(ReadFrom::Rollups, sequence))),
     }
 }
 
@@ -363,77 +430,142 @@ fn hour_at_or_after(at: Timestamp) -> Hour {
 
 /// What a row's key is made from.
 enum Facts<'a> {
-    Record(&'a UsageRecord),
+    Glance(&'a GlanceFrame<'a>, &'a Glance<'a>),
     Rollup(Hour, &'a Dimensions<'a>),
 }
 
 /// Rows in the making.
 struct Rows<'a> {
     query: &'a UsageQuery,
-    rows: BTreeMap<Vec<KeyValue>, Totals>,
-    hours: BTreeMap<(Hour, u8), Option<KeyValue>>,
+    /// Keys that are times.
+    times: Vec<&'a GroupKey>,
+    /// Where the totals of a key are.
+    places: HashMap<Vec<KeyValue>, usize, RandomState>,
+    totals: Vec<Totals>,
+    /// Where those of a record are; `None` of records that are not asked for.
+    slots: Slots<Option<usize>>,
+    hours: HashMap<(Hour, u8), Option<KeyValue>, RandomState>,
     too_many: bool,
 }
 
 impl<'a> Rows<'a> {
     fn new(query: &'a UsageQuery) -> Self {
-        Self { query, rows: BTreeMap::new(), hours: BTreeMap::new(), too_many: false }
+        let keys = || query.by.iter().chain(query.filter.iter().map(|filter| &filter.key));
+        Self {
+            query,
+            times: keys().filter(|key| key.is_time()).collect(),
+            places: HashMap::default(),
+            totals: Vec::new(),
+            slots: Slots::new(keys()),
+            hours: HashMap::default(),
+            too_many: false,
+        }
+    }
+
+    /// Whether a rollup of this hour can tell: none of the times has an edge within it.
+    fn tells(&mut self, hour: Hour) -> bool {
+        (0..self.times.len()).all(|at| {
+            let key = self.times.get(at).copied();
+            key.is_none_or(|key| self.bucket_of_hour(key, hour).is_some())
+        })
     }
 
     fn add(&mut self, facts: &Facts<'_>, add: impl FnOnce(&mut Totals)) {
-        for filter in &self.query.filter {
-            if self.value(&filter.key, facts).text() != filter.value.as_deref() {
-                return;
-            }
+        // The dimensions of a rollup can always be read.
+        let Ok(Some(place)) = self.place(facts) else { return };
+        if let Some(totals) = self.totals.get_mut(place) {
+            add(totals);
         }
-        let key: Vec<KeyValue> = self.query.by.iter().map(|key| self.value(key, facts)).collect();
-        if self.rows.len() >= ROWS_MAX && !self.rows.contains_key(&key) {
-            self.too_many = true;
-            return;
-        }
-        add(self.rows.entry(key).or_default());
     }
 
-    fn finish(self, read_from: ReadFrom, as_of_sequence: u64) -> Result<UsageReport, QueryError> {
-        if self.too_many {
-            return Err(QueryError::TooManyRows);
+    /// The totals that a record belongs to, if it is asked for.
+    fn of_glance(
+        &mut self,
+        frame: &GlanceFrame<'_>,
+        glance: &Glance<'_>,
+    ) -> Result<Option<&mut Totals>, DecodeError> {
+        let facts = Facts::Glance(frame, glance);
+        let hour = Hour::of(glance.started_at);
+        let place = if self.times.is_empty() {
+            self.known_place(&facts, frame, glance, None)?
+        } else if self.tells(hour) {
+            self.known_place(&facts, frame, glance, Some(hour))?
+        } else {
+            self.place(&facts)?
+        };
+        Ok(place.and_then(|place| self.totals.get_mut(place)))
+    }
+
+    fn known_place(
+        &mut self,
+        facts: &Facts<'_>,
+        frame: &GlanceFrame<'_>,
+        glance: &Glance<'_>,
+        hour: Option<Hour>,
+    ) -> Result<Option<usize>, DecodeError> {
+        let mut slots = std::mem::take(&mut self.slots);
+        let found = slots.find(frame, glance, hour.map(Hour::number), || self.place(facts));
+        self.slots = slots;
+        found
+    }
+
+    /// Where the totals of a record or rollup are; `None` if it is not asked for.
+    fn place(&mut self, facts: &Facts<'_>) -> Result<Option<usize>, DecodeError> {
+        for filter in &self.query.filter {
+            if self.value(&filter.key, facts)?.text() != filter.value.as_deref() {
+                return Ok(None);
+            }
         }
+        let mut key = Vec::with_capacity(self.query.by.len());
+        for part in &self.query.by {
+            key.push(self.value(part, facts)?);
+        }
+        if let Some(place) = self.places.get(&key) {
+            return Ok(Some(*place));
+        }
+        if self.totals.len() >= ROWS_MAX {
+            self.too_many = true;
+            return Ok(None);
+        }
+        let place = self.totals.len();
+        self.totals.push(Totals::default());
+        self.places.insert(key, place);
+        Ok(Some(place))
+    }
+
+    fn finish(self, read_from: ReadFrom, as_of_sequence: u64) -> UsageReport {
         let mut totals = Totals::default();
-        let mut rows = Vec::with_capacity(self.rows.len());
-        for (key, row) in self.rows {
+        let mut keys: Vec<(Vec<KeyValue>, usize)> = self.places.into_iter().collect();
+        keys.sort_unstable();
+        let mut sums = self.totals;
+        let mut rows = Vec::with_capacity(keys.len());
+        for (key, place) in keys {
+            let row = sums.get_mut(place).map(std::mem::take).unwrap_or_default();
             totals.merge(&row);
             rows.push(UsageRow { key, totals: row });
         }
-        Ok(UsageReport { by: self.query.by.clone(), rows, totals, as_of_sequence, read_from })
+        UsageReport { by: self.query.by.clone(), rows, totals, as_of_sequence, read_from }
     }
 
-    fn value(&mut self, key: &GroupKey, facts: &Facts<'_>) -> KeyValue {
-        if key.is_time() {
-            return match facts {
-                Facts::Record(record) => self.bucket_at(key, record.started_at),
-                Facts::Rollup(hour, _) => self.bucket_at(key, hour.start()),
-            };
-        }
+    fn value(&mut self, key: &GroupKey, facts: &Facts<'_>) -> Result<KeyValue, DecodeError> {
         match facts {
-            Facts::Record(record) => text_of_record(key, record),
-            Facts::Rollup(_, dimensions) => text_of_dimensions(key, dimensions),
+            Facts::Glance(_, glance) if key.is_time() => Ok(self.bucket_at(key, glance.started_at)),
+            Facts::Rollup(hour, _) if key.is_time() => Ok(self.bucket_at(key, hour.start())),
+            Facts::Glance(frame, glance) => value_of_glance(key, frame, glance),
+            Facts::Rollup(_, dimensions) => Ok(text_of_dimensions(key, dimensions)),
         }
     }
 
     /// The hour, day or month that `at` is in.
     fn bucket_at(&mut self, key: &GroupKey, at: Timestamp) -> KeyValue {
         match self.bucket_of_hour(key, Hour::of(at)) {
-            Some(bucket) => bucket,
+            Some(bucket) => bucket.clone(),
             None => bucket(key, at, &self.query.zone),
         }
     }
 
-    fn is_within_one_bucket(&mut self, key: &GroupKey, hour: Hour) -> bool {
-        self.bucket_of_hour(key, hour).is_some()
-    }
-
     /// The bucket of a whole hour of UTC; `None` when a bucket's edge lies within the hour.
-    fn bucket_of_hour(&mut self, key: &GroupKey, hour: Hour) -> Option<KeyValue> {
+    fn bucket_of_hour(&mut self, key: &GroupKey, hour: Hour) -> Option<&KeyValue> {
         const HOURS_KEPT: usize = 4_096;
         let unit = match key {
             GroupKey::Hour => 0,
@@ -449,7 +581,7 @@ impl<'a> Rows<'a> {
             let first = bucket(key, hour.start(), zone);
             (first == bucket(key, last, zone)).then_some(first)
         });
-        known.clone()
+        known.as_ref()
     }
 }
 

@@ -9,10 +9,10 @@
 //!
 //! Not here: where rollups are kept (`store`), how they become report rows (`query`).
 
-use crate::codec;
+use crate::codec::{self, Figures, Glance};
 use bursar_domain::{
-    Anomaly, CostStatus, Currency, Label, Outcome, Quantity, Timestamp, TokenClass, Usage, UsageRecord,
-    UsageSource,
+    Anomalies, Anomaly, Cost, CostStatus, Currency, Label, Money, Outcome, Quantity, Timestamp, TokenClass,
+    Usage, UsageRecord, UsageSource,
 };
 use std::collections::HashMap;
 
@@ -120,6 +120,19 @@ impl MoneyTotals {
     }
 }
 
+/// What one record adds to totals.
+struct Addend<'a> {
+    counted: bool,
+    outcome: Outcome,
+    source: UsageSource,
+    usage: &'a Usage,
+    /// Of the request and of the reply.
+    bytes: (u64, u64),
+    anomalies: Anomalies,
+    provider_cost: Option<Money>,
+    cost: Option<&'a Cost>,
+}
+
 /// What a set of records adds up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -151,27 +164,54 @@ pub struct Totals {
 impl Totals {
     /// Adds one record.
     pub(crate) fn add_record(&mut self, record: &UsageRecord, counted: bool) {
+        self.add(&Addend {
+            counted,
+            outcome: record.outcome,
+            source: record.usage_source,
+            usage: &record.usage,
+            bytes: (record.bytes_in, record.bytes_out),
+            anomalies: record.anomalies,
+            provider_cost: record.provider_cost.map(|charge| charge.amount),
+            cost: record.cost.as_ref(),
+        });
+    }
+
+    /// Adds a record that was not taken out of its frame.
+    pub(crate) fn add_glance(&mut self, glance: &Glance<'_>, figures: &Figures) {
+        self.add(&Addend {
+            counted: glance.counted,
+            outcome: glance.outcome,
+            source: glance.source,
+            usage: &figures.usage,
+            bytes: (figures.bytes_in, figures.bytes_out),
+            anomalies: figures.anomalies,
+            provider_cost: figures.provider_cost,
+            cost: figures.cost.as_ref(),
+        });
+    }
+
+    fn add(&mut self, record: &Addend<'_>) {
         bump(&mut self.requests, 1);
         bump_at(&mut self.outcomes, record.outcome.number(), 1);
-        bump(&mut self.bytes_in, record.bytes_in);
-        bump(&mut self.bytes_out, record.bytes_out);
+        bump(&mut self.bytes_in, record.bytes.0);
+        bump(&mut self.bytes_out, record.bytes.1);
         bump(&mut self.anomalous, u64::from(!record.anomalies.is_empty()));
         for anomaly in record.anomalies.iter() {
             self.add_anomaly(anomaly.number(), 1);
         }
-        if counted {
+        if record.counted {
             self.add_counted(record);
         }
     }
 
-    fn add_counted(&mut self, record: &UsageRecord) {
+    fn add_counted(&mut self, record: &Addend<'_>) {
         bump(&mut self.counted, 1);
-        bump_at(&mut self.sources, record.usage_source.number(), 1);
-        self.usage.add(&record.usage);
+        bump_at(&mut self.sources, record.source.number(), 1);
+        self.usage.add(record.usage);
         if let Some(charge) = record.provider_cost {
-            self.money_in(charge.amount.currency()).provider.add(charge.amount.pico());
+            self.money_in(charge.currency()).provider.add(charge.pico());
         }
-        let Some(cost) = &record.cost else {
+        let Some(cost) = record.cost else {
             bump(&mut self.unpriced, 1);
             return;
         };
@@ -365,6 +405,11 @@ impl Hour {
     /// Its first microsecond.
     pub(crate) fn start(self) -> Timestamp {
         Timestamp::from_micros((i64::from(self.0) - Self::OFFSET).saturating_mul(HOUR_MICROS))
+    }
+
+    /// Tells it from other hours.
+    pub(crate) fn number(self) -> u32 {
+        self.0
     }
 
     pub(crate) fn from_key(key: &[u8]) -> Option<Self> {

@@ -118,7 +118,7 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
     }
     let position = (view.last_sequence(), view.hash());
     let expected = Expected { rollups: &rollups, open: &open, facts: &found };
-    let store = check_store(&dir.join("store"), view.ledger, position, &expected, &lock);
+    let store = check_store(&crate::open::store_dir(dir), view.ledger, position, &expected, &lock);
     let open = open.len() as u64;
     let (ledger, hash) = (view.ledger, view.hash());
     Ok(Verified { ledger, records, rolled, reservations, open, facts, hash, totals, torn_tail, store })

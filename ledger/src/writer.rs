@@ -26,6 +26,7 @@ use crate::journal::roll::Rolled;
 use crate::journal::segment::Check;
 use crate::journal::{Frame, Journal, JournalError, Promise, View};
 use crate::opening::{Opening, Openings, Take};
+use crate::query::RollupSource;
 use crate::rollup::{Dimensions, Hour, Rollups, Totals};
 use crate::seen::{RecentIds, Seen};
 use crate::settle::{self, Caller, Counting, Observer, Pricer};
@@ -287,48 +288,6 @@ impl Shared {
 
     pub(crate) fn view(&self) -> View {
         lock(&self.view).clone()
-    }
-
-    /// Calls `each` with every rollup of the hours `[from, to)`, each acknowledged record being in
-    /// exactly one; returns the last such sequence. `None` when there is no usable store.
-    pub(crate) fn scan_rollups(
-        &self,
-        from: Option<Hour>,
-        to: Option<Hour>,
-        mut each: impl FnMut(&[u8], &Totals),
-    ) -> Option<Result<u64, StoreError>> {
-        let gate = lock(&self.store_gate);
-        let store = lock(&self.store).clone()?;
-        if let Err(error) = store.scan(from, to, &mut each) {
-            return Some(Err(error));
-        }
-        let pending = lock(&self.pending);
-        for (key, totals) in pending.iter() {
-            let hour = Hour::from_key(key);
-            if from.is_none_or(|from| hour >= Some(from)) && to.is_none_or(|to| hour < Some(to)) {
-                each(key, totals);
-            }
-        }
-        // The view is published under the lock of the pending rollups.
-        let sequence = lock(&self.view).last_sequence();
-        drop(pending);
-        drop(gate);
-        Some(Ok(sequence))
-    }
-
-    /// Gives the store up until the next open. Queries read the journal instead.
-    pub(crate) fn disable_store(&self, error: &StoreError) {
-        let taken = lock(&self.store).take();
-        if taken.is_some() {
-            tracing::error!(%error, "the embedded database is given up until the next start");
-        }
-        let text = format!("reports read the journal, slowly: {error}");
-        *lock(&self.last_error) = Some(error.to_string());
-        *lock(&self.store_trouble) = Some(text);
-        lock(&self.pending).clear();
-        if let Some(store) = taken.and_then(Arc::into_inner) {
-            store.discard();
-        }
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -815,7 +774,7 @@ impl Writer {
         let store = lock(&self.shared.store).clone()?;
         let answer = ask(&store);
         drop(store);
-        answer.map_err(|error| self.shared.disable_store(&error)).ok()
+        answer.map_err(|error| self.shared.give_up(&error)).ok()
     }
 
     /// All keys, from the journal and from what is not yet there.
@@ -1026,7 +985,7 @@ impl Writer {
                 self.timers.unflushed_since.get_or_insert(monotonic());
             }
             // The ids stay in memory; the rows are read from the journal.
-            Err(error) => self.shared.disable_store(&error),
+            Err(error) => self.shared.give_up(&error),
         }
     }
 
@@ -1034,7 +993,7 @@ impl Writer {
         self.timers.unflushed_since = None;
         let store = lock(&self.shared.store).clone();
         if let Some(Err(error)) = store.map(|store| store.flush()) {
-            self.shared.disable_store(&error);
+            self.shared.give_up(&error);
         }
     }
 
@@ -1108,3 +1067,51 @@ fn chain_text(error: &JournalError) -> String {
 
 #[cfg(test)]
 mod tests;
+
+impl RollupSource for Shared {
+    fn view(&self) -> View {
+        Self::view(self)
+    }
+
+    /// Calls `each` with every rollup of the hours `[from, to)`, each acknowledged record being in
+    /// exactly one; returns the last such sequence. `None` when there is no usable store.
+    fn scan_rollups(
+        &self,
+        from: Option<Hour>,
+        to: Option<Hour>,
+        each: &mut dyn FnMut(&[u8], &Totals),
+    ) -> Option<Result<u64, StoreError>> {
+        let gate = lock(&self.store_gate);
+        let store = lock(&self.store).clone()?;
+        if let Err(error) = store.scan(from, to, &mut *each) {
+            return Some(Err(error));
+        }
+        let pending = lock(&self.pending);
+        for (key, totals) in pending.iter() {
+            let hour = Hour::from_key(key);
+            if from.is_none_or(|from| hour >= Some(from)) && to.is_none_or(|to| hour < Some(to)) {
+                each(key, totals);
+            }
+        }
+        // The view is published under the lock of the pending rollups.
+        let sequence = lock(&self.view).last_sequence();
+        drop(pending);
+        drop(gate);
+        Some(Ok(sequence))
+    }
+
+    /// Gives the store up until the next open. Queries read the journal instead.
+    fn give_up(&self, error: &StoreError) {
+        let taken = lock(&self.store).take();
+        if taken.is_some() {
+            tracing::error!(%error, "the embedded database is given up until the next start");
+        }
+        let text = format!("reports read the journal, slowly: {error}");
+        *lock(&self.last_error) = Some(error.to_string());
+        *lock(&self.store_trouble) = Some(text);
+        lock(&self.pending).clear();
+        if let Some(store) = taken.and_then(Arc::into_inner) {
+            store.discard();
+        }
+    }
+}

@@ -21,6 +21,7 @@
 //! Not here: checksums and the chain (`journal::format`).
 
 mod facts;
+mod glance;
 mod intern;
 mod marks;
 mod reservation;
@@ -40,6 +41,7 @@ use wire::{
 };
 
 pub(crate) use facts::{facts, from_row, has_facts, to_row};
+pub(crate) use glance::{Figures, Glance, GlanceFrame};
 pub(crate) use marks::Mark;
 pub(crate) use reservation::{decode_row, encode_row};
 pub(crate) use wire::{code, currency};

@@ -253,8 +253,61 @@ proptest! {
         let at = at.index(payload.len());
         if cut { payload.truncate(at) } else { payload[at] = byte }
         let _ = for_each_id(&head, &payload, |_| {});
-        let _ = decode(&head, payload);
+        let glances = glances(&head, &payload);
+        if let Ok(decoded) = decode(&head, payload) {
+            let glances = glances.expect("what is a record can be looked at");
+            prop_assert_eq!(glances, decoded.iter().map(looked_at).collect::<Vec<_>>());
+        }
     }
+
+    #[test]
+    fn a_glance_says_what_the_record_says(
+        records in prop::collection::vec((any_record(), any::<bool>()), 1..8)
+    ) {
+        let (head, payload) = encode(&records);
+        let expected: Vec<_> = records.iter().map(looked_at).collect();
+        prop_assert_eq!(glances(&head, &payload).unwrap(), expected);
+    }
+}
+
+/// What can be looked at: texts, numbers, then what is added up.
+type LookedAt = (Vec<Option<String>>, (u128, i64, bool, Option<u128>), crate::rollup::Totals);
+
+fn looked_at((record, counted): &(UsageRecord, bool)) -> LookedAt {
+    let who = &record.identity;
+    let model = record.model_served.as_ref().or(record.model_requested.as_ref());
+    let texts = [who.team.as_ref(), who.workload.as_ref(), who.customer.as_ref(), who.session.as_ref()];
+    let more = [Some(&record.route), Some(&record.provider), Some(&record.api), record.tier.as_ref()];
+    let models = [record.model_requested.as_ref(), model];
+    let tags = who.tags.iter().flat_map(|(name, value)| [Some(name), Some(value)]);
+    let all = texts.into_iter().chain(more).chain(models).chain(tags);
+    let mut totals = crate::rollup::Totals::default();
+    totals.add_record(record, *counted);
+    let trace = record.trace_id.map(TraceId::bits);
+    let texts = all.map(|label| label.map(|label| label.as_str().to_owned())).collect();
+    (texts, (record.id.bits(), record.started_at.micros(), *counted, trace), totals)
+}
+
+fn glances(head: &FrameHead, payload: &[u8]) -> Result<Vec<LookedAt>, DecodeError> {
+    let (mut frame, mut figures) = (GlanceFrame::new(head, payload)?, Figures::default());
+    let mut found = Vec::new();
+    while let Some(glance) = frame.next()? {
+        glance.figures(&mut figures)?;
+        let who = frame.identity(glance.identity)?;
+        let mut numbers = vec![who.team, who.workload, who.customer, who.session];
+        numbers.extend([glance.route, glance.provider, glance.api, glance.tier]);
+        numbers.extend([glance.model_requested, glance.model()]);
+        numbers.extend(who.tags.iter().flat_map(|(name, value)| [*name, *value]));
+        let mut texts = Vec::new();
+        for number in numbers {
+            texts.push(frame.text(number)?.map(str::to_owned));
+        }
+        let mut totals = crate::rollup::Totals::default();
+        totals.add_glance(&glance, &figures);
+        let numbers = (glance.id, glance.started_at.micros(), glance.counted, figures.trace_id);
+        found.push((texts, numbers, totals));
+    }
+    Ok(found)
 }
 
 /// One record with every field, and one with none.

@@ -18,7 +18,7 @@ use serde::ser::{Serialize, SerializeSeq, Serializer};
 use std::sync::Arc;
 
 const STREAM: u8 = 1;
-const COUNTED: u8 = 2;
+pub(super) const COUNTED: u8 = 2;
 /// The body goes on with [`WireCountedBy`].
 const COUNTED_BY: u8 = 4;
 const COUNTS_MAX: usize = TokenClass::ALL.len();
@@ -70,12 +70,13 @@ pub(super) struct WireCountedBy {
 }
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
-pub(super) struct WireIdentity {
-    team: u32,
-    workload: u32,
-    customer: u32,
-    session: u32,
-    tags: Vec<(u32, u32)>,
+pub(crate) struct WireIdentity {
+    pub(crate) team: u32,
+    pub(crate) workload: u32,
+    pub(crate) customer: u32,
+    pub(crate) session: u32,
+    /// Names and values.
+    pub(crate) tags: Vec<(u32, u32)>,
     source: u8,
 }
 

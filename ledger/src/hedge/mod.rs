@@ -28,8 +28,8 @@ pub use volumes::{Constituents, Volumes, VolumesAsk, VolumesError, volumes};
 
 use crate::journal::read::ReadError;
 use crate::{
-    GrainRow, Hourly, Ledger, OfflineLedger, QueryError, ReadFrom, RecordRange, Records, UsageQuery,
-    UsageReport,
+    GrainRow, GroupKey, Hourly, Ledger, OfflineLedger, QueryError, ReadFrom, RecordRange, Records,
+    UsageQuery, UsageReport,
 };
 use bursar_domain::{StoredFact, UsageRecord};
 use bursar_policies::hedge::intake::Intake;
@@ -42,6 +42,15 @@ pub trait HedgeSource {
     fn finance_facts(&self) -> Result<Vec<Arc<StoredFact>>, ReadError>;
     /// Answers a question about usage.
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError>;
+    /// Answers the same question with two lists of keys: at once, where records are read.
+    fn ask_twice(
+        &self,
+        query: &UsageQuery,
+        groupings: [Vec<GroupKey>; 2],
+    ) -> Result<[UsageReport; 2], QueryError> {
+        let [one, other] = groupings;
+        Ok([self.ask_usage(&query.by(one))?, self.ask_usage(&query.by(other))?])
+    }
     /// Usage by the query's keys and by day, or by hour where `hourly` says so.
     fn ask_grains(
         &self,
@@ -86,6 +95,14 @@ impl HedgeSource for OfflineLedger {
 
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
         self.usage(query)
+    }
+
+    fn ask_twice(
+        &self,
+        query: &UsageQuery,
+        groupings: [Vec<GroupKey>; 2],
+    ) -> Result<[UsageReport; 2], QueryError> {
+        self.usage_twice(query, groupings)
     }
 
     fn ask_grains(

@@ -9,7 +9,10 @@
 
 use super::HedgeSource;
 use crate::journal::read::ReadError;
-use crate::query::{GrainRow, Hourly, QueryError, ReadFrom, UsageQuery, UsageReport, grains_of, of_records};
+use crate::query::{
+    GrainRow, GroupKey, Hourly, QueryError, ReadFrom, UsageQuery, UsageReport, grains_of,
+    groupings_of_records, of_records,
+};
 use crate::{RecordRange, Records};
 use bursar_domain::{Cost, StoredFact, UsageRecord};
 use bursar_policies::price::ClassCosts;
@@ -49,8 +52,15 @@ impl HedgeSource for Repriced<'_> {
     }
 
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
-        let range = RecordRange { from: query.from, to: query.to, after_sequence: 0 };
-        of_records(self.read_records(range), query, u64::MAX)
+        of_records(self.read_records(query.range()), query, u64::MAX)
+    }
+
+    fn ask_twice(
+        &self,
+        query: &UsageQuery,
+        groupings: [Vec<GroupKey>; 2],
+    ) -> Result<[UsageReport; 2], QueryError> {
+        groupings_of_records(self.read_records(query.range()), query, groupings, u64::MAX)
     }
 
     fn ask_grains(
@@ -58,8 +68,7 @@ impl HedgeSource for Repriced<'_> {
         query: &UsageQuery,
         hourly: &Hourly<'_>,
     ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
-        let range = RecordRange { from: query.from, to: query.to, after_sequence: 0 };
-        Ok((grains_of(self.read_records(range), query, hourly)?, ReadFrom::Records))
+        Ok((grains_of(self.read_records(query.range()), query, hourly)?, ReadFrom::Records))
     }
 
     fn read_records(&self, range: RecordRange) -> Records {

@@ -8,15 +8,15 @@
 //! Not here: questions with filters or keys of time (`query`).
 
 use super::{
-    Facts, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, bucket, each_rolled,
-    edges_are_whole_hours, hour_at_or_after, text_of_dimensions, text_of_record,
+    Facts, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, RollupSource, Slots, UsageQuery, bucket,
+    each_rolled, edges_are_whole_hours, hour_at_or_after, text_of_dimensions, value_of_glance,
 };
+use crate::codec::{DecodeError, Figures};
 use crate::journal::View;
-use crate::journal::read::{RecordRange, Records};
+use crate::journal::read::{ReadError, RecordRange, Records};
 use crate::journal::segment::Check;
-use crate::rollup::{Dimensions, HOUR_MICROS, Hour, Totals, decode_key, encode_key};
-use crate::writer::Shared;
-use bursar_domain::{Timestamp, UsageRecord};
+use crate::rollup::{HOUR_MICROS, Hour, Totals, decode_key};
+use bursar_domain::Timestamp;
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
 
@@ -36,14 +36,14 @@ pub struct GrainRow {
 
 /// From rollups if they can tell, else from records; rows by key and time.
 pub(crate) fn by_grain(
-    shared: &Shared,
+    source: &dyn RollupSource,
     query: &UsageQuery,
     hourly: &Hourly<'_>,
 ) -> Result<(Vec<GrainRow>, ReadFrom), QueryError> {
-    if let Some(rows) = from_rollups(shared, query, hourly)? {
+    if let Some(rows) = from_rollups(source, query, hourly)? {
         return Ok((rows, ReadFrom::Rollups));
     }
-    Ok((by_grain_of_records(&shared.view(), query, hourly)?, ReadFrom::Records))
+    Ok((by_grain_of_records(&source.view(), query, hourly)?, ReadFrom::Records))
 }
 
 /// From records.
@@ -63,45 +63,55 @@ pub(crate) fn grains_of(
     hourly: &Hourly<'_>,
 ) -> Result<Vec<GrainRow>, QueryError> {
     let mut grains = Grains::new(query, hourly);
-    each_rolled(&mut records, query, &mut |_, _, key, totals| match grains.add_rollup(key, totals) {
+    let rolled = records.take_rolled().map_err(ReadError::from)?;
+    each_rolled(&rolled, query, &mut |_, _, key, totals| match grains.add_rollup(key, totals) {
         Told::All => Ok(true),
         Told::NotAll => Ok(false),
         Told::TooMany => Err(QueryError::TooManyRows),
     })?;
-    for stored in records {
-        let stored = stored?;
-        if let Some(totals) = grains.of_record(&stored.record)? {
-            totals.add_record(&stored.record, stored.counted);
+    let (mut slots, mut figures) = (Slots::new(query.by.iter()), Figures::default());
+    records.each_glance(|frame, glimpse| {
+        let Some(glimpse) = glimpse else {
+            slots.next_frame();
+            return Ok(());
+        };
+        let glance = &glimpse.glance;
+        let group = slots.find(frame, glance, None, || grains.group(&Facts::Glance(frame, glance)));
+        let group = group.map_err(|error| glimpse.undecodable(error))?;
+        if let Some(totals) = grains.at(group, glance.started_at)? {
+            glimpse.figures(&mut figures)?;
+            totals.add_glance(glance, &figures);
         }
-    }
+        Ok::<_, QueryError>(())
+    })?;
     Ok(grains.finish())
 }
 
 fn from_rollups(
-    shared: &Shared,
+    source: &dyn RollupSource,
     query: &UsageQuery,
     hourly: &Hourly<'_>,
 ) -> Result<Option<Vec<GrainRow>>, QueryError> {
-    if !query.by.iter().all(GroupKey::is_in_rollups) || !edges_are_whole_hours(&shared.view(), query) {
+    if !query.by.iter().all(GroupKey::is_in_rollups) || !edges_are_whole_hours(&source.view(), query) {
         return Ok(None);
     }
     let mut grains = Grains::new(query, hourly);
     let mut told = Told::All;
     let (from, to) = (query.from.map(Hour::of), query.to.map(hour_at_or_after));
-    let scanned = shared.scan_rollups(from, to, |key, totals| {
+    let scanned = source.scan_rollups(from, to, &mut |key, totals| {
         if let Told::All = told {
             told = grains.add_rollup(key, totals);
         }
     });
     match (scanned, told) {
         (Some(Err(error)), _) => {
-            shared.disable_store(&error);
+            source.give_up(&error);
             Ok(None)
         }
         (_, Told::TooMany) => Err(QueryError::TooManyRows),
         (None, _) | (_, Told::NotAll) => Ok(None),
         // Records that came meanwhile may lie beyond an edge that none did before.
-        (Some(Ok(_)), Told::All) if !edges_are_whole_hours(&shared.view(), query) => Ok(None),
+        (Some(Ok(_)), Told::All) if !edges_are_whole_hours(&source.view(), query) => Ok(None),
         (Some(Ok(_)), Told::All) => Ok(Some(grains.finish())),
     }
 }
@@ -131,8 +141,6 @@ struct Grains<'a> {
     groups: Vec<Group>,
     starts: HashMap<(Hour, bool), Option<Timestamp>, RandomState>,
     rows: usize,
-    /// A rollup's key, written again and again.
-    written: Vec<u8>,
 }
 
 impl<'a> Grains<'a> {
@@ -145,7 +153,6 @@ impl<'a> Grains<'a> {
             groups: Vec::new(),
             starts: HashMap::default(),
             rows: 0,
-            written: Vec::new(),
         }
     }
 
@@ -154,7 +161,7 @@ impl<'a> Grains<'a> {
         let known = self.places.get(place).copied();
         let found = known.or_else(|| {
             let (hour, dimensions) = decode_key(key)?;
-            Some(self.place(place, &Facts::Rollup(hour, &dimensions)))
+            self.place(place, &Facts::Rollup(hour, &dimensions))
         });
         let Some(group) = found else { return Told::NotAll };
         let hourly = self.groups.get(group).is_some_and(|group| group.hourly);
@@ -167,48 +174,38 @@ impl<'a> Grains<'a> {
         Told::All
     }
 
-    fn of_record(&mut self, record: &UsageRecord) -> Result<Option<&mut Totals>, QueryError> {
-        let hour = Hour::of(record.started_at);
-        let group = if self.query.by.iter().all(GroupKey::is_in_rollups) {
-            let mut written = std::mem::take(&mut self.written);
-            encode_key(&mut written, hour, &Dimensions::of(record));
-            let place = written.get(4..).unwrap_or_default();
-            let known = self.places.get(place).copied();
-            let group = known.unwrap_or_else(|| self.place(place, &Facts::Record(record)));
-            self.written = written;
-            group
-        } else {
-            self.group(&Facts::Record(record))
-        };
+    /// The totals of a group at a time; `None` beyond the calendar.
+    fn at(&mut self, group: usize, at: Timestamp) -> Result<Option<&mut Totals>, QueryError> {
         let hourly = self.groups.get(group).is_some_and(|group| group.hourly);
-        let start = self.start_of_hour(hour, hourly).or_else(|| self.start(record.started_at, hourly));
-        match start {
+        match self.start_of_hour(Hour::of(at), hourly).or_else(|| self.start(at, hourly)) {
             Some(start) => self.totals(group, start),
             None => Ok(None),
         }
     }
 
     /// The group of dimensions that were not met before.
-    fn place(&mut self, place: &[u8], facts: &Facts<'_>) -> usize {
-        let group = self.group(facts);
+    fn place(&mut self, place: &[u8], facts: &Facts<'_>) -> Option<usize> {
+        let group = self.group(facts).ok()?;
         self.places.insert(place.into(), group);
-        group
+        Some(group)
     }
 
-    fn group(&mut self, facts: &Facts<'_>) -> usize {
-        let value = |key: &GroupKey| match facts {
-            Facts::Record(record) => text_of_record(key, record),
-            Facts::Rollup(_, dimensions) => text_of_dimensions(key, dimensions),
-        };
-        let key: Vec<KeyValue> = self.query.by.iter().map(value).collect();
+    fn group(&mut self, facts: &Facts<'_>) -> Result<usize, DecodeError> {
+        let mut key = Vec::with_capacity(self.query.by.len());
+        for part in &self.query.by {
+            key.push(match facts {
+                Facts::Glance(frame, glance) => value_of_glance(part, frame, glance)?,
+                Facts::Rollup(_, dimensions) => text_of_dimensions(part, dimensions),
+            });
+        }
         if let Some(group) = self.by_key.get(&key) {
-            return *group;
+            return Ok(*group);
         }
         let group = self.groups.len();
         self.by_key.insert(key.clone(), group);
         let hourly = (self.hourly)(&key);
         self.groups.push(Group { key, hourly, by_time: BTreeMap::new() });
-        group
+        Ok(group)
     }
 
     fn totals(&mut self, group: usize, start: Timestamp) -> Result<Option<&mut Totals>, QueryError> {

@@ -6,6 +6,7 @@ use crate::faults::open;
 use crate::{Ledger, Wait};
 use bursar_domain::{Anomaly, Identity, Metering, Tags, Usage, UsageRecord, UsageSource};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn zone(text: &str) -> TimeZone {
@@ -74,6 +75,42 @@ proptest! {
             prop_assert_eq!(&answer.totals, &scanned.totals);
             prop_assert!(answer.rows.is_sorted_by(|a, b| a.key < b.key));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// By every key, of records in frames of every size.
+    #[test]
+    fn records_are_added_up_by_key_as_one_would_by_hand(
+        records in prop::collection::vec(any_record(), 1..60),
+        frame in 1_usize..20,
+        by in prop::collection::vec(any_key(), 0..5),
+        wanted in prop::option::of((any_key(), prop::option::of("[abc]"))),
+        zone_name in prop::sample::select(vec!["UTC", "Asia/Kolkata"]),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (ledger, _) = open(dir.path());
+        for part in records.chunks(frame) {
+            for record in part {
+                drop(ledger.append(Box::new(record.clone()), Wait::No).unwrap());
+            }
+            ledger.checkpoint().unwrap();
+        }
+        let filter = wanted.map(|(key, value)| Filter { key, value });
+        let query = UsageQuery { zone: zone(zone_name), by, filter: filter.into_iter().collect(), ..UsageQuery::default() };
+        let found = from_records(&ledger.inner.shared.view(), &query).unwrap();
+        let mut expected: BTreeMap<Vec<KeyValue>, Totals> = BTreeMap::new();
+        for stored in ledger.records(RecordRange::default()).map(Result::unwrap) {
+            let value = |key: &GroupKey| key_of_record(key, &stored.record, &query.zone);
+            if query.filter.iter().all(|filter| value(&filter.key).text() == filter.value.as_deref()) {
+                let key = query.by.iter().map(value).collect();
+                expected.entry(key).or_default().add_record(&stored.record, stored.counted);
+            }
+        }
+        let rows: Vec<_> = found.rows.into_iter().map(|row| (row.key, row.totals)).collect();
+        prop_assert_eq!(rows, expected.into_iter().collect::<Vec<_>>());
     }
 }
 

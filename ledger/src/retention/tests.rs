@@ -140,6 +140,8 @@ proptest! {
         prop_assert!(verified.rolled > 0);
         let offline = OfflineLedger::open(dir.path()).unwrap();
         prop_assert_eq!(figures(&answers(|question| offline.usage(question))), figures(&before));
+        let offline = offline.from_records();
+        prop_assert_eq!(figures(&answers(|question| offline.usage(question))), figures(&before));
         drop(offline);
         std::fs::remove_dir_all(dir.path().join("store")).unwrap();
         let ledger = open_at(dir.path(), &clock);

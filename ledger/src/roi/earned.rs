@@ -21,8 +21,9 @@ use bursar_policies::attribution::{
 };
 use bursar_policies::exact::{ExactError, Ratio, integer_weights};
 use bursar_policies::hedge::calendar::Month;
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use jiff::civil::Date;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most touches that the events of a report may look at, all together.
 pub(super) const LOOKED_AT_MAX: u64 = 1_000_000_000;
@@ -124,13 +125,16 @@ pub struct Earned {
 
 /// An event that gave something, with what others took from it.
 struct Original<'a> {
+    /// Its place among all events.
+    place: usize,
     revenue: &'a Revenue,
     class: ValueClass,
     rate: Option<Ratio>,
     inside: bool,
     /// Part of the figures, and not only of what a model learns.
     booked: bool,
-    taken: Vec<&'a Revenue>,
+    /// By place.
+    taken: Vec<(usize, &'a Revenue)>,
 }
 
 struct Events<'a> {
@@ -159,9 +163,24 @@ impl Events<'_> {
     }
 }
 
-fn class_of(revenue: &Revenue, by_key: &HashMap<EventKey, &Revenue>) -> ValueClass {
-    let about = revenue.refers_to().and_then(|of| by_key.get(&of).copied());
-    let kind = about.map_or(revenue.event.kind, |about| about.event.kind);
+/// Events that others refer to, with their places.
+type Referred<'a> = HashMap<EventKey, (usize, &'a Revenue)>;
+
+fn referred(all: &[(u64, Revenue)]) -> Referred<'_> {
+    let keys: HashSet<EventKey> = all.iter().filter_map(|(_, revenue)| revenue.refers_to()).collect();
+    let mut found = HashMap::new();
+    for (place, (_, revenue)) in all.iter().enumerate() {
+        let key = revenue.key();
+        if keys.contains(&key) {
+            found.insert(key, (place, revenue));
+        }
+    }
+    found
+}
+
+fn class_of(revenue: &Revenue, referred: &Referred<'_>) -> ValueClass {
+    let about = revenue.refers_to().and_then(|of| referred.get(&of).copied());
+    let kind = about.map_or(revenue.event.kind, |(_, about)| about.event.kind);
     if kind == Kind::Saving { ValueClass::Savings } else { ValueClass::Revenue }
 }
 
@@ -179,9 +198,8 @@ pub(super) fn earned(
 ) -> Result<Earned, RoiError> {
     let currency = ask.hedge.currency;
     let mut events = Events { state, ask, from, until, rates: HashMap::new() };
-    let by_key: HashMap<EventKey, &Revenue> =
-        all.iter().map(|(_, revenue)| (revenue.key(), revenue)).collect();
-    let originals = originals(&mut events, all, &by_key);
+    let referred = referred(all);
+    let originals = originals(&mut events, all, &referred);
     let mut found = Earned {
         known: all.iter().any(|(_, revenue)| revenue.event.at < until),
         events: 0,
@@ -197,7 +215,7 @@ pub(super) fn earned(
     };
     let keys: Vec<(Timestamp, &MatchKeys)> =
         originals.iter().map(|original| (original.revenue.event.at, &original.revenue.keys)).collect();
-    let search = Search { by: &ask.hedge.by, zone: &ask.hedge.zone, look_back_micros: ask.look_back_micros };
+    let search = Search { by: &ask.hedge.by, look_back_micros: ask.look_back_micros };
     let markov = ask.compare || ask.model == ModelName::Markov;
     let idle = (markov && !originals.is_empty()).then(|| learning_range(&events, &originals));
     let touches = find(source, &keys, &search, idle)?;
@@ -220,7 +238,7 @@ pub(super) fn earned(
             found.compared.push((*other, model.share(*other)?));
         }
     }
-    receive(&mut events, all, &originals, &by_key, &mut found)?;
+    receive(&mut events, all, &originals, &referred, &mut found)?;
     balanced(&found)?;
     Ok(found)
 }
@@ -234,41 +252,53 @@ fn empty(model: ModelName, currency: Currency) -> Attributed {
 fn originals<'a>(
     events: &mut Events<'_>,
     all: &'a [(u64, Revenue)],
-    by_key: &HashMap<EventKey, &'a Revenue>,
+    referred: &Referred<'a>,
 ) -> Vec<Original<'a>> {
-    let mut taken: HashMap<EventKey, Vec<&'a Revenue>> = HashMap::new();
-    let mut needed: BTreeSet<EventKey> = BTreeSet::new();
-    for (_, revenue) in all.iter().filter(|(_, revenue)| revenue.event.at < events.until) {
+    let mut taken: HashMap<usize, Vec<(usize, &'a Revenue)>> = HashMap::new();
+    let mut needed = vec![false; all.len()];
+    let mut need = |place: usize| {
+        if let Some(needed) = needed.get_mut(place) {
+            *needed = true;
+        }
+    };
+    for (place, (_, revenue)) in all.iter().enumerate() {
+        if revenue.event.at >= events.until {
+            continue;
+        }
+        let inside = events.inside(revenue.event.at);
         match revenue.refers_to().filter(|_| revenue.takes_back()) {
             Some(of) => {
-                if events.inside(revenue.event.at) {
-                    needed.insert(of.clone());
+                let Some((of, _)) = referred.get(&of) else { continue };
+                if inside {
+                    need(*of);
                 }
-                taken.entry(of).or_default().push(revenue);
+                taken.entry(*of).or_default().push((place, revenue));
             }
-            None if events.inside(revenue.event.at) => drop(needed.insert(revenue.key())),
+            None if inside => need(place),
             None => {}
         }
     }
-    let months: BTreeSet<Month> = if events.ask.compare || learns(events.ask.model) {
-        let of = |key: &EventKey| by_key.get(key).map(|revenue| Month::of(events.day(revenue.event.at)));
-        needed.iter().filter_map(of).collect()
-    } else {
-        BTreeSet::new()
-    };
+    let mut months: BTreeSet<Month> = BTreeSet::new();
+    if events.ask.compare || learns(events.ask.model) {
+        let wanted = all.iter().zip(&needed).filter(|(_, needed)| **needed);
+        months.extend(wanted.map(|((_, revenue), _)| Month::of(events.day(revenue.event.at))));
+    }
     let mut found = Vec::new();
-    for (_, revenue) in all.iter().filter(|(_, revenue)| !revenue.takes_back()) {
-        let key = revenue.key();
-        let (at, booked) = (revenue.event.at, needed.contains(&key));
-        let learned = at < events.until && months.contains(&Month::of(events.day(at)));
+    for ((place, (_, revenue)), booked) in all.iter().enumerate().zip(needed) {
+        if revenue.takes_back() {
+            continue;
+        }
+        let at = revenue.event.at;
+        let day = events.day(at);
+        let learned = at < events.until && months.contains(&Month::of(day));
         if !booked && !learned {
             continue;
         }
-        let mut taken = taken.remove(&key).unwrap_or_default();
-        taken.sort_by_key(|taking| (taking.event.at, taking.key()));
-        let rate = events.rate(revenue.event.amount.currency(), events.day(at));
-        let (class, inside) = (class_of(revenue, by_key), events.inside(at));
-        found.push(Original { revenue, class, rate, inside, booked, taken });
+        let mut taken = taken.remove(&place).unwrap_or_default();
+        taken.sort_by_cached_key(|(_, taking)| (taking.event.at, taking.key()));
+        let rate = events.rate(revenue.event.amount.currency(), day);
+        let (class, inside) = (class_of(revenue, referred), events.inside(at));
+        found.push(Original { place, revenue, class, rate, inside, booked, taken });
     }
     found
 }
@@ -355,7 +385,7 @@ impl Shared<'_> {
             return Ok(());
         }
         let mut given = Given::new(event.amount, rate, parts);
-        for taking in &original.taken {
+        for (_, taking) in &original.taken {
             let taken = given.take_back(taking.event.amount, None)?;
             if self.events.inside(taking.event.at) {
                 add(taking.event.at, original.class, &taken.parts)?;
@@ -503,22 +533,27 @@ fn receive(
     events: &mut Events<'_>,
     all: &[(u64, Revenue)],
     originals: &[Original<'_>],
-    by_key: &HashMap<EventKey, &Revenue>,
+    referred: &Referred<'_>,
     found: &mut Earned,
 ) -> Result<(), RoiError> {
     let currency = events.ask.hedge.currency;
     let mut no_rate: BTreeMap<Currency, NoRate> = BTreeMap::new();
-    let mut converted: HashMap<EventKey, Money> = HashMap::new();
+    let mut converted: Vec<Option<Money>> = vec![None; all.len()];
+    let mut convert = |place: usize, amount: Money| {
+        if let Some(converted) = converted.get_mut(place) {
+            *converted = Some(amount);
+        }
+    };
     for original in originals.iter().filter(|original| original.booked) {
         let Some(rate) = original.rate else { continue };
         let event = &original.revenue.event;
         let amount = in_currency(event.amount, rate, currency)?;
-        converted.insert(original.revenue.key(), amount);
+        convert(original.place, amount);
         let mut given = Given::new(event.amount, rate, Parts::nobody(amount));
-        for taking in &original.taken {
+        for (place, taking) in &original.taken {
             let now = events.rate(taking.event.amount.currency(), events.day(taking.event.at));
             let taken = given.take_back(taking.event.amount, now)?;
-            converted.insert(taking.key(), taken.amount);
+            convert(*place, taken.amount);
             if events.inside(taking.event.at) {
                 match taken.fx_difference {
                     Some(more) => {
@@ -530,10 +565,13 @@ fn receive(
             }
         }
     }
-    for (_, revenue) in all.iter().filter(|(_, revenue)| events.inside(revenue.event.at)) {
+    for ((_, revenue), converted) in all.iter().zip(converted) {
         let event = &revenue.event;
+        if !events.inside(event.at) {
+            continue;
+        }
         let own = event.amount.currency();
-        let class = class_of(revenue, by_key);
+        let class = class_of(revenue, referred);
         found.events = found.events.saturating_add(1);
         let received = found.received.entry(own).or_insert(Received {
             events: 0,
@@ -543,15 +581,15 @@ fn receive(
         received.events = received.events.saturating_add(1);
         received.amount.add(class, event.amount)?;
         let day = events.day(event.at);
-        let Some(amount) = converted.get(&revenue.key()) else {
+        let Some(amount) = converted else {
             let gap = no_rate.entry(own).or_insert(NoRate { currency: own, date: day, events: 0 });
             gap.date = gap.date.min(day);
             gap.events = gap.events.saturating_add(1);
             continue;
         };
-        received.converted.add(class, *amount)?;
-        found.total.add(class, *amount)?;
-        found.months.entry(Month::of(day)).or_insert(Value::zero(currency)).add(class, *amount)?;
+        received.converted.add(class, amount)?;
+        found.total.add(class, amount)?;
+        found.months.entry(Month::of(day)).or_insert(Value::zero(currency)).add(class, amount)?;
     }
     found.no_rate = no_rate.into_values().collect();
     Ok(())

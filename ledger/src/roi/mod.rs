@@ -217,7 +217,8 @@ pub fn report(source: &dyn HedgeSource, ask: &RoiAsk) -> Result<RoiReport, RoiEr
     unusable.splice(0..0, state.unusable.iter().cloned());
     let hedge = crate::hedge::report_of(source, &state, &ask.hedge)?;
     let days = Days { state: &state, ask: &ask.hedge, from: ask.hedge.from, until: hedge.until };
-    let usage = days.rated(source, &ask.hedge.by)?;
+    let about = vec![GroupKey::Team, GroupKey::Source, GroupKey::Month];
+    let [usage, about] = days.rated(source, [ask.hedge.by.clone(), about])?;
     let earned = earned::earned(source, &state, &events, ask, days.instants()?)?;
     let list = days.costs(&usage, |money| money.list.pico())?;
     let contracted = days.costs(&usage, |money| money.contracted.pico())?;
@@ -242,7 +243,6 @@ pub fn report(source: &dyn HedgeSource, ask: &RoiAsk) -> Result<RoiReport, RoiEr
         row.value = row.value.plus(*value)?;
     }
     let costs = Costs { list: list.whole, contracted: contracted.whole };
-    let about = days.rated(source, &[GroupKey::Team, GroupKey::Source, GroupKey::Month])?;
     let coverage = coverage(&days, &about, &earned)?;
     let tokens_by_month = tokens_by_month(&about.plain);
     let totals = usage.totals;
@@ -300,14 +300,18 @@ impl Days<'_> {
         Ok(UsageQuery { from: Some(from), to: Some(to), zone, by, filter: Vec::new() })
     }
 
-    /// Usage by key, and by day as well where it takes exchange rates.
-    fn rated(&self, source: &dyn HedgeSource, by: &[GroupKey]) -> Result<Rated, RoiError> {
-        let plain = source.ask_usage(&self.query(by.to_vec())?)?;
-        let foreign = plain.totals.money().iter().any(|money| money.currency != self.ask.currency);
-        let mut by_day = vec![GroupKey::Day];
-        by_day.extend(by.iter().cloned());
-        let by_day = if foreign { Some(source.ask_usage(&self.query(by_day)?)?) } else { None };
-        Ok(Rated { plain, by_day })
+    /// Usage by two lists of keys, and by day as well where it takes exchange rates.
+    fn rated(&self, source: &dyn HedgeSource, groupings: [Vec<GroupKey>; 2]) -> Result<[Rated; 2], RoiError> {
+        let query = self.query(Vec::new())?;
+        let [one, other] = source.ask_twice(&query, groupings.clone())?;
+        let foreign = one.totals.money().iter().any(|money| money.currency != self.ask.currency);
+        let [one_by_day, other_by_day] = if foreign {
+            let by_day = groupings.map(|by| std::iter::once(GroupKey::Day).chain(by).collect());
+            source.ask_twice(&query, by_day)?.map(Some)
+        } else {
+            [None, None]
+        };
+        Ok([Rated { plain: one, by_day: one_by_day }, Rated { plain: other, by_day: other_by_day }])
     }
 
     /// One meaning of cost by key, in the reporting currency, rounded once so that the parts sum to the

@@ -4,7 +4,7 @@
 use super::*;
 use crate::codec::tests::plain_record;
 use crate::hedge::{Draft, ImportHead, Mode, SpotCost};
-use crate::{Ledger, Options, Wait};
+use crate::{Ledger, OfflineLedger, Options, Wait};
 use bursar_domain::{
     Cost, CostStatus, FactKind, Identity, Label, SystemClock, Tags, TokenClass, UsageRecord,
 };
@@ -222,7 +222,16 @@ proptest! {
         import(&ledger, events.clone());
         let again = report(&ledger, &ask(fine.clone(), ModelName::Linear)).unwrap();
         prop_assert_eq!(&before.earned, &again.earned, "what is imported again changes nothing");
+        let coarse = ask(coarse, ModelName::Position);
+        let open_one = report(&ledger, &coarse).unwrap();
         ledger.close().unwrap();
+        for rollups in [true, false] {
+            let offline = OfflineLedger::open(dir.path()).unwrap();
+            let offline = if rollups { offline } else { offline.from_records() };
+            let closed_one = report(&offline, &coarse).unwrap();
+            prop_assert_eq!((&closed_one.rows, &closed_one.earned), (&open_one.rows, &open_one.earned));
+            prop_assert_eq!((&closed_one.costs, &closed_one.coverage), (&open_one.costs, &open_one.coverage));
+        }
         let dir = tempfile::tempdir().unwrap();
         let ledger = open(dir.path());
         rates(&ledger);

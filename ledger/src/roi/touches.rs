@@ -10,12 +10,13 @@
 
 use super::RoiError;
 use crate::RecordRange;
+use crate::codec::{DecodeError, Figures, Glance, GlanceFrame};
 use crate::hedge::HedgeSource;
-use crate::query::{GroupKey, KeyValue, ROWS_MAX, key_of_record};
-use bursar_domain::{Label, Outcome, Timestamp, UsageRecord};
+use crate::journal::read::{Glimpse, ReadError};
+use crate::query::{GroupKey, KeyValue, ROWS_MAX, Slots, value_of_glance};
+use bursar_domain::{Label, Outcome, Timestamp};
 use bursar_policies::attribution::{Contact, Contacts, Key, Level, MatchKeys, Window};
-use jiff::tz::TimeZone;
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt as _};
 use std::sync::Arc;
 
 /// Most touches that are kept for one report: 40 bytes each.
@@ -24,60 +25,94 @@ pub(super) const CONTACTS_MAX: usize = 8_000_000;
 const SESSIONS_MAX: usize = 2_000_000;
 
 /// What identifies a workload: its name, then its team's; either may be empty.
-type Player = (Arc<str>, Arc<str>);
-
-fn text(label: Option<&Label>) -> Arc<str> {
-    label.map_or_else(|| Arc::from(""), |label| label.shared().clone())
-}
+type Player = (String, String);
 
 fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Names of workloads, rows and sessions, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
-    players: HashMap<Player, u32>,
-    leaves: HashMap<Vec<KeyValue>, u32>,
-    sessions: HashMap<Arc<str>, u32>,
+    by: Vec<GroupKey>,
+    players: Vec<Player>,
+    leaves: Vec<Vec<KeyValue>>,
+    sessions: u32,
+    player_of: Slots<u32>,
+    leaf_of: Slots<u32>,
+    session_of: Slots<u32>,
 }
 
 impl Names {
-    fn player(&mut self, record: &UsageRecord) -> u32 {
-        let identity = &record.identity;
-        let player = (text(identity.workload.as_ref()), text(identity.team.as_ref()));
-        let next = number(self.players.len());
-        *self.players.entry(player).or_insert(next)
-    }
-
-    fn leaf(&mut self, by: &[GroupKey], record: &UsageRecord, zone: &TimeZone) -> Result<u32, RoiError> {
-        // Times are those of the event, not of the touch.
-        let value = |key: &GroupKey| match key.is_time() {
-            true => KeyValue::Unallocated,
-            false => key_of_record(key, record, zone),
-        };
-        let key: Vec<KeyValue> = by.iter().map(value).collect();
-        let next = self.leaves.len();
-        if next >= ROWS_MAX && !self.leaves.contains_key(&key) {
-            return Err(RoiError::TooManyRows);
+    fn new(by: &[GroupKey]) -> Self {
+        Self {
+            by: by.to_vec(),
+            players: Vec::new(),
+            leaves: Vec::new(),
+            sessions: 0,
+            player_of: Slots::new([GroupKey::Workload, GroupKey::Team].iter()),
+            leaf_of: Slots::new(by.iter()),
+            session_of: Slots::new([GroupKey::Session].iter()),
         }
-        Ok(*self.leaves.entry(key).or_insert(number(next)))
     }
 
-    fn session(&mut self, record: &UsageRecord) -> u32 {
-        let Some(session) = &record.identity.session else { return 0 };
-        let next = number(self.sessions.len()).saturating_add(1);
-        *self.sessions.entry(session.shared().clone()).or_insert(next)
+    fn next_frame(&mut self) {
+        self.player_of.next_frame();
+        self.leaf_of.next_frame();
+        self.session_of.next_frame();
+    }
+
+    fn player(&mut self, frame: &GlanceFrame<'_>, glance: &Glance<'_>) -> Result<u32, DecodeError> {
+        let players = &mut self.players;
+        self.player_of.find(frame, glance, None, || {
+            let who = frame.identity(glance.identity)?;
+            let text = |number: u32| frame.text(number).map(|text| text.unwrap_or_default().to_owned());
+            players.push((text(who.workload)?, text(who.team)?));
+            Ok(number(players.len().saturating_sub(1)))
+        })
+    }
+
+    fn leaf(&mut self, frame: &GlanceFrame<'_>, glance: &Glance<'_>) -> Result<u32, DecodeError> {
+        let (leaves, by) = (&mut self.leaves, &self.by);
+        self.leaf_of.find(frame, glance, None, || {
+            let mut leaf = Vec::with_capacity(by.len());
+            for key in by {
+                // Times are those of the event, not of the touch.
+                leaf.push(match key.is_time() {
+                    true => KeyValue::Unallocated,
+                    false => value_of_glance(key, frame, glance)?,
+                });
+            }
+            leaves.push(leaf);
+            Ok(number(leaves.len().saturating_sub(1)))
+        })
+    }
+
+    fn contact(&mut self, frame: &GlanceFrame<'_>, glance: &Glance<'_>) -> Result<Contact, DecodeError> {
+        let (player, leaf) = (self.player(frame, glance)?, self.leaf(frame, glance)?);
+        Ok(Contact::new(glance.started_at, glance.id, player, leaf, self.session(frame, glance)?))
+    }
+
+    /// 0 is none.
+    fn session(&mut self, frame: &GlanceFrame<'_>, glance: &Glance<'_>) -> Result<u32, DecodeError> {
+        let sessions = &mut self.sessions;
+        self.session_of.find(frame, glance, None, || {
+            if frame.identity(glance.identity)?.session == 0 {
+                return Ok(0);
+            }
+            *sessions = sessions.saturating_add(1);
+            Ok(*sessions)
+        })
     }
 
     /// New numbers, in the order of names: of workloads by old number, and the keys of rows by new one.
     fn ranks(self) -> (Vec<u32>, Vec<u32>, Vec<Vec<KeyValue>>) {
-        fn ranked<T: Ord>(all: HashMap<T, u32>) -> (Vec<u32>, Vec<T>) {
-            let mut sorted: Vec<(T, u32)> = all.into_iter().collect();
+        fn ranked<T: Ord>(all: Vec<T>) -> (Vec<u32>, Vec<T>) {
+            let mut sorted: Vec<(T, usize)> = all.into_iter().zip(0..).collect();
             sorted.sort_unstable();
             let mut ranks = vec![0; sorted.len()];
             for (rank, (_, old)) in sorted.iter().enumerate() {
-                if let Some(place) = usize::try_from(*old).ok().and_then(|old| ranks.get_mut(old)) {
+                if let Some(place) = ranks.get_mut(*old) {
                     *place = number(rank);
                 }
             }
@@ -122,28 +157,98 @@ impl Wanted {
     }
 
     /// The lists that a record is in.
-    fn lists_of(&self, record: &UsageRecord, counted: bool, found: &mut Vec<u32>) {
+    fn lists_of(
+        &self,
+        people: &mut People,
+        frame: &GlanceFrame<'_>,
+        glimpse: &Glimpse<'_>,
+        found: &mut Vec<u32>,
+    ) -> Result<(), ReadError> {
+        let glance = &glimpse.glance;
         found.clear();
-        if record.outcome == Outcome::Refused {
-            return;
+        if glance.outcome == Outcome::Refused {
+            return Ok(());
         }
-        found.extend(self.requests.get(&record.id.bits()));
-        if !counted {
-            return;
+        if !self.requests.is_empty() {
+            found.extend(self.requests.get(&glance.id));
         }
-        let identity = &record.identity;
-        found.extend(record.trace_id.and_then(|id| self.traces.get(&id.bits())));
-        found.extend(identity.session.as_ref().and_then(|session| self.sessions.get(session.as_str())));
-        if let Some(workload) = &identity.workload {
-            found.extend(self.workloads.get(workload.as_str()));
-            let customer = identity.customer.as_ref().and_then(|name| self.customers.get(name.as_str()));
-            found.extend(customer.and_then(|workloads| workloads.get(workload.as_str())));
+        if !glance.counted {
+            return Ok(());
+        }
+        if !self.traces.is_empty() {
+            glimpse.figures(&mut people.figures)?;
+            found.extend(people.figures.trace_id.and_then(|id| self.traces.get(&id)));
+        }
+        let lists = people.lists_of(glance.identity, |lists| self.lists_of_identity(frame, glance, lists));
+        found.extend_from_slice(lists.map_err(|error| glimpse.undecodable(error))?);
+        Ok(())
+    }
+
+    fn lists_of_identity(
+        &self,
+        frame: &GlanceFrame<'_>,
+        glance: &Glance<'_>,
+        found: &mut Vec<u32>,
+    ) -> Result<(), DecodeError> {
+        let who = frame.identity(glance.identity)?;
+        if let Some(session) = frame.text(who.session)? {
+            found.extend(self.sessions.get(session));
+        }
+        if let Some(workload) = frame.text(who.workload)? {
+            found.extend(self.workloads.get(workload));
+            let customer = frame.text(who.customer)?.and_then(|name| self.customers.get(name));
+            found.extend(customer.and_then(|workloads| workloads.get(workload)));
         }
         if !self.tags.is_empty() {
-            for (name, value) in identity.tags.iter() {
-                found.extend(self.tags.get(name.as_str()).and_then(|values| values.get(value.as_str())));
+            for (name, value) in &who.tags {
+                let values = frame.text(*name)?.and_then(|name| self.tags.get(name));
+                let value = frame.text(*value)?;
+                found.extend(values.zip(value).and_then(|(values, value)| values.get(value)));
             }
         }
+        Ok(())
+    }
+}
+
+/// The lists of the identities of one frame, looked up once.
+#[derive(Debug, Default)]
+struct People {
+    /// By number: where its lists begin and end.
+    known: Vec<Option<(usize, usize)>>,
+    lists: Vec<u32>,
+    /// Of the record that is looked at.
+    figures: Figures,
+}
+
+impl People {
+    fn next_frame(&mut self) {
+        self.known.clear();
+        self.lists.clear();
+    }
+
+    fn lists_of(
+        &mut self,
+        identity: u32,
+        look_up: impl FnOnce(&mut Vec<u32>) -> Result<(), DecodeError>,
+    ) -> Result<&[u32], DecodeError> {
+        let at = usize::try_from(identity).unwrap_or(usize::MAX);
+        let range = match self.known.get(at).copied().flatten() {
+            Some(range) => range,
+            None => {
+                let begin = self.lists.len();
+                // Refused where there is no such identity, so that the table stays as small as the frame's.
+                look_up(&mut self.lists)?;
+                if self.known.len() <= at {
+                    self.known.resize(at.saturating_add(1), None);
+                }
+                let range = (begin, self.lists.len());
+                if let Some(place) = self.known.get_mut(at) {
+                    *place = Some(range);
+                }
+                range
+            }
+        };
+        Ok(self.lists.get(range.0..range.1).unwrap_or_default())
     }
 }
 
@@ -159,7 +264,6 @@ pub(super) struct Match {
 #[derive(Clone, Debug)]
 pub(super) struct Search<'a> {
     pub(super) by: &'a [GroupKey],
-    pub(super) zone: &'a TimeZone,
     pub(super) look_back_micros: u64,
 }
 
@@ -201,7 +305,7 @@ pub(super) fn find(
     search: &Search<'_>,
     idle: Option<RecordRange>,
 ) -> Result<Found, RoiError> {
-    let mut names = Names::default();
+    let mut names = Names::new(search.by);
     let mut lists: Vec<Contacts> = Vec::new();
     let mut kept = 0_usize;
     let nothing = Match { level: Level::Unattributed, list: None };
@@ -267,17 +371,19 @@ fn scan(
         to: Some(last.plus_micros(1)),
         after_sequence: 0,
     };
-    let mut places = Vec::new();
-    for stored in source.read_records(range) {
-        let stored = stored?;
-        let record = &stored.record;
-        wanted.lists_of(record, stored.counted, &mut places);
+    let (mut places, mut people) = (Vec::new(), People::default());
+    source.read_records(range).each_glance(|frame, glimpse| {
+        let Some(glimpse) = glimpse else {
+            names.next_frame();
+            people.next_frame();
+            return Ok(());
+        };
+        wanted.lists_of(&mut people, frame, glimpse, &mut places)?;
         if places.is_empty() {
-            continue;
+            return Ok(());
         }
-        let player = names.player(record);
-        let leaf = names.leaf(search.by, record, search.zone)?;
-        let contact = Contact::new(record.started_at, record.id.bits(), player, leaf, names.session(record));
+        let contact = names.contact(frame, &glimpse.glance);
+        let contact = contact.map_err(|error| glimpse.undecodable(error))?;
         for place in &places {
             let list = usize::try_from(*place).ok().and_then(|place| wanted.lists.get_mut(place));
             if let Some(list) = list {
@@ -285,11 +391,12 @@ fn scan(
                 *kept = kept.saturating_add(1);
             }
         }
-        if *kept > CONTACTS_MAX {
-            return Err(RoiError::TooManyTouches);
+        match (*kept > CONTACTS_MAX, names.leaves.len() > ROWS_MAX) {
+            (true, _) => Err(RoiError::TooManyTouches),
+            (_, true) => Err(RoiError::TooManyRows),
+            _ => Ok(()),
         }
-    }
-    Ok(())
+    })
 }
 
 /// The sessions, by number, whose touches an event has.
@@ -312,28 +419,32 @@ fn idle_sessions(
     converted: &[u32],
 ) -> Result<Vec<(Timestamp, Vec<u32>)>, RoiError> {
     let mut paths: HashMap<u32, Vec<(Timestamp, u128, u32)>> = HashMap::new();
-    for stored in source.read_records(range) {
-        let stored = stored?;
-        let record = &stored.record;
-        if !stored.counted || record.outcome == Outcome::Refused {
-            continue;
+    source.read_records(range).each_glance(|frame, glimpse| {
+        let Some(glimpse) = glimpse else {
+            names.next_frame();
+            return Ok(());
+        };
+        let glance = &glimpse.glance;
+        if !glance.counted || glance.outcome == Outcome::Refused {
+            return Ok(());
         }
-        let session = names.session(record);
+        let session = names.session(frame, glance).map_err(|error| glimpse.undecodable(error))?;
         if session == 0 || converted.binary_search(&session).is_ok() {
-            continue;
+            return Ok(());
         }
         if paths.len() >= SESSIONS_MAX && !paths.contains_key(&session) {
             return Err(RoiError::TooManySessions);
         }
-        let player = names.player(record);
-        let touch = (record.started_at, record.id.bits(), player);
+        let player = names.player(frame, glance).map_err(|error| glimpse.undecodable(error))?;
+        let touch = (glance.started_at, glance.id, player);
         let path = paths.entry(session).or_default();
         match path.iter_mut().find(|(_, _, there)| *there == player) {
             Some(there) if touch < *there => *there = touch,
             Some(_) => {}
             None => path.push(touch),
         }
-    }
+        Ok(())
+    })?;
     let mut idle: Vec<(Timestamp, Vec<u32>)> = Vec::with_capacity(paths.len());
     for mut path in paths.into_values() {
         path.sort_unstable();

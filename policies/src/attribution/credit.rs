@@ -55,6 +55,9 @@ impl Contacts {
     #[must_use]
     pub fn new(mut all: Vec<Contact>) -> Self {
         all.sort_unstable_by_key(|contact| (contact.at, contact.id));
+        if all.len() < 2 {
+            return Self { all };
+        }
         let mut last: HashMap<(u32, u32), u32> = HashMap::new();
         for (index, contact) in all.iter_mut().enumerate() {
             if contact.session != 0 {

@@ -13,7 +13,8 @@ use super::report::{Options, money, share, units};
 use bursar_domain::{Money, StoredFact, Timestamp, UsageRecord};
 use bursar_ledger::hedge::{HedgeAsk, HedgeReport, HedgeSource, report, state};
 use bursar_ledger::{
-    GrainRow, Hourly, QueryError, ReadError, ReadFrom, RecordRange, Records, UsageQuery, UsageReport,
+    GrainRow, GroupKey, Hourly, QueryError, ReadError, ReadFrom, RecordRange, Records, UsageQuery,
+    UsageReport,
 };
 use bursar_policies::exact::{ExactError, Ratio};
 use bursar_policies::hedge::calendar::{Month, Window};
@@ -185,6 +186,14 @@ impl HedgeSource for Before<'_> {
 
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
         self.source.ask_usage(&self.query(query))
+    }
+
+    fn ask_twice(
+        &self,
+        query: &UsageQuery,
+        groupings: [Vec<GroupKey>; 2],
+    ) -> Result<[UsageReport; 2], QueryError> {
+        self.source.ask_twice(&self.query(query), groupings)
     }
 
     fn ask_grains(

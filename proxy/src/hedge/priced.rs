@@ -11,7 +11,8 @@ use crate::usage::Api;
 use bursar_domain::{Cost, StoredFact, UsageRecord};
 use bursar_ledger::hedge::{HedgeSource, Reprice};
 use bursar_ledger::{
-    GrainRow, Hourly, Pricer, QueryError, ReadError, ReadFrom, RecordRange, Records, UsageQuery, UsageReport,
+    GrainRow, GroupKey, Hourly, Pricer, QueryError, ReadError, ReadFrom, RecordRange, Records, UsageQuery,
+    UsageReport,
 };
 use bursar_policies::price::{ClassCosts, PriceBook};
 use std::sync::Arc;
@@ -71,6 +72,14 @@ impl HedgeSource for Priced<'_> {
 
     fn ask_usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
         self.ledger.ask_usage(query)
+    }
+
+    fn ask_twice(
+        &self,
+        query: &UsageQuery,
+        groupings: [Vec<GroupKey>; 2],
+    ) -> Result<[UsageReport; 2], QueryError> {
+        self.ledger.ask_twice(query, groupings)
     }
 
     fn ask_grains(

@@ -153,7 +153,7 @@ fn run(steps: &[Step]) {
     let last = ["USD", "EUR"].map(|currency| check_trial(&ledger, currency).map(|found| found.balances));
     ledger.close().unwrap();
     verify(dir.path()).unwrap();
-    let offline = OfflineLedger::open(dir.path()).unwrap();
+    let offline = OfflineLedger::open(dir.path()).unwrap().from_records();
     for (currency, last) in ["USD", "EUR"].into_iter().zip(last) {
         let again = check_trial(&offline, currency).map(|found| found.balances);
         let is_same = match (&again, &last) {
