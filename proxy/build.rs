@@ -1,4 +1,5 @@
-//! Tells the compiler what the program is built from: commit, toolchain, target, profile.
+//! Tells the compiler what the program is built from (commit, toolchain, target, profile), and the linker how a
+//! release lies in memory; packs what is compiled in.
 //!
 //! Invariants
 //! - Nothing here depends on when or where it is built: equal sources by an equal toolchain give equal facts.
@@ -8,6 +9,9 @@
 //!
 //! Not here: how the facts are shown (`src/built.rs`).
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -16,6 +20,8 @@ const SOURCES: [&str; 8] =
     [".cargo", "Cargo.lock", "Cargo.toml", "domain", "ledger", "policies", "proxy", "tokens"];
 /// What changes when a checkout moves to another commit.
 const MOVES: [&str; 3] = ["HEAD", "logs/HEAD", "packed-refs"];
+/// In which order functions are linked; made by `.ci/link_order.py`.
+const ORDER: &str = "link/first.ld";
 /// Digits of a commit on the line of `--version`.
 const SHORT: usize = 12;
 
@@ -37,19 +43,52 @@ fn main() -> ExitCode {
     if let Some(checkout) = checkout {
         checkout.watch();
     }
-    fold_equal_functions();
-    ExitCode::SUCCESS
+    link();
+    match pack("src/admin/schemas.json", "schemas.json.z") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("cannot pack src/admin/schemas.json: {problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// Has the linker keep one of functions that are equal byte for byte, which makes a release smaller in the file
-/// and in memory. Only where the compiler brings the linker, whose option it is (LLD).
-fn fold_equal_functions() {
-    println!("cargo::rerun-if-env-changed=BURSAR_NO_ICF");
+/// What the linker does to a release, in the file and in memory: keeps one of functions that are equal byte for
+/// byte, puts what a start and serving run side by side, and packs the addresses that are filled in at a start.
+/// Only where the compiler brings the linker, whose options these are (LLD).
+fn link() {
+    println!("cargo::rerun-if-env-changed=BURSAR_NO_LLD");
     let is = |name, value: &str| variable(name).is_some_and(|found| found == value);
     let brings_lld = is("TARGET", "x86_64-unknown-linux-gnu") && is("HOST", "x86_64-unknown-linux-gnu");
-    if brings_lld && is("PROFILE", "release") && variable("BURSAR_NO_ICF").is_none() {
-        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+    if !brings_lld || !is("PROFILE", "release") || variable("BURSAR_NO_LLD").is_some() {
+        return;
     }
+    println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+    println!("cargo::rerun-if-changed={ORDER}");
+    if let Ok(order) = Path::new(ORDER).canonicalize() {
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", order.display());
+    }
+    if libc_packs() {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Whether the C library of this machine, which the program is linked to, reads packed addresses.
+fn libc_packs() -> bool {
+    let version = said(Command::new("getconf").arg("GNU_LIBC_VERSION"));
+    let version = version.as_deref().and_then(|text| text.strip_prefix("glibc "));
+    let parts = version.and_then(|version| version.split_once('.'));
+    let numbers = parts.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    numbers.is_some_and(|numbers: (u32, u32)| numbers >= (2, 36))
+}
+
+/// A file of the sources, compressed where the program is made of it.
+fn pack(from: &str, name: &str) -> std::io::Result<()> {
+    println!("cargo::rerun-if-changed={from}");
+    let target = PathBuf::from(variable("OUT_DIR").unwrap_or_default()).join(name);
+    let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(&std::fs::read(from)?)?;
+    std::fs::write(target, packed.finish()?)
 }
 
 fn variable(name: &str) -> Option<String> {

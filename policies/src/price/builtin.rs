@@ -1,4 +1,4 @@
-//! The built-in book: public prices, compiled in as text and read model by model when asked for.
+//! The built-in book: public prices, compiled in as packed text and read model by model when asked for.
 //!
 //! Invariants
 //! - `prices/builtin.prices` is written by `prices/generate.py` and never by hand.
@@ -13,9 +13,23 @@ use super::row::{
     EVERY_TIER, Hours, Item, MILLION, Millionths, Origin, Price, PriceKind, PriceRow, Term, parse_instant,
 };
 use bursar_domain::{Currency, Rate, Timestamp};
-use std::sync::{Arc, OnceLock};
+use flate2::read::ZlibDecoder;
+use std::io::Read as _;
+use std::sync::{Arc, LazyLock, OnceLock};
 
-pub(super) const TEXT: &str = include_str!("../../prices/builtin.prices");
+/// The book, packed by `build.rs`.
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/builtin.prices.z"));
+
+/// The book's text, unpacked when it is first asked for.
+pub(super) fn text() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut text = String::new();
+        // What was packed while building can be unpacked.
+        let _ = ZlibDecoder::new(PACKED).read_to_string(&mut text);
+        text
+    });
+    &TEXT
+}
 
 /// What is wrong with a line of a price file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +83,7 @@ struct Model {
 /// The index of the compiled-in text, made once.
 pub(super) fn catalogue() -> Result<&'static Catalogue, BookError> {
     static CATALOGUE: OnceLock<Result<Catalogue, BookError>> = OnceLock::new();
-    CATALOGUE.get_or_init(|| Catalogue::new(TEXT)).as_ref().map_err(Clone::clone)
+    CATALOGUE.get_or_init(|| Catalogue::new(text())).as_ref().map_err(Clone::clone)
 }
 
 impl Catalogue {
@@ -308,9 +322,14 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
+    fn what_is_unpacked_is_the_file() {
+        assert_eq!(text(), include_str!("../../prices/builtin.prices"));
+    }
+
+    #[test]
     fn every_line_is_read_and_every_id_is_unique() {
         let catalogue = catalogue().unwrap();
-        let prices = TEXT.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+        let prices = text().lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
         let expected: usize = prices.map(|line| line.split(' ').skip(2).count()).sum();
         let mut ids = HashSet::new();
         let mut rows = 0;

@@ -5,7 +5,7 @@
 //!
 //! Not here: the prices (`book`), how the text is read for them (`builtin`).
 
-use super::builtin::TEXT;
+use super::builtin;
 
 /// The built-in book as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Edition {
 /// The edition that is compiled in.
 #[must_use]
 pub fn builtin_edition() -> Edition {
-    edition(TEXT)
+    edition(builtin::text())
 }
 
 fn edition(text: &'static str) -> Edition {

@@ -12,11 +12,13 @@ use super::param::Param;
 use super::table::{Answer, Body, Needs, OPERATIONS, Operation};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use flate2::read::ZlibDecoder;
 use serde_json::{Map, Value, json};
+use std::io::BufReader;
 use std::sync::LazyLock;
 
-/// Schemas that operations refer to.
-const SCHEMAS: &str = include_str!("schemas.json");
+/// Schemas that operations refer to (`schemas.json`), packed by `build.rs`.
+const SCHEMAS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schemas.json.z"));
 
 /// Statuses of refusals that every operation with a token may answer.
 const ALWAYS: [u16; 5] = [400, 401, 403, 429, 500];
@@ -35,7 +37,7 @@ pub(crate) fn text() -> String {
 }
 
 fn schemas() -> Map<String, Value> {
-    serde_json::from_str(SCHEMAS).unwrap_or_default()
+    serde_json::from_reader(BufReader::new(ZlibDecoder::new(SCHEMAS))).unwrap_or_default()
 }
 
 fn written() -> Value {
