@@ -15,6 +15,7 @@ mod batches;
 mod bedrock;
 mod broken_streams;
 mod budgets;
+mod client_connections;
 mod compressed;
 mod contract_budgets;
 mod costlier;

@@ -46,6 +46,11 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("sizes of heads", HTTP, "limits_of_a_head_hold_at_their_edges"),
     ("size of a body", "tests/errors.rs", "a_body_over_the_limit_is_413_whether_it_says_so_or_not"),
     ("connections", HTTP, "more_connections_than_allowed_are_closed_at_once"),
+    (
+        "connections of one client",
+        "tests/client_connections.rs",
+        "a_client_with_all_its_places_gets_no_more_and_others_are_served",
+    ),
     // Strict heads.
     ("one reading of a head", SMUGGLING, "the_sidecar_refuses_each_shape_or_forwards_it_in_canonical_form"),
     (
@@ -158,6 +163,7 @@ fn without_a_configuration_nothing_is_open_that_need_not_be() {
     assert_eq!((timeouts.body_idle, timeouts.keep_alive), (Duration::from_secs(30), Duration::from_secs(60)));
     assert_eq!((limits.head_bytes, limits.headers, limits.target_bytes), (16 << 10, 100, 8 << 10));
     assert_eq!((limits.body_bytes, limits.h2_streams, limits.connections_max), (32 << 20, 100, 10_000));
+    assert_eq!(limits.connections_per_client_max, 1_000);
     assert!(!config.server.reuse_port, "nobody shares the address");
     assert_eq!(config.ledger.fail, FailMode::Open);
     assert_eq!(config.ledger.detail_days, None, "nothing is given up unasked");

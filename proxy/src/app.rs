@@ -4,6 +4,7 @@
 
 use crate::admin::metrics::Metrics;
 use crate::budgets::Budgets;
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::count::Counting;
 use crate::credentials::refusals::{Refusals, Refused};
@@ -49,6 +50,8 @@ pub struct App {
     pub counting: Counting,
     /// Room for bodies that budgets must know whole.
     pub body_room: BodyRoom,
+    /// Who has connections open.
+    pub(crate) clients: Clients,
     /// The settings in force, whole: a reload puts others in their place.
     config: ArcSwap<Config>,
     clock: Arc<dyn Clock>,
@@ -91,6 +94,7 @@ impl App {
             guard_limits,
             counting,
             body_room,
+            clients: Clients::default(),
             clock,
         })
     }

@@ -12,6 +12,7 @@ pub mod budgets;
 mod built;
 mod call;
 pub mod cli;
+mod clients;
 pub mod config;
 mod confine;
 pub mod count;

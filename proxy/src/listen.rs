@@ -190,7 +190,7 @@ async fn run(worker: Rc<Worker>, listener: TcpListener, heir: Heir, mut shutdown
 async fn accept_all(worker: &Rc<Worker>, listener: &TcpListener) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => serve(worker, socket),
+            Ok((socket, client)) => serve(worker, socket, client),
             Err(error) => {
                 // Out of file descriptors, most likely: let some connections end first.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -200,9 +200,9 @@ async fn accept_all(worker: &Rc<Worker>, listener: &TcpListener) {
     }
 }
 
-fn serve(worker: &Rc<Worker>, socket: TcpStream) {
+fn serve(worker: &Rc<Worker>, socket: TcpStream, client: SocketAddr) {
     match socket.set_nodelay(true) {
-        Ok(()) => tasks::start(Rc::clone(worker).connection(socket)),
+        Ok(()) => tasks::start(Rc::clone(worker).connection(socket, client.ip())),
         Err(error) => tracing::debug!(%error, "a connection closed at once"),
     }
 }
@@ -221,10 +221,10 @@ async fn take_what_came(worker: &Rc<Worker>, listener: TcpListener, heir: Heir) 
     }
     // From the socket itself: the runtime only knows what it was told of before.
     let Ok(listener) = listener.into_std() else { return };
-    while let Ok((socket, _)) = listener.accept() {
+    while let Ok((socket, client)) = listener.accept() {
         let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
         match socket {
-            Ok(socket) => serve(worker, socket),
+            Ok(socket) => serve(worker, socket, client),
             Err(error) => tracing::debug!(%error, "a connection closed at once"),
         }
     }

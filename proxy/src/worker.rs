@@ -28,6 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -295,16 +296,21 @@ impl Worker {
         }
     }
 
-    /// Serves one client connection until it ends.
-    pub async fn connection<IO>(self: Rc<Self>, io: IO)
+    /// Serves one client connection, which comes from the address `client`, until it ends.
+    pub async fn connection<IO>(self: Rc<Self>, io: IO, client: IpAddr)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let limits = self.app.config().server.limits;
+        // Dropped last: the connection has its place for as long as it is there.
+        let Some(_place) = self.app.clients.place(client, limits.connections_per_client_max) else {
+            tracing::debug!(%client, "a client has as many connections as it may have");
+            self.app.metrics.client_connections_refused.inc();
+            return;
+        };
         let open = self.app.metrics.connections.inc();
         let guard = Registered { worker: Rc::clone(&self), number: self.register() };
-        if u64::try_from(open)
-            .is_ok_and(|open| open >= self.app.config().server.limits.connections_max as u64)
-        {
+        if u64::try_from(open).is_ok_and(|open| open >= limits.connections_max as u64) {
             self.app.metrics.connections_refused.inc();
             return;
         }

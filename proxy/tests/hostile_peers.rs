@@ -1,5 +1,5 @@
 //! Peers that mean harm, or only behave so, against the whole binary: what they cost in memory, descriptors
-//! and records (T14, T17, T18, T27, T29, T34).
+//! and records (T14, T17, T18, T19, T27, T29, T34).
 //!
 //! Invariants
 //! - Every test has a directory, ports and processes of its own; what it starts ends with it.
@@ -329,18 +329,18 @@ fn keys_that_are_guessed_cost_no_memory_and_reach_nobody() {
         let settings = format!("keys:\n  - {{ name: k, id: {}, hash: '{}', team: a }}", key.id, key.hash);
         let sidecar = Start::new(dir.path(), &settings).sidecar(upstream.address).await;
         let mut socket = TcpStream::connect(sidecar.proxy).await.unwrap();
-        assert_eq!(guess(&mut socket, &key.text).await, 200);
+        assert_eq!(guess(&mut socket, &key.text).await, Some(200));
         // So many that everything bounded is full, and once more as many.
         let mut held = Vec::new();
         for half in 0..2 {
             for number in 0..2_000 {
                 let wrong = near_miss(&key.text, half * 2_000 + number);
-                assert_eq!(guess(&mut socket, &wrong).await, 401, "{number}");
+                assert_eq!(guess(&mut socket, &wrong).await, Some(401), "{number}");
             }
             held.push(kib(&sidecar, "VmRSS"));
         }
         assert!(held[1] <= held[0] + 1024, "2,000 guesses more took {} KiB", held[1] - held[0]);
-        assert_eq!(guess(&mut socket, &key.text).await, 200, "the right one is good all the time");
+        assert_eq!(guess(&mut socket, &key.text).await, Some(200), "the right one is good all the time");
         drop(socket);
         settled(&sidecar).await;
         sidecar.stop().await;
@@ -374,17 +374,17 @@ fn near_miss(key: &str, number: usize) -> String {
     characters.into_iter().collect()
 }
 
-/// The status that a request with this key gets.
-async fn guess(socket: &mut TcpStream, key: &str) -> u16 {
+/// The status that a request with this key gets, unless the connection is closed on it.
+async fn guess(socket: &mut TcpStream, key: &str) -> Option<u16> {
     let length = CHAT.len();
     let ask = format!(
         "POST {CHAT_PATH} HTTP/1.1\r\nhost: x\r\nx-bursar-key: {key}\r\ncontent-length: {length}\r\n\r\n{CHAT}"
     );
-    socket.write_all(ask.as_bytes()).await.unwrap();
+    socket.write_all(ask.as_bytes()).await.ok()?;
     let mut buffer = Vec::new();
-    let head = head(socket, &mut buffer).await.expect("the connection is kept");
+    let head = head(socket, &mut buffer).await?;
     exactly(socket, &mut buffer, header(&head, "content-length").unwrap().parse().unwrap()).await.unwrap();
-    head.split(' ').nth(1).unwrap().parse().unwrap()
+    Some(head.split(' ').nth(1).unwrap().parse().unwrap())
 }
 
 // === what others on the machine see of it (T28)
@@ -514,6 +514,62 @@ fn end_of_labels(labels: &str) -> Option<usize> {
         }
     }
     None
+}
+
+// === a client that takes every place (T19)
+
+/// An address of this machine that is not loopback. Nothing is sent for that: the kernel says from where it
+/// would be.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let routed = socket.connect("198.51.100.1:9").and_then(|()| socket.local_addr());
+    routed.ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+#[test]
+fn a_client_that_takes_all_its_places_of_all_workers_takes_none_of_anybody_elses() {
+    const PLACES: usize = 8;
+    run(async {
+        let Some(own) = own_address() else {
+            eprintln!("SKIPPED: this machine has no address but loopback");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let upstream = Upstream::start().await;
+        let settings = format!(
+            "allow_plaintext: true\nserver: {{ workers: 4, limits: {{ connections_per_client_max: {PLACES} }} }}"
+        );
+        let addresses = "listen: 0.0.0.0:0\nadmin: { listen: 127.0.0.1:0 }".to_owned();
+        let start = Start { addresses, ..Start::new(dir.path(), &settings) };
+        let sidecar = start.sidecar(upstream.address).await;
+        let there = SocketAddr::new(own, sidecar.proxy.port());
+        let here = SocketAddr::from(([127, 0, 0, 1], sidecar.proxy.port()));
+        for round in 0..3 {
+            let mut open = Vec::new();
+            while open.len() < PLACES {
+                // Those of the round before may not have left yet.
+                let mut socket = TcpStream::connect(there).await.unwrap();
+                if guess(&mut socket, "no key").await.is_some() {
+                    open.push(socket);
+                }
+            }
+            for _ in 0..PLACES {
+                let mut refused = TcpStream::connect(there).await.unwrap();
+                assert_eq!(guess(&mut refused, "no key").await, None, "round {round}");
+            }
+            for _ in 0..2 * PLACES {
+                assert_eq!(ask(here, CHAT_PATH, "", CHAT.as_bytes()).await.0, 200, "round {round}");
+            }
+            for socket in &mut open {
+                assert_eq!(guess(socket, "no key").await, Some(200), "who is there goes on");
+            }
+        }
+        assert!(metric(&sidecar, "bursar_client_connections_refused_total").await >= 3 * PLACES as u64);
+        assert_eq!(metric(&sidecar, "bursar_connections_refused_total").await, 0);
+        settled(&sidecar).await;
+        sidecar.stop().await;
+        assert_eq!(records(dir.path(), "data").len() as u64, upstream.asked());
+    });
 }
 
 // === a network that fails (T34)

@@ -15,6 +15,7 @@ use bursar_domain::{Clock, Cost, UsageRecord};
 use bursar_ledger::{Durability, Ledger, OfflineLedger, Options, Pricer, RecordRange, StoredRecord};
 use bursar_policies::price::PriceBook;
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -210,8 +211,14 @@ impl System {
     /// A new connection to the sidecar, as bytes.
     #[must_use]
     pub fn connect(&self) -> tokio::io::DuplexStream {
+        self.connect_from(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same, from another machine.
+    #[must_use]
+    pub fn connect_from(&self, client: IpAddr) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        tasks::start(Rc::clone(&self.worker).connection(theirs));
+        tasks::start(Rc::clone(&self.worker).connection(theirs, client));
         ours
     }
 

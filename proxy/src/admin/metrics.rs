@@ -24,6 +24,8 @@ pub struct Metrics {
     pub deadlines: Counter,
     /// Client connections refused because there were too many.
     pub connections_refused: Counter,
+    /// Client connections refused because their client had too many.
+    pub client_connections_refused: Counter,
     /// Defects in a scanner that were caught.
     pub meter_panics: Counter,
     /// Exchanges whose tokens were estimated roughly because the queue for counting was full.
@@ -102,6 +104,7 @@ impl Metrics {
             connections: Gauge::default(),
             deadlines: Counter::default(),
             connections_refused: Counter::default(),
+            client_connections_refused: Counter::default(),
             meter_panics: Counter::default(),
             refused: Family::default(),
             budget_warned: Counter::default(),
@@ -180,6 +183,11 @@ impl Metrics {
             "connections_refused",
             "Client connections refused because there were too many",
             self.connections_refused.clone(),
+        );
+        r.register(
+            "client_connections_refused",
+            "Client connections refused because their client's address had too many",
+            self.client_connections_refused.clone(),
         );
         r.register(
             "request_duration_seconds",

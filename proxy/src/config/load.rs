@@ -505,6 +505,7 @@ impl Loader<'_> {
             body_bytes: self.get(&s::SERVER_LIMITS_BODY_BYTES).value.0,
             h2_streams: self.get(&s::SERVER_LIMITS_H2_STREAMS).value,
             connections_max: count(self.get(&s::SERVER_LIMITS_CONNECTIONS_MAX).value),
+            connections_per_client_max: count(self.get(&s::SERVER_LIMITS_CONNECTIONS_PER_CLIENT_MAX).value),
         }
     }
 

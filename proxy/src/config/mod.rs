@@ -426,6 +426,8 @@ pub struct ServerLimits {
     pub h2_streams: u32,
     /// Connections at a time.
     pub connections_max: usize,
+    /// Those of them that one client may have.
+    pub connections_per_client_max: usize,
 }
 
 /// Connections to upstreams. How long requests wait is in each route's [`RouteTimeouts`].

@@ -542,6 +542,14 @@ settings! {
         .doc("Most connections at a time.")
         .because("Bounds memory; one pod's application is far below it.")
         .at_restart();
+    SERVER_LIMITS_CONNECTIONS_PER_CLIENT_MAX: u32 = Setting::new("server.limits.connections_per_client_max", counts(1, 1_000_000), || 1_000)
+        .doc("Most connections at a time from one IPv4 address or IPv6 network of 64 bits. Further ones are \
+              closed at once. Clients on the same machine (loopback) are not counted. Behind a load balancer, \
+              or NAT, one address stands for many clients: set it as high as `connections_max` there, which \
+              switches it off.")
+        .because("A tenth of all places, so that one client cannot take them from the others; more requests at \
+                  a time fit into fewer connections by HTTP/2.")
+        .at_restart();
 
     UPSTREAM_CONNECT: Duration = Setting::new("upstream.connect", PATIENCE, || Duration::from_secs(5))
         .doc("Longest wait for a connection, TLS included.")

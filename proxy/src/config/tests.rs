@@ -116,6 +116,7 @@ fn without_any_source_every_setting_has_its_default() {
             body_bytes: 32 << 20,
             h2_streams: 100,
             connections_max: 10_000,
+            connections_per_client_max: 1_000,
         }
     );
     let pool = UpstreamPool { pool_idle: seconds(50), pool_max_idle_per_host: 128, ca_file: None };
