@@ -11,6 +11,7 @@
 
 mod access;
 mod aws_signature;
+mod bad_networks;
 mod batches;
 mod bedrock;
 mod broken_streams;

@@ -11,6 +11,8 @@
 //! | `provider.rs` | a provider that plays scripts, byte for byte |
 //! | `http2.rs` | a client and a provider that speak HTTP/2 |
 //! | `frames.rs` | either end of HTTP/2, frame by frame |
+//! | `clerk.rs` | a provider of numbered requests that writes down what it was sent |
+//! | `network.rs` | what lies between: loss, delay, outages, cuts, by seed |
 //! | `clock.rs` | the wall clock, and waiting without real time |
 //!
 //! Not here: the scenarios (`scenarios.rs`).
@@ -22,10 +24,12 @@
     reason = "test code: a failed expectation is a failed test"
 )]
 
+pub mod clerk;
 pub mod client;
 pub mod clock;
 pub mod frames;
 pub mod http2;
+pub mod network;
 pub mod provider;
 pub mod system;
 
