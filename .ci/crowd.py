@@ -236,18 +236,34 @@ async def streams(options, folder):
     return problems
 
 
-async def closes(port, text):
+class Open:
+    """How many of them are open, and were at most."""
+
+    def __init__(self, expected):
+        self.now, self.most, self.expected, self.all = 0, 0, expected, asyncio.Event()
+
+    def opened(self):
+        self.now, self.expected = self.now + 1, self.expected - 1
+        self.most = max(self.most, self.now)
+        if self.expected == 0:
+            self.all.set()
+
+
+async def closes(port, text, crowd):
     """After how long the sidecar closes a connection on which only `text` is sent."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
     began = time.monotonic()
+    crowd.opened()
     writer.write(text)
     try:
         while await reader.read(4096):
             pass
     except ConnectionError:
         pass
+    took = time.monotonic() - began
+    crowd.now -= 1
     writer.close()
-    return time.monotonic() - began
+    return took
 
 
 async def ask_once(port):
@@ -265,9 +281,10 @@ async def silent(options, folder):
     idle = sidecar.kib()
     alone = [await ask_once(sidecar.port) for _ in range(100)]
     texts = [b""] * options.count + [b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-half: "] * options.half
-    waiting = [asyncio.create_task(closes(sidecar.port, text)) for text in texts]
-    # All are open before anybody else asks.
-    await asyncio.sleep(min(2, 0.2 + len(texts) / 10_000))
+    crowd = Open(len(texts))
+    waiting = [asyncio.create_task(closes(sidecar.port, text, crowd)) for text in texts]
+    # All have been opened before anybody else asks.
+    await asyncio.wait_for(crowd.all.wait(), 60)
     beside, most = [], 0
     for _ in range(100):
         beside.append(await ask_once(sidecar.port))
@@ -275,7 +292,7 @@ async def silent(options, folder):
     times = await asyncio.gather(*waiting)
     code = sidecar.end()
     p99 = [statistics.quantiles([took for _, took in asked], n=100)[-1] for asked in (alone, beside)]
-    print(f"{options.count} silent and {options.half} half heads: closed after {max(times):.1f} s at most; memory: idle {idle / 1024:.1f}, "
+    print(f"{options.count} silent and {options.half} half heads, {crowd.most} at once: closed after {max(times):.1f} s at most; memory: idle {idle / 1024:.1f}, "
           f"most {most / 1024:.1f} MiB; a client's p99 alone {p99[0]:.1f}, beside them {p99[1]:.1f} ms")
     problems = []
     if max(times) > CLOSED_SECONDS:
@@ -303,7 +320,8 @@ def main():
     options = options.parse_args()
     options.bursar = options.bursar.resolve()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 4 * (options.count + options.half) + 1_000
+    # Each process has its own: here the provider's and the clients' ends, there those towards both.
+    needed = (2 * options.count if options.crowd == "streams" else options.count + options.half) + 500
     if hard != resource.RLIM_INFINITY and hard < needed:
         sys.exit(f"SKIPPED: {needed} open files are needed and {hard} are allowed (ulimit -Hn)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))

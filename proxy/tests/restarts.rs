@@ -225,6 +225,7 @@ fn reloads_under_load_of_which_half_are_invalid_fail_no_request() {
         let start = Start::new(dir.path(), "identity: { team: t0 }");
         let mut sidecar = start.sidecar(upstream.address).await;
         let clients: Vec<Uses> = CLIENTS.into_iter().cycle().take(at_size("BURSAR_CLIENTS", 9)).collect();
+        let began = tokio::time::Instant::now();
         let load = Load::begin(sidecar.proxy, &clients);
         let file = dir.path().join("data.yaml");
         let good = std::fs::read_to_string(&file).unwrap();
@@ -239,6 +240,8 @@ fn reloads_under_load_of_which_half_are_invalid_fail_no_request() {
             load.advances(2).await;
         }
         let mut seen = load.end().await;
+        let (requests, took) = (seen.ids.len(), began.elapsed());
+        eprintln!("{requests} requests, {:.0} a second", requests as f64 / took.as_secs_f64());
         sidecar.stop().await;
         // Nobody was told to go: nothing ended but the load.
         assert_eq!(std::mem::replace(&mut seen.told_to_go, 1), 0);
