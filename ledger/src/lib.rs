@@ -29,6 +29,7 @@ mod ack;
 mod audit;
 mod backup;
 mod batch;
+mod checking;
 mod codec;
 mod disk;
 pub mod export;
@@ -270,6 +271,8 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<Result<(), NotRecorded>>>>,
     pruner: Arc<Pruner>,
     keeper: Mutex<Option<Keeper>>,
+    /// Checks the store's rows.
+    checker: Mutex<Option<JoinHandle<()>>>,
     _lock: DirectoryLock,
 }
 
@@ -299,7 +302,8 @@ impl Ledger {
             clock: clock.as_ref(),
             progress: options.on_progress.as_ref(),
         })?;
-        let open::Opened { lock, mut journal, store, recent, interrupted, facts, report } = opened;
+        let open::Opened { lock, mut journal, store, is_checked, recent, interrupted, facts, report } =
+            opened;
         let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store));
         shared.facts.begin_with(facts);
         if let StoreState::Unavailable { reason } = &report.store {
@@ -308,6 +312,15 @@ impl Ledger {
         if retention.is_some() {
             journal.limit_age(retention::SEGMENT_AGE_MICROS_MAX);
         }
+        let checker = if is_checked {
+            None
+        } else {
+            let checker = checking::start(&shared, open::store_dir(&options.dir), journal.view());
+            Some(
+                checker
+                    .map_err(|source| OpenError::System { operation: "start the checking thread", source })?,
+            )
+        };
         let pruner = Arc::new(Pruner::new(shared.clone(), disk, &options.dir, clock.clone()));
         let parts = Parts { journal, recent, clock, pricer, observer };
         let writer = Writer::new(shared.clone(), settings, parts);
@@ -316,7 +329,8 @@ impl Ledger {
             .spawn(move || writer::run(writer, interrupted))
             .map_err(|source| OpenError::System { operation: "start the ledger's thread", source })?;
         let thread = Mutex::new(Some(thread));
-        let inner = Inner { shared, thread, pruner, keeper: Mutex::new(None), _lock: lock };
+        let (keeper, checker) = (Mutex::new(None), Mutex::new(checker));
+        let inner = Inner { shared, thread, pruner, keeper, checker, _lock: lock };
         if let Some(retention) = retention {
             let keeper = Keeper::start(inner.pruner.clone(), retention);
             let keeper = keeper
@@ -521,6 +535,9 @@ impl Inner {
         let stopped = self.stop_writer();
         // It may be waiting for the writer, which has answered now.
         drop(keeper);
+        let checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It holds the store's files. A panic in it was told of.
+        let _ = checker.map(JoinHandle::join);
         stopped
     }
 

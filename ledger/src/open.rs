@@ -7,22 +7,26 @@
 //! - A damaged journal is refused with the range named.
 //! - A store that cannot even be built anew does not keep the ledger from opening: reports then read
 //!   the journal.
+//! - Every byte of the open segment is checked before anything is written; the store's files are opened
+//!   meanwhile.
 //!
-//! Not here: the running ledger (`lib`, `writer`), full recomputation (`verify`).
+//! Not here: the running ledger (`lib`, `writer`), the check of all rows of the store (`checking`), full
+//! recomputation (`verify`).
 
 use crate::codec::{self, DecodeError, Fact, FrameDecoder, Mark};
 use crate::disk::Disk;
 use crate::guard::{self, DirectoryError, DirectoryLock};
 use crate::journal::find::{self, FindError, Found, TornTail};
-use crate::journal::read::{self, Frames, Pruned, ReadError, all_facts as read_facts, each_id};
+use crate::journal::read::{self, Frames, Pruned, ReadError, all_facts as read_facts};
 use crate::journal::roll::Contents;
 use crate::journal::segment::Check;
-use crate::journal::{Damage, Journal, JournalError, Place, Segment, View};
+use crate::journal::waypoint::{Waypoint, recent_ids};
+use crate::journal::{Damage, Journal, JournalError, Place, View};
 use crate::opening::Opening;
 use crate::rollup::Rollups;
 use crate::seen::{RecentIds, Seen};
 use crate::settle::{self, Counting};
-use crate::store::{self, Keys, Store};
+use crate::store::{self, Database, Keys, Store, StoreError};
 use bursar_domain::{Clock, LedgerId, Metering, RequestId, StoredFact};
 use std::collections::HashSet;
 use std::io;
@@ -160,6 +164,8 @@ pub(crate) struct Opened {
     pub(crate) lock: DirectoryLock,
     pub(crate) journal: Journal,
     pub(crate) store: Option<Store>,
+    /// Whether all rows of the store are known to be right.
+    pub(crate) is_checked: bool,
     pub(crate) recent: RecentIds,
     /// Exchanges that nobody will end.
     pub(crate) interrupted: Vec<Opening>,
@@ -179,35 +185,73 @@ pub(crate) struct Request<'a> {
 /// Opens or makes the ledger.
 pub(crate) fn open(request: &Request<'_>) -> Result<Opened, OpenError> {
     let lock = guard::claim(request.dir)?;
-    let journal_dir = journal_dir(request.dir);
-    crate::disk::create_private_dir(&journal_dir).map_err(|e| DirectoryError::from_io(request.dir, e))?;
-    remove_leftovers(&journal_dir);
-    let found = find::find(&journal_dir)?;
-    remove_superfluous(&journal_dir, found.as_ref());
-    let place = Place { disk: request.disk.clone(), dir: journal_dir, segment_bytes: request.segment_bytes };
-    let now = request.clock.now();
-    let journal = match &found {
-        Some(found) => Journal::resume(place, found, now),
-        None => Journal::create(place, new_ledger_id(now)?, now),
-    }
-    .map_err(|error| from_journal(request.dir, error))?;
+    let store_dir = store_dir(request.dir);
+    // Reading the journal and opening the database take about as long as each other.
+    let (database, looked) = std::thread::scope(|scope| {
+        let opening = std::thread::Builder::new().spawn_scoped(scope, || Database::open(&store_dir));
+        let looked = look_at_journal(request);
+        let database = opening.ok().and_then(|opening| opening.join().ok());
+        (database, looked)
+    });
+    let database = database.unwrap_or_else(|| Database::open(&store_dir));
+    let Looked { journal, recent, is_new, tail, waypoint } = match looked {
+        Ok(looked) => looked,
+        Err(error) => {
+            if let Ok(database) = database {
+                database.discard();
+            }
+            return Err(error);
+        }
+    };
     let view = journal.view();
-    let recent = recent_ids(&view)?;
-    let (store, state, records_missing) = bring_up_store(&store_dir(request.dir), &view, request.progress)?;
+    let (store, state, records_missing) =
+        bring_up_store(&store_dir, database, &view, waypoint.as_ref(), request.progress)?;
     let interrupted = open_exchanges(store.as_ref(), &view, &recent)?;
     let report = OpenReport {
         ledger: view.ledger,
-        created: found.is_none(),
+        created: is_new,
         last_sequence: view.last_sequence(),
         segments: view.segments().count() as u64,
-        torn_tail: found.and_then(|found| found.tail),
+        torn_tail: tail,
         records_missing,
         interrupted: interrupted.len() as u64,
         store: state,
     };
     let facts = all_facts(store.as_ref(), &view)?;
     log(&report);
-    Ok(Opened { lock, journal, store, recent, interrupted, facts, report })
+    // What was built from nothing needs no check.
+    let is_checked = store.is_none() || matches!(report.store, StoreState::Rebuilt { .. });
+    Ok(Opened { lock, journal, store, is_checked, recent, interrupted, facts, report })
+}
+
+/// The journal, ready to be written.
+struct Looked {
+    journal: Journal,
+    recent: RecentIds,
+    is_new: bool,
+    tail: Option<TornTail>,
+    /// Where the checking of the last segment began.
+    waypoint: Option<Waypoint>,
+}
+
+fn look_at_journal(request: &Request<'_>) -> Result<Looked, OpenError> {
+    let journal_dir = journal_dir(request.dir);
+    crate::disk::create_private_dir(&journal_dir).map_err(|e| DirectoryError::from_io(request.dir, e))?;
+    remove_leftovers(&journal_dir);
+    let found = find::find_from(&journal_dir, Waypoint::read(&journal_dir))?;
+    remove_superfluous(&journal_dir, found.as_ref());
+    let place = Place { disk: request.disk.clone(), dir: journal_dir, segment_bytes: request.segment_bytes };
+    let now = request.clock.now();
+    let mut journal = match &found {
+        Some(found) => Journal::resume(place, found, now),
+        None => Journal::create(place, new_ledger_id(now)?, now),
+    }
+    .map_err(|error| from_journal(request.dir, error))?;
+    let is_new = found.is_none();
+    let (tail, waypoint) = found.map_or((None, None), |found| (found.tail, found.waypoint));
+    let (recent, trail) = recent_ids(&journal.view(), waypoint.map(|waypoint| waypoint.recent))?;
+    journal.follow(trail);
+    Ok(Looked { journal, recent, is_new, tail, waypoint })
 }
 
 /// The finance facts, from the store, which is as far as the journal now, or from the journal.
@@ -283,25 +327,6 @@ pub(crate) fn new_ledger_id(now: bursar_domain::Timestamp) -> Result<LedgerId, O
     Ok(LedgerId::new(now, u128::from_le_bytes(random)))
 }
 
-/// The ids of the last records, so that a repeat of one is known at once.
-fn recent_ids(view: &View) -> Result<RecentIds, OpenError> {
-    let mut recent = RecentIds::default();
-    let mut chosen: Vec<Segment> = Vec::new();
-    let mut ids = 0_u64;
-    for segment in view.segments().rev() {
-        if ids < 2 * RecentIds::EXACT as u64 {
-            ids = ids.saturating_add(
-                segment.last_sequence.saturating_add(1).saturating_sub(segment.first_sequence),
-            );
-            chosen.push(segment.clone());
-        } else if segment.last_sequence >= segment.first_sequence {
-            recent.forget_up_to(RequestId::from_bits(segment.ranges.id_max));
-        }
-    }
-    each_id(Frames::new(chosen.into_iter().rev(), Check::Checksums), |id| recent.insert(id))?;
-    Ok(recent)
-}
-
 /// The exchanges that were opened and have no record, in the order in which they began.
 fn open_exchanges(store: Option<&Store>, view: &View, recent: &RecentIds) -> Result<Vec<Opening>, OpenError> {
     let known = store.and_then(|store| match store.open_exchanges() {
@@ -320,15 +345,18 @@ fn open_exchanges(store: Option<&Store>, view: &View, recent: &RecentIds) -> Res
     Ok(open)
 }
 
-/// Opens the store and makes it equal to the journal.
+/// Takes the store in the opened database and makes it equal to the journal.
 fn bring_up_store(
     dir: &Path,
+    database: Result<Database, StoreError>,
     view: &View,
+    waypoint: Option<&Waypoint>,
     progress: Option<&ProgressFn>,
 ) -> Result<(Option<Store>, StoreState, u64), OpenError> {
-    let (reason, missing) = match Store::open(dir, view.ledger) {
+    let opened = database.and_then(|database| Store::open_unchecked(database, view.ledger));
+    let (reason, missing) = match opened {
         Err(error) => (error.to_string(), 0),
-        Ok(store) => match catch_up(&store, view, progress)? {
+        Ok(store) => match catch_up(&store, view, waypoint, progress)? {
             CatchUp::Done(0) => return Ok((Some(store), StoreState::Current, 0)),
             CatchUp::Done(records) => return Ok((Some(store), StoreState::CaughtUp { records }, 0)),
             CatchUp::Unusable { reason, missing } => {
@@ -337,13 +365,24 @@ fn bring_up_store(
             }
         },
     };
+    rebuild(dir, view, progress, reason, missing)
+}
+
+/// Sets the store aside, of which nobody has the files open, and builds it anew.
+pub(crate) fn rebuild(
+    dir: &Path,
+    view: &View,
+    progress: Option<&ProgressFn>,
+    reason: String,
+    missing: u64,
+) -> Result<(Option<Store>, StoreState, u64), OpenError> {
     tracing::warn!(reason, "the embedded database is built anew from the journal");
     if let Err(error) = store::set_aside(dir) {
         return Ok((None, StoreState::Unavailable { reason: format!("{reason}; then {error}") }, missing));
     }
     let rebuilt = match Store::open(dir, view.ledger) {
         Err(error) => Err(error.to_string()),
-        Ok(store) => match catch_up(&store, view, progress)? {
+        Ok(store) => match catch_up(&store, view, None, progress)? {
             CatchUp::Done(records) => Ok((store, records)),
             CatchUp::Unusable { reason, .. } => {
                 store.discard();
@@ -366,8 +405,14 @@ enum CatchUp {
     Unusable { reason: String, missing: u64 },
 }
 
-/// Adds to the store what the journal has beyond its watermark.
-fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result<CatchUp, OpenError> {
+/// Adds to the store what the journal has beyond its watermark; reads the last segment from the waypoint on if
+/// the store has what is before.
+fn catch_up(
+    store: &Store,
+    view: &View,
+    waypoint: Option<&Waypoint>,
+    progress: Option<&ProgressFn>,
+) -> Result<CatchUp, OpenError> {
     let (watermark, hash) = store.watermark();
     let last = view.last_sequence();
     let unusable = |reason: &str, missing| Ok(CatchUp::Unusable { reason: reason.to_owned(), missing });
@@ -384,13 +429,22 @@ fn catch_up(store: &Store, view: &View, progress: Option<&ProgressFn>) -> Result
     if at_end.is_some_and(|there| there != hash) {
         return unusable("it follows another journal", 0);
     }
-    let mut agreed = watermark == 0 || at_end.is_some();
+    let waypoint = waypoint.filter(|at| at.at.next_sequence <= watermark.saturating_add(1));
+    let at_waypoint =
+        waypoint.filter(|at| at.at.next_sequence == watermark.saturating_add(1)).map(|at| at.at.hash);
+    if at_waypoint.is_some_and(|there| there != hash) {
+        return unusable("it follows another journal", 0);
+    }
+    let mut agreed = watermark == 0 || at_end.is_some() || at_waypoint.is_some();
     let rolled: Vec<_> = view.rolled.iter().filter(|roll| roll.header.last_sequence > watermark).collect();
     if !rolled.is_empty() && !agreed {
         return unusable("it ends within a segment of which only totals are left", 0);
     }
     let segments = view.segments().filter(|segment| segment.last_sequence > watermark).cloned();
-    let mut frames = Frames::new(segments, Check::Chain);
+    let mut frames = match waypoint.filter(|waypoint| waypoint.segment == view.current.number) {
+        Some(waypoint) => Frames::from_position(view.current.clone(), waypoint.at, Check::Chain)?,
+        None => Frames::new(segments, Check::Chain),
+    };
     let open = match store.open_exchanges() {
         Ok(open) => open.into_iter().map(|opening| opening.id).collect(),
         Err(error) => return unusable(&error.to_string(), 0),

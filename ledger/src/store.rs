@@ -5,8 +5,11 @@
 //! - Rows, the watermark (the last sequence they include) and a checksum over all rows change in one
 //!   atomic batch. Ids that count once may come before it, in batches of their own with the checksum:
 //!   adding one again changes nothing, and memory stays bounded however many a group has.
-//! - A store that is damaged, of another ledger or not understood is never read on: opening says so,
-//!   and it is built anew from the journal. A panic inside sled is caught and is such damage.
+//! - A store that is damaged, of another ledger or not understood is never read on: opening or its check says
+//!   so, and it is built anew from the journal. A panic inside sled is caught and is such damage.
+//! - Finance facts and open exchanges have a checksum of their own, which opening compares. That of all rows is
+//!   compared after it (`checking`), before any other row is read or changed. A row that is gone or not what was
+//!   written stays noticeable: a change adds to the checksum what it changes, no more.
 //! - The store is never ahead of what the journal has made durable: its caller syncs first.
 //!
 //! Not here: when to apply and flush (`writer`), rebuilding (`open`).
@@ -26,18 +29,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Version of the rows. Any other is built anew.
-pub(crate) const SCHEMA: u16 = 3;
+pub(crate) const SCHEMA: u16 = 4;
 const CACHE_BYTES: u64 = 8 << 20;
 const LOCK_WAIT: Duration = Duration::from_millis(5);
 const LOCK_WAITS_MAX: u32 = 400;
 /// Most ids in one batch: sled holds a copy of a node for every row of a batch until it is over.
 const BATCH_IDS_MAX: usize = 1_024;
 const META_KEY: &[u8] = b"m";
-const ROLLUP: u8 = b'r';
-const METER_ID: u8 = b'i';
+pub(crate) const ROLLUP: u8 = b'r';
+pub(crate) const METER_ID: u8 = b'i';
 const OWNER: u8 = b'o';
 const FACT: u8 = b'f';
-const RESERVATION: u8 = b'v';
+pub(crate) const RESERVATION: u8 = b'v';
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +64,45 @@ struct Meta {
     watermark: u64,
     /// The journal's chain hash there.
     hash: Hash,
+    all: Sum,
+    /// The finance facts and the open exchanges among them.
+    opening: Sum,
+}
+
+/// What rows there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Sum {
     rows: u64,
     /// The sum, modulo 2¹²⁸, of a hash of each row.
     checksum: u128,
+}
+
+impl Sum {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.rows = self.rows.wrapping_add(1);
+        self.checksum = self.checksum.wrapping_add(row_hash(key, value));
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) {
+        self.rows = self.rows.wrapping_sub(1);
+        self.checksum = self.checksum.wrapping_sub(row_hash(key, value));
+    }
+}
+
+impl Meta {
+    /// Each sum that a row is part of.
+    fn sums(&mut self, key: &[u8]) -> impl Iterator<Item = &mut Sum> {
+        let is_read_at_opening = matches!(key.first(), Some(&(FACT | RESERVATION)));
+        std::iter::once(&mut self.all).chain(is_read_at_opening.then_some(&mut self.opening))
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.sums(key).for_each(|sum| sum.add(key, value));
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) {
+        self.sums(key).for_each(|sum| sum.take(key, value));
+    }
 }
 
 /// What is remembered besides rollups, and not yet in the store.
@@ -116,6 +155,26 @@ impl Keys {
     }
 }
 
+/// The database as its files are, before anything in it was looked at.
+#[derive(Debug)]
+pub(crate) struct Database {
+    db: sled::Db,
+    dir: PathBuf,
+}
+
+impl Database {
+    /// Opens or makes it.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+        disk::create_private_dir(dir).map_err(|e| StoreError::Failed(e.to_string()))?;
+        Ok(Self { db: open_database(dir)?, dir: dir.to_owned() })
+    }
+
+    /// Closes it.
+    pub(crate) fn discard(self) {
+        quietly_drop(self.db);
+    }
+}
+
 /// The open store.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -127,16 +186,29 @@ pub(crate) struct Store {
 impl Store {
     /// Opens or makes the store in `dir` and checks every row against the checksum.
     pub(crate) fn open(dir: &Path, ledger: LedgerId) -> Result<Self, StoreError> {
-        disk::create_private_dir(dir).map_err(|e| StoreError::Failed(e.to_string()))?;
-        let db = open_database(dir)?;
+        let store = Self::open_unchecked(Database::open(dir)?, ledger)?;
+        match store.check() {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// The store in the database; of its rows only those are checked that opening reads. Nothing else of it
+    /// means anything before [`Store::check`].
+    pub(crate) fn open_unchecked(database: Database, ledger: LedgerId) -> Result<Self, StoreError> {
+        let Database { db, dir } = database;
         let checked = guard_checked(|| {
             let meta = read_meta(&db, ledger)?;
-            check_rows(&db, &meta)?;
+            let rows = [FACT, RESERVATION].into_iter().flat_map(|prefix| db.scan_prefix([prefix]));
+            check_rows(rows, meta.opening)?;
             Ok(meta)
         });
         match checked {
             Ok(meta) => {
-                let store = Self { db, dir: dir.to_owned(), meta: Mutex::new(meta) };
+                let store = Self { db, dir, meta: Mutex::new(meta) };
                 store.make_files_private();
                 Ok(store)
             }
@@ -145,6 +217,11 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// Compares all rows with their checksum. Nothing may be applied meanwhile.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        guard_checked(|| check_rows(self.db.iter(), self.meta().all))
     }
 
     /// Closes a store that is of no use.
@@ -222,8 +299,7 @@ impl Store {
         value: &[u8],
     ) -> Result<(), StoreError> {
         if self.db.get(&key).map_err(failed)?.is_none() {
-            meta.rows = meta.rows.wrapping_add(1);
-            meta.checksum = meta.checksum.wrapping_add(row_hash(&key, value));
+            meta.add(&key, value);
             batch.insert(key, value);
         }
         Ok(())
@@ -231,8 +307,7 @@ impl Store {
 
     fn remove(&self, batch: &mut sled::Batch, meta: &mut Meta, key: Vec<u8>) -> Result<(), StoreError> {
         if let Some(old) = self.db.get(&key).map_err(failed)? {
-            meta.rows = meta.rows.wrapping_sub(1);
-            meta.checksum = meta.checksum.wrapping_sub(row_hash(&key, &old));
+            meta.take(&key, &old);
             batch.remove(key);
         }
         Ok(())
@@ -261,18 +336,15 @@ impl Store {
     ) -> Result<(), StoreError> {
         let old = self.db.get(&key).map_err(failed)?;
         let new = match &old {
-            None => {
-                meta.rows = meta.rows.wrapping_add(1);
-                encode_totals(totals)
-            }
+            None => encode_totals(totals),
             Some(bytes) => {
                 let mut sum = decode_totals(bytes).ok_or(StoreError::Damaged("a rollup cannot be read"))?;
                 sum.merge(totals);
-                meta.checksum = meta.checksum.wrapping_sub(row_hash(&key, bytes));
+                meta.take(&key, bytes);
                 encode_totals(&sum)
             }
         };
-        meta.checksum = meta.checksum.wrapping_add(row_hash(&key, &new));
+        meta.add(&key, &new);
         batch.insert(key, new);
         Ok(())
     }
@@ -403,8 +475,8 @@ fn read_meta(db: &sled::Db, ledger: LedgerId) -> Result<Meta, StoreError> {
         ledger: ledger.bits().to_be_bytes(),
         watermark: 0,
         hash: GENESIS,
-        rows: 0,
-        checksum: 0,
+        all: Sum::default(),
+        opening: Sum::default(),
     };
     let Some(bytes) = db.get(META_KEY).map_err(failed)? else {
         let empty = db.iter().next().is_none();
@@ -418,20 +490,19 @@ fn read_meta(db: &sled::Db, ledger: LedgerId) -> Result<Meta, StoreError> {
     if owner == ledger { Ok(meta) } else { Err(StoreError::OtherLedger(owner)) }
 }
 
-fn check_rows(db: &sled::Db, meta: &Meta) -> Result<(), StoreError> {
-    let (mut rows, mut checksum) = (0_u64, 0_u128);
-    for row in db.iter() {
+/// Whether these are the rows of the sum.
+fn check_rows(
+    rows: impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>,
+    expected: Sum,
+) -> Result<(), StoreError> {
+    let mut found = Sum::default();
+    for row in rows {
         let (key, value) = row.map_err(failed)?;
         if key.as_ref() != META_KEY {
-            rows = rows.wrapping_add(1);
-            checksum = checksum.wrapping_add(row_hash(&key, &value));
+            found.add(&key, &value);
         }
     }
-    if (rows, checksum) == (meta.rows, meta.checksum) {
-        Ok(())
-    } else {
-        Err(StoreError::Damaged("its rows do not match their checksum"))
-    }
+    if found == expected { Ok(()) } else { Err(StoreError::Damaged("its rows do not match their checksum")) }
 }
 
 /// sled writes while it is dropped, and may panic.
@@ -491,6 +562,16 @@ fn guard_checked<T>(run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, St
 }
 
 #[cfg(test)]
+impl Store {
+    /// Loses the first row of the kind without noticing, as a defective database would.
+    pub(crate) fn lose_row(&self, kind: u8) {
+        let (key, _) = self.db.scan_prefix([kind]).next().unwrap().unwrap();
+        self.db.remove(key).unwrap();
+        self.flush().unwrap();
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -513,7 +594,7 @@ mod tests {
             store.flush().unwrap();
         }
         let store = Store::open(dir.path(), ledger).unwrap();
-        assert_eq!((store.meta().rows, store.watermark()), (rows, (9, [1; 32])), "{counts:?}");
+        assert_eq!((store.meta().all.rows, store.watermark()), (rows, (9, [1; 32])), "{counts:?}");
         for n in 0..rows {
             assert!(store.has_meter_id(&n.to_le_bytes()).unwrap(), "{n}");
         }

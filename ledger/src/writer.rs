@@ -19,11 +19,13 @@
 
 use crate::ack::{Ack, Appended, NotRecorded, Receipt};
 use crate::batch::{self, Memory};
+use crate::checking::Checked;
 use crate::codec::{self, Encoder, Mark};
 use crate::facts::FactQueue;
 use crate::journal::read::{Frames, ReadError, each_fact, each_mark, find_ids, find_records};
 use crate::journal::roll::Rolled;
 use crate::journal::segment::Check;
+use crate::journal::waypoint::Waypoint;
 use crate::journal::{Frame, Journal, JournalError, Promise, View};
 use crate::opening::{Opening, Openings, Take};
 use crate::query::RollupSource;
@@ -145,6 +147,8 @@ pub(crate) struct Shared {
     /// Held while the store is written or read, so that a reader sees every record once.
     store_gate: Mutex<()>,
     store: Mutex<Option<Arc<Store>>>,
+    /// Whether the store's rows may be used.
+    pub(crate) checked: Checked,
     journal_trouble: Mutex<Option<String>>,
     store_trouble: Mutex<Option<String>>,
     last_error: Mutex<Option<String>>,
@@ -186,6 +190,7 @@ impl Shared {
             pending: Mutex::default(),
             store_gate: Mutex::default(),
             store: Mutex::new(store.map(Arc::new)),
+            checked: Checked::default(),
             journal_trouble: Mutex::default(),
             store_trouble: Mutex::default(),
             last_error: Mutex::default(),
@@ -290,6 +295,31 @@ impl Shared {
         lock(&self.view).clone()
     }
 
+    /// Compares the store's rows with their checksum, while nobody else uses them.
+    pub(crate) fn check_store(&self) -> Result<(), StoreError> {
+        let store = lock(&self.store).clone();
+        store.map_or(Ok(()), |store| store.check())
+    }
+
+    /// Closes the store. Another one is put in its place, or [`Shared::do_without_store`] follows.
+    pub(crate) fn take_store_out(&self) {
+        let taken = lock(&self.store).take();
+        if let Some(store) = taken.and_then(Arc::into_inner) {
+            store.discard();
+        }
+    }
+
+    /// The store from now on.
+    pub(crate) fn put_store_in(&self, store: Store) {
+        *lock(&self.store) = Some(Arc::new(store));
+    }
+
+    /// There is no store until the next open.
+    pub(crate) fn do_without_store(&self, reason: &str) {
+        self.note_store_trouble(reason);
+        lock(&self.pending).clear();
+    }
+
     pub(crate) fn health(&self) -> Health {
         let journal = lock(&self.journal_trouble).clone();
         let reasons: Vec<String> = journal.into_iter().chain(lock(&self.store_trouble).clone()).collect();
@@ -357,6 +387,8 @@ pub(crate) struct Writer {
     usage_records: u32,
     take: Take,
     observer: Option<Arc<dyn Observer>>,
+    /// Where the journal was when the store was last made equal to it.
+    applied: Option<Waypoint>,
 }
 
 /// What a writer needs besides its settings.
@@ -447,6 +479,7 @@ impl Writer {
             answers: Vec::new(),
             repeats: Vec::new(),
             timers: Timers::default(),
+            applied: None,
         }
     }
 
@@ -771,6 +804,7 @@ impl Writer {
         if self.all_keys.is_some() {
             return None;
         }
+        self.shared.checked.wait();
         let store = lock(&self.shared.store).clone()?;
         let answer = ask(&store);
         drop(store);
@@ -867,7 +901,8 @@ impl Writer {
     fn publish(&mut self, count: u64, usage_records: u64) {
         self.shared.open_in_journal.store(self.open.len(), Ordering::Relaxed);
         let mut pending = lock(&self.shared.pending);
-        let has_store = lock(&self.shared.store).is_some();
+        // One that is being built anew has none of it. In this order: it is in its place before that is over.
+        let has_store = !self.shared.checked.is_over() || lock(&self.shared.store).is_some();
         for (key, totals) in self.deltas.drain() {
             let [team, workload, provider, model, route, api, tier] =
                 key.texts.map(|number| self.encoder.text(number));
@@ -954,11 +989,20 @@ impl Writer {
             self.timers.pending_since = None;
             return;
         }
+        let waypoint = self.journal.waypoint();
         let durable = self.journal.synced_sequence() == self.journal.last_sequence();
         if self.timers.pending_records == 0 || !durable {
             self.timers.pending_since = None;
+            if durable {
+                self.applied = waypoint;
+            }
             return;
         }
+        if !at_once && !self.shared.checked.is_over() {
+            self.timers.pending_since = Some(monotonic());
+            return;
+        }
+        self.shared.checked.wait();
         let gate = match self.shared.store_gate.try_lock() {
             Ok(gate) => gate,
             Err(TryLockError::Poisoned(gate)) => gate.into_inner(),
@@ -982,6 +1026,7 @@ impl Writer {
         match applied {
             Ok(()) => {
                 self.keys.clear();
+                self.applied = waypoint;
                 self.timers.unflushed_since.get_or_insert(monotonic());
             }
             // The ids stay in memory; the rows are read from the journal.
@@ -994,6 +1039,10 @@ impl Writer {
         let store = lock(&self.shared.store).clone();
         if let Some(Err(error)) = store.map(|store| store.flush()) {
             self.shared.give_up(&error);
+        }
+        // After the store: it is as far, or opening begins at the one before.
+        if let Some(waypoint) = self.applied.take() {
+            self.journal.keep(waypoint);
         }
     }
 
@@ -1081,6 +1130,7 @@ impl RollupSource for Shared {
         to: Option<Hour>,
         each: &mut dyn FnMut(&[u8], &Totals),
     ) -> Option<Result<u64, StoreError>> {
+        self.checked.wait();
         let gate = lock(&self.store_gate);
         let store = lock(&self.store).clone()?;
         if let Err(error) = store.scan(from, to, &mut *each) {

@@ -6,12 +6,17 @@
 //! - A bad frame is *torn* only in the last segment and only when no later frame vouches that it had
 //!   been made durable. Everything else is damage and is named by segment, offset and sequences.
 //! - A sealed segment is taken at its footer's word; `verify` and replays read its frames.
+//! - The last segment is read frame by frame, but for what is before a waypoint whose checksum is that of the
+//!   bytes there.
 //!
 //! Not here: writing (`journal`), reading records (`journal::read`).
 
 use super::format::{HeaderError, Ranges, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::roll::{Rolled, read_roll_header};
-use super::segment::{Check, SegmentError, SegmentReader, Step, frames_after, read_footer, read_header};
+use super::segment::{
+    Check, Position, SegmentError, SegmentReader, Step, frames_after, read_footer, read_header,
+};
+use super::waypoint::Waypoint;
 use super::{Damage, Segment};
 use crate::codec::{self, DecodeError};
 use bursar_domain::LedgerId;
@@ -49,6 +54,10 @@ pub(crate) struct Found {
     /// The last segment has its footer: writing goes on in a new one.
     pub(crate) last_is_sealed: bool,
     pub(crate) tail: Option<TornTail>,
+    /// Where the last segment's frames end.
+    pub(crate) end: Position,
+    /// The waypoint that its checking began at.
+    pub(crate) waypoint: Option<Waypoint>,
 }
 
 /// Why a journal cannot be used as it lies there.
@@ -72,8 +81,13 @@ pub(crate) enum FindError {
     },
 }
 
-/// Looks at the journal in `dir`; `None` when there is no segment.
+/// Looks at the journal in `dir`, every frame of its last segment; `None` when there is no segment.
 pub(crate) fn find(dir: &Path) -> Result<Option<Found>, FindError> {
+    find_from(dir, None)
+}
+
+/// The same, beginning at the waypoint where that holds.
+pub(crate) fn find_from(dir: &Path, waypoint: Option<Waypoint>) -> Result<Option<Found>, FindError> {
     let Listed { rolled, superfluous, segments: files } = sort_out(dir)?;
     let mut headers = Vec::new();
     for (number, path) in files {
@@ -99,9 +113,20 @@ pub(crate) fn find(dir: &Path) -> Result<Option<Found>, FindError> {
                 segments.push(inner_segment(path, header, next)?);
             }
             None => {
-                let (segment, last_is_sealed, tail) = last_segment(path, header)?;
+                let waypoint = waypoint_in(path, header, waypoint)?;
+                let Last { segment, is_sealed, tail, end } = last_segment(path, header, waypoint.as_ref())?;
                 segments.push(segment);
-                return Ok(Some(Found { ledger, rolled, superfluous, segments, last_is_sealed, tail }));
+                let last_is_sealed = is_sealed;
+                return Ok(Some(Found {
+                    ledger,
+                    rolled,
+                    superfluous,
+                    segments,
+                    last_is_sealed,
+                    tail,
+                    end,
+                    waypoint,
+                }));
             }
         }
     }
@@ -312,23 +337,50 @@ fn inner_segment(path: &Path, header: &SegmentHeader, next: &SegmentHeader) -> R
     }
 }
 
-fn last_segment(path: &Path, header: &SegmentHeader) -> Result<(Segment, bool, Option<TornTail>), FindError> {
+/// The waypoint, if it is one in this segment and what is before it is what was there.
+fn waypoint_in(
+    path: &Path,
+    header: &SegmentHeader,
+    waypoint: Option<Waypoint>,
+) -> Result<Option<Waypoint>, FindError> {
+    let is_here = |waypoint: &Waypoint| {
+        (waypoint.ledger, waypoint.segment) == (header.ledger, header.number)
+            && waypoint.at.next_sequence >= header.first_sequence
+            && waypoint.at.offset >= SEGMENT_HEADER_BYTES
+    };
+    let Some(waypoint) = waypoint.filter(is_here) else { return Ok(None) };
+    let holds = waypoint.holds(path).map_err(|source| FindError::Io { path: path.to_owned(), source })?;
+    Ok(holds.then_some(waypoint))
+}
+
+/// The last segment.
+struct Last {
+    segment: Segment,
+    is_sealed: bool,
+    tail: Option<TornTail>,
+    end: Position,
+}
+
+fn last_segment(path: &Path, header: &SegmentHeader, from: Option<&Waypoint>) -> Result<Last, FindError> {
     let io = |source| FindError::Io { path: path.to_owned(), source };
     let footer = read_footer(path).map_err(io)?;
-    let mut scan = Scan::open(path, header)?;
+    let mut scan = match from {
+        Some(waypoint) => Scan::open_at(path, header, waypoint)?,
+        None => Scan::open(path, header)?,
+    };
     loop {
         if let Some(footer) = &footer
             && footer.data_end == scan.reader.offset()
             && footer.hash == *scan.reader.hash()
         {
-            return Ok((scan.segment(), true, None));
+            return Ok(scan.last(true, None));
         }
         match scan.step()? {
             Step::Frame(_) => {}
-            Step::End => return Ok((scan.segment(), false, None)),
+            Step::End => return Ok(scan.last(false, None)),
             Step::Bad(what) => {
                 let tail = scan.judge(what)?;
-                return Ok((scan.segment(), false, Some(tail)));
+                return Ok(scan.last(false, Some(tail)));
             }
         }
     }
@@ -347,6 +399,17 @@ impl<'a> Scan<'a> {
         let reader = SegmentReader::open(path, None, Check::Chain)
             .map_err(|error| unreadable(header.number, path, error))?;
         Ok(Self { path, header, reader, ranges: Ranges::EMPTY })
+    }
+
+    /// Goes on where a waypoint is that holds.
+    fn open_at(path: &'a Path, header: &'a SegmentHeader, from: &Waypoint) -> Result<Self, FindError> {
+        let reader = SegmentReader::open_at(path, None, Check::Chain, from.at)
+            .map_err(|source| FindError::Io { path: path.to_owned(), source })?;
+        Ok(Self { path, header, reader, ranges: from.ranges })
+    }
+
+    fn last(&self, is_sealed: bool, tail: Option<TornTail>) -> Last {
+        Last { segment: self.segment(), is_sealed, tail, end: self.reader.position() }
     }
 
     fn step(&mut self) -> Result<Step, FindError> {

@@ -12,6 +12,7 @@
 //! - Space ahead is filled with zeros in pieces, so `fdatasync` rarely has metadata to write; a rest
 //!   of zeros is the normal end. That filling is best effort: it can fail without harm.
 //! - Of the oldest segments only rolls may be left (`roll`); the chain goes through them.
+//! - How far the open segment was found whole is kept beside it (`waypoint`), as a hint.
 //!
 //! Not here: groups, queue and acknowledgements (`writer`), payloads (`codec`).
 
@@ -20,6 +21,7 @@ pub(crate) mod format;
 pub(crate) mod read;
 pub(crate) mod roll;
 pub(crate) mod segment;
+pub(crate) mod waypoint;
 
 use crate::disk::{Disk, DiskFile, is_full};
 use bursar_domain::{LedgerId, Timestamp};
@@ -27,9 +29,11 @@ use format::{
     FOOTER_BYTES, FRAME_HEAD_BYTES, Footer, FrameHead, Hash, Ranges, SEGMENT_HEADER_BYTES, SegmentHeader,
     chain,
 };
+use segment::Position;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use waypoint::{Milestone, Trail, Waypoint};
 
 /// Zeros are written ahead in pieces of this size.
 const FILL_BYTES: u64 = 4 << 20;
@@ -205,6 +209,10 @@ pub(crate) struct Journal {
     synced_sequence: u64,
     /// A segment that is older gets no further frame, in microseconds.
     age_max: Option<u64>,
+    /// CRC32C of the current segment up to its `data_end`.
+    crc: u32,
+    trail: Trail,
+    waypoints: waypoint::Keeper,
 }
 
 /// Where and how a journal is kept.
@@ -225,8 +233,8 @@ impl Journal {
             previous_hash: format::GENESIS,
             made_at: now,
         };
-        let (current, file, filled) = create_segment(&place, &header)?;
-        Ok(Self::assemble(place, ledger, (Vec::new(), Vec::new()), current, file, filled))
+        let made = create_segment(&place, &header)?;
+        Ok(Self::assemble(place, ledger, (Vec::new(), Vec::new()), made))
     }
 
     /// Begins a new journal whose first segments have rolls already.
@@ -244,8 +252,8 @@ impl Journal {
             previous_hash: last.header.hash,
             made_at: now,
         };
-        let (current, file, filled) = create_segment(&place, &header)?;
-        Ok(Self::assemble(place, ledger, (rolled, Vec::new()), current, file, filled))
+        let made = create_segment(&place, &header)?;
+        Ok(Self::assemble(place, ledger, (rolled, Vec::new()), made))
     }
 
     /// Continues the journal that `find` found, cutting a torn tail.
@@ -262,10 +270,10 @@ impl Journal {
                 previous_hash: last.hash,
                 made_at: now,
             };
-            let (current, file, filled) = create_segment(&place, &header)?;
+            let made = create_segment(&place, &header)?;
             segments.push(last);
             let earlier = (found.rolled.clone(), segments);
-            return Ok(Self::assemble(place, found.ledger, earlier, current, file, filled));
+            return Ok(Self::assemble(place, found.ledger, earlier, made));
         }
         let mut file = place.disk.open(&last.path).map_err(|e| JournalError::write("open", &last.path, e))?;
         if found.tail.is_some() {
@@ -274,17 +282,17 @@ impl Journal {
         // What an earlier run wrote without syncing must not be built upon unsynced.
         file.sync_data().map_err(|e| JournalError::sync(&last.path, e))?;
         let filled = file.len().map_err(|e| JournalError::write("measure", &last.path, e))?;
-        Ok(Self::assemble(place, found.ledger, (found.rolled.clone(), segments), last, file, filled))
+        let made = Made { segment: last, file, filled, crc: found.end.crc };
+        Ok(Self::assemble(place, found.ledger, (found.rolled.clone(), segments), made))
     }
 
     fn assemble(
         place: Place,
         ledger: LedgerId,
         (rolled, sealed): (Vec<roll::Rolled>, Vec<Segment>),
-        current: Segment,
-        file: Box<dyn DiskFile>,
-        filled: u64,
+        made: Made,
     ) -> Self {
+        let Made { segment: current, file, filled, crc } = made;
         let synced_sequence = current.last_sequence;
         Self {
             disk: place.disk,
@@ -299,6 +307,44 @@ impl Journal {
             doubtful: false,
             synced_sequence,
             age_max: None,
+            crc,
+            trail: Trail::default(),
+            waypoints: waypoint::Keeper::default(),
+        }
+    }
+
+    /// Where the ids of the last records are.
+    pub(crate) fn follow(&mut self, trail: Trail) {
+        self.trail = trail;
+    }
+
+    /// The end of the journal as a waypoint; `None` while not all of it is on the disk.
+    pub(crate) fn waypoint(&self) -> Option<Waypoint> {
+        if self.doubtful || self.synced_sequence != self.current.last_sequence {
+            return None;
+        }
+        let Segment { number, last_sequence, data_end, ranges, hash, .. } = self.current;
+        let next_sequence = last_sequence.saturating_add(1);
+        Some(Waypoint {
+            ledger: self.ledger,
+            segment: number,
+            at: Position { offset: data_end, next_sequence, hash, crc: self.crc },
+            ranges,
+            recent: self.trail.start().unwrap_or_else(|| self.here()),
+        })
+    }
+
+    /// Keeps a waypoint for the next opening.
+    pub(crate) fn keep(&mut self, waypoint: Waypoint) {
+        self.waypoints.keep(self.disk.as_ref(), &self.dir, waypoint);
+    }
+
+    fn here(&self) -> Milestone {
+        Milestone {
+            segment: self.current.number,
+            offset: self.current.data_end,
+            next_sequence: self.current.last_sequence.saturating_add(1),
+            id_max: self.current.ranges.id_max,
         }
     }
 
@@ -365,6 +411,8 @@ impl Journal {
             self.sync_file()?;
             self.synced_sequence = head.last_sequence();
         }
+        self.trail.pass(self.here());
+        self.crc = crc32c::crc32c_append(self.crc, &frame.bytes);
         self.current.data_end = end;
         self.current.last_sequence = head.last_sequence();
         self.current.hash = frame.hash;
@@ -460,10 +508,11 @@ impl Journal {
         };
         let place =
             Place { disk: self.disk.clone(), dir: self.dir.clone(), segment_bytes: self.segment_bytes };
-        let (current, file, filled) = create_segment(&place, &header)?;
-        Arc::make_mut(&mut self.sealed).push(std::mem::replace(&mut self.current, current));
+        let Made { segment, file, filled, crc } = create_segment(&place, &header)?;
+        Arc::make_mut(&mut self.sealed).push(std::mem::replace(&mut self.current, segment));
         self.file = file;
         self.filled = filled;
+        self.crc = crc;
         self.doubtful = false;
         Ok(())
     }
@@ -474,16 +523,23 @@ pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:08}.seg"))
 }
 
+/// A segment that can be written.
+struct Made {
+    segment: Segment,
+    file: Box<dyn DiskFile>,
+    filled: u64,
+    /// CRC32C up to its `data_end`.
+    crc: u32,
+}
+
 /// Makes a segment under a temporary name and renames it, so that a segment always has a whole
 /// header.
-fn create_segment(
-    place: &Place,
-    header: &SegmentHeader,
-) -> Result<(Segment, Box<dyn DiskFile>, u64), JournalError> {
+fn create_segment(place: &Place, header: &SegmentHeader) -> Result<Made, JournalError> {
     let path = segment_path(&place.dir, header.number);
     let new = path.with_extension("new");
     let mut file = place.disk.create(&new).map_err(|e| JournalError::write("make", &new, e))?;
-    file.write_all_at(&header.encode(), 0).map_err(|e| JournalError::write("write", &new, e))?;
+    let bytes = header.encode();
+    file.write_all_at(&bytes, 0).map_err(|e| JournalError::write("write", &new, e))?;
     let filled = write_zeros(file.as_mut(), SEGMENT_HEADER_BYTES, place.segment_bytes.min(FILL_BYTES));
     file.sync_data().map_err(|e| JournalError::sync(&new, e))?;
     place.disk.rename(&new, &path).map_err(|e| JournalError::write("rename", &new, e))?;
@@ -498,7 +554,7 @@ fn create_segment(
         hash: header.previous_hash,
         made_at: header.made_at,
     };
-    Ok((segment, file, filled))
+    Ok(Made { segment, file, filled, crc: crc32c::crc32c(&bytes) })
 }
 
 /// Writes zeros from `from` to `to`; returns how far it came.

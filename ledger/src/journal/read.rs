@@ -9,7 +9,7 @@
 
 use super::format::{FrameHead, HeaderError, Ranges};
 use super::roll::{Rolled, open_after};
-use super::segment::{Check, SegmentError, SegmentReader, Step};
+use super::segment::{Check, Position, SegmentError, SegmentReader, Step};
 use super::{Damage, Segment, View};
 use crate::codec::{self, DecodeError, Decoded, Fact, Figures, FrameDecoder, Glance, GlanceFrame, Mark};
 use crate::hedge::Reprice;
@@ -137,6 +137,14 @@ pub(crate) struct Frames {
 impl Frames {
     pub(crate) fn new(segments: impl Iterator<Item = Segment>, check: Check) -> Self {
         Self { segments: segments.collect(), open: None, check }
+    }
+
+    /// The frames of one segment after a place that is known to lie between two of them.
+    pub(crate) fn from_position(segment: Segment, at: Position, check: Check) -> Result<Self, ReadError> {
+        let limit = Some(segment.data_end);
+        let reader = SegmentReader::open_at(&segment.path, limit, check, at)
+            .map_err(|source| ReadError::Io { path: segment.path.to_path_buf(), source })?;
+        Ok(Self { segments: VecDeque::new(), open: Some((segment, reader)), check })
     }
 
     /// The next frame's head; its payload goes into `payload`.

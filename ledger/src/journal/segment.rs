@@ -3,6 +3,7 @@
 //! Invariants
 //! - A frame is given out only after its checksums (and, when asked, its chain hash) were right.
 //! - Nothing beyond the given limit is read: a reader beside the writer sees acknowledged bytes only.
+//! - The checksum over the file goes on only where the chain is checked; elsewhere it means nothing.
 //!
 //! Not here: what a bad frame means (`journal::find`), what a payload holds (`codec`).
 
@@ -21,6 +22,31 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 pub(crate) enum Check {
     Checksums,
     Chain,
+}
+
+/// A place between two frames of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Where the next frame begins.
+    pub(crate) offset: u64,
+    /// The sequence that it must begin with.
+    pub(crate) next_sequence: u64,
+    /// The chain hash before it.
+    pub(crate) hash: Hash,
+    /// CRC32C of the file up to here.
+    pub(crate) crc: u32,
+}
+
+impl Position {
+    /// Before the first frame of the segment with this header.
+    pub(crate) fn first(header: &SegmentHeader, header_bytes: &[u8]) -> Self {
+        Self {
+            offset: SEGMENT_HEADER_BYTES,
+            next_sequence: header.first_sequence,
+            hash: header.previous_hash,
+            crc: crc32c::crc32c(header_bytes),
+        }
+    }
 }
 
 /// What stands at the reader's position.
@@ -46,10 +72,8 @@ pub(crate) enum SegmentError {
 pub(crate) struct SegmentReader {
     file: BufReader<File>,
     limit: u64,
-    offset: u64,
-    next_sequence: u64,
+    at: Position,
     check: Check,
-    hash: Hash,
     payload: Vec<u8>,
 }
 
@@ -82,30 +106,37 @@ impl SegmentReader {
         let mut bytes = Vec::new();
         file.by_ref().take(SEGMENT_HEADER_BYTES).read_to_end(&mut bytes).map_err(SegmentError::Io)?;
         let header = SegmentHeader::decode(&bytes).map_err(SegmentError::Header)?;
-        Ok(Self {
-            file,
-            limit: limit.unwrap_or(len),
-            offset: SEGMENT_HEADER_BYTES,
-            next_sequence: header.first_sequence,
-            check,
-            hash: header.previous_hash,
-            payload: Vec::new(),
-        })
+        let at = Position::first(&header, &bytes);
+        Ok(Self { file, limit: limit.unwrap_or(len), at, check, payload: Vec::new() })
+    }
+
+    /// Opens the segment at `path` at a place that is known to lie between two frames.
+    pub(crate) fn open_at(path: &Path, limit: Option<u64>, check: Check, at: Position) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(at.offset))?;
+        let file = BufReader::with_capacity(READ_BUFFER_BYTES, file);
+        Ok(Self { file, limit: limit.unwrap_or(len), at, check, payload: Vec::new() })
+    }
+
+    /// Where the reader is.
+    pub(crate) fn position(&self) -> Position {
+        self.at
     }
 
     /// Where the next frame begins.
     pub(crate) fn offset(&self) -> u64 {
-        self.offset
+        self.at.offset
     }
 
     /// The sequence that the next frame must begin with.
     pub(crate) fn next_sequence(&self) -> u64 {
-        self.next_sequence
+        self.at.next_sequence
     }
 
     /// The chain hash before the next frame.
     pub(crate) fn hash(&self) -> &Hash {
-        &self.hash
+        &self.at.hash
     }
 
     /// The payload of the frame that `step` gave last.
@@ -120,7 +151,7 @@ impl SegmentReader {
 
     /// Reads the next frame.
     pub(crate) fn step(&mut self) -> io::Result<Step> {
-        let left = self.limit.saturating_sub(self.offset);
+        let left = self.limit.saturating_sub(self.at.offset);
         if left < FRAME_HEAD_BYTES {
             let zero = self.is_zero_for(left)?;
             return Ok(if zero { Step::End } else { Step::Bad("the frame head is cut off") });
@@ -131,7 +162,7 @@ impl SegmentReader {
             let zero = is_zero(&head_bytes) && self.is_zero_for(left.saturating_sub(FRAME_HEAD_BYTES))?;
             return Ok(if zero { Step::End } else { Step::Bad("the frame head's checksum does not match") });
         };
-        if head.first_sequence != self.next_sequence {
+        if head.first_sequence != self.at.next_sequence {
             return Ok(Step::Bad("the frame does not follow in sequence"));
         }
         if head.frame_bytes() > left {
@@ -144,12 +175,16 @@ impl SegmentReader {
         if crc32c::crc32c(&self.payload) != head.payload_crc {
             return Ok(Step::Bad("the frame's checksum does not match"));
         }
-        if self.check == Check::Chain && chain(&self.hash, &head_bytes, &self.payload) != hash {
-            return Ok(Step::Bad("the frame's chain hash does not match"));
+        if self.check == Check::Chain {
+            if chain(&self.at.hash, &head_bytes, &self.payload) != hash {
+                return Ok(Step::Bad("the frame's chain hash does not match"));
+            }
+            let parts = [head_bytes.as_slice(), &self.payload, &hash];
+            self.at.crc = parts.into_iter().fold(self.at.crc, crc32c::crc32c_append);
         }
-        self.hash = hash;
-        self.offset = self.offset.saturating_add(head.frame_bytes());
-        self.next_sequence = head.last_sequence().saturating_add(1);
+        self.at.hash = hash;
+        self.at.offset = self.at.offset.saturating_add(head.frame_bytes());
+        self.at.next_sequence = head.last_sequence().saturating_add(1);
         Ok(Step::Frame(head))
     }
 
