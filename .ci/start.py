@@ -3,8 +3,9 @@
 usage: start.py BURSAR [--ledger DIR] [--runs 11] [--limit-ms N] [--nginx]
 
 Measures from just before the process is started to the end of the first reply with status 200 through the proxy,
-trying to connect all the time; the median, the least and the most of so many runs. Without --ledger the ledger is
-empty. The ledger of a million records:
+trying to connect all the time; the median, the least and the most of so many runs, each after an end by SIGTERM and
+each after an end by SIGKILL just after a request. Without --ledger the ledger is empty. The ledger of a million
+records:
 
   cargo run --release -p bursar-ledger --example month -- 1000000 0 /tmp/million
   python3 .ci/start.py target/release/bursar --ledger /tmp/million --nginx
@@ -66,7 +67,7 @@ def first_reply(port, child):
     sys.exit("FAIL it never served")
 
 
-def measure(runs, command, port, cwd):
+def measure(runs, command, port, cwd, kill=False):
     times = []
     for _ in range(runs):
         began = time.monotonic()
@@ -75,8 +76,8 @@ def measure(runs, command, port, cwd):
             first_reply(port, child)
             times.append((time.monotonic() - began) * 1000)
         finally:
-            child.terminate()
-            if child.wait(60) != 0:
+            child.kill() if kill else child.terminate()
+            if child.wait(60) != 0 and not kill:
                 sys.exit(f"FAIL it ended with {child.returncode}")
     return times
 
@@ -108,9 +109,13 @@ def main():
         command = [options.bursar.resolve(), "serve", "--config", "bursar.yaml"]
         # The first start reads the disk, and may have an older store to build anew.
         measure(1, command, port, folder)
-        median = tell(f"bursar on {options.ledger or 'an empty ledger'}", measure(options.runs, command, port, folder))
-        if options.limit_ms and median > options.limit_ms:
-            problems.append(f"the median is above {options.limit_ms} ms")
+        about = f"bursar on {options.ledger or 'an empty ledger'}"
+        medians = [tell(f"{about}, closed before", measure(options.runs, command, port, folder))]
+        measure(1, command, port, folder, kill=True)
+        medians.append(tell(f"{about}, killed before", measure(options.runs, command, port, folder, kill=True)))
+        measure(1, command, port, folder)
+        if options.limit_ms and max(medians) > options.limit_ms:
+            problems.append(f"a median is above {options.limit_ms} ms")
         if options.nginx:
             if nginx := shutil.which("nginx"):
                 port = free_port()
