@@ -19,6 +19,7 @@ pub use import::{
     Draft, ERRORS_MAX, ImportError, ImportHead, Imported, Mode, RowError, RowPlan, USAGE_ROWS_MAX, plan,
 };
 pub(crate) use join::team_label;
+pub(crate) use report::end_of;
 pub use report::{
     HedgeAsk, HedgeError, HedgeReport, PositionRow, ReportRow, SpotCost, UsageGap, report, report_of,
 };
@@ -37,7 +38,7 @@ use bursar_policies::price::ClassCosts;
 use std::sync::Arc;
 
 /// A ledger as reports on hedges read it.
-pub trait HedgeSource {
+pub trait HedgeSource: Sync {
     /// Every finance fact, in sequence.
     fn finance_facts(&self) -> Result<Vec<Arc<StoredFact>>, ReadError>;
     /// Answers a question about usage.

@@ -224,11 +224,7 @@ pub fn report(source: &dyn HedgeSource, ask: &HedgeAsk) -> Result<HedgeReport, H
 
 /// Joins usage with the book that `state` is.
 pub fn report_of(source: &dyn HedgeSource, state: &State, ask: &HedgeAsk) -> Result<HedgeReport, HedgeError> {
-    let tomorrow = ask.today.tomorrow().unwrap_or(ask.today);
-    let until = ask.until.min(tomorrow);
-    if until <= ask.from {
-        return Err(HedgeError::NothingYet { from: ask.from, today: ask.today });
-    }
+    let until = end_of(ask)?;
     let positions: Vec<&Position> = state.intake.portfolio.in_force().map(|(position, _)| position).collect();
     let start = positions.iter().filter(|position| carries(position)).fold(ask.from, |start, position| {
         let window = position.terms().timing.effective;
@@ -274,6 +270,16 @@ pub fn report_of(source: &dyn HedgeSource, state: &State, ask: &HedgeAsk) -> Res
         at_ratio,
         read_from,
     })
+}
+
+/// The first day that is not in the period, or not over.
+pub(crate) fn end_of(ask: &HedgeAsk) -> Result<Date, HedgeError> {
+    let tomorrow = ask.today.tomorrow().unwrap_or(ask.today);
+    let until = ask.until.min(tomorrow);
+    if until <= ask.from {
+        return Err(HedgeError::NothingYet { from: ask.from, today: ask.today });
+    }
+    Ok(until)
 }
 
 fn carries(position: &Position) -> bool {

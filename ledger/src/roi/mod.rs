@@ -27,6 +27,7 @@ use bursar_policies::hedge::cost::{Line, Lines};
 use bursar_policies::roi::{Basis, share};
 use jiff::civil::Date;
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 /// What a report is asked for.
@@ -208,18 +209,27 @@ pub fn has_contracts(facts: &[Arc<StoredFact>]) -> bool {
     facts.iter().any(|stored| stored.fact.kind == bursar_domain::FactKind::Contract)
 }
 
-/// Answers what tokens cost and earned.
+/// Answers what tokens cost and earned. Cost is read on a thread of its own meanwhile.
 pub fn report(source: &dyn HedgeSource, ask: &RoiAsk) -> Result<RoiReport, RoiError> {
     let facts = source.finance_facts()?;
     let state = state(&facts);
-    let (events, mut unusable) = revenue_events(&facts);
-    drop(facts);
+    let until = crate::hedge::end_of(&ask.hedge)?;
+    let days = Days { state: &state, ask: &ask.hedge, from: ask.hedge.from, until };
+    let cost = || -> Result<_, RoiError> {
+        let hedge = crate::hedge::report_of(source, &state, &ask.hedge)?;
+        let about = vec![GroupKey::Team, GroupKey::Source, GroupKey::Month];
+        Ok((hedge, days.rated(source, [ask.hedge.by.clone(), about])?))
+    };
+    let instants = days.instants()?;
+    let (cost, earned, mut unusable) = std::thread::scope(|threads| {
+        let cost = threads.spawn(cost);
+        let (events, unusable) = revenue_events(&facts);
+        let earned = earned::earned(source, &state, &events, ask, instants);
+        (cost.join().unwrap_or_else(|panic| resume_unwind(panic)), earned, unusable)
+    });
     unusable.splice(0..0, state.unusable.iter().cloned());
-    let hedge = crate::hedge::report_of(source, &state, &ask.hedge)?;
-    let days = Days { state: &state, ask: &ask.hedge, from: ask.hedge.from, until: hedge.until };
-    let about = vec![GroupKey::Team, GroupKey::Source, GroupKey::Month];
-    let [usage, about] = days.rated(source, [ask.hedge.by.clone(), about])?;
-    let earned = earned::earned(source, &state, &events, ask, days.instants()?)?;
+    let (hedge, [usage, about]) = cost?;
+    let earned = earned?;
     let list = days.costs(&usage, |money| money.list.pico())?;
     let contracted = days.costs(&usage, |money| money.contracted.pico())?;
     let usage = usage.plain;
