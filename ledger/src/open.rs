@@ -154,7 +154,7 @@ pub struct OpenReport {
     /// Exchanges that were under way when the ledger was last used, and never ended. They are settled as
     /// `interrupted` now.
     pub interrupted: u64,
-    /// What was done with the store.
+    /// What was done with the store. Its rows are checked after this, before anybody reads them.
     pub store: StoreState,
 }
 
