@@ -11,11 +11,13 @@ use bursar_domain::{Outcome, UsageRecord, UsageSource};
 use bursar_tests::clerk::{Clerk, Numbered, Told};
 use bursar_tests::network::{Network, Numbers, Weather};
 use bursar_tests::{Client, Setup, System};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-const SETTINGS: &str = "
+/// Deadlines that end everything within [`PATIENCE`].
+pub(crate) const SETTINGS: &str = "
 server: { timeouts: { write_idle: 60s } }
 upstream: { connect: 5s, response_head: 40s, idle: 20s }
 ";
@@ -28,11 +30,14 @@ const REQUESTS_EACH: u64 = 6;
 
 /// What a client heard of its request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Heard {
-    status: Option<u16>,
-    body: Vec<u8>,
-    whole: bool,
+pub(crate) struct Heard {
+    pub(crate) status: Option<u16>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) whole: bool,
 }
+
+/// What clients have heard, in the order in which they did.
+pub(crate) type AllHeard = RefCell<Vec<(Numbered, Heard)>>;
 
 /// Asks once; `None` when the connection broke before a head came.
 async fn ask(client: &mut Client, request: Numbered) -> Option<Heard> {
@@ -46,13 +51,13 @@ async fn ask(client: &mut Client, request: Numbered) -> Option<Heard> {
 
 /// A client that asks one after another, and takes another connection when one breaks. It sends nothing
 /// again.
-async fn visit(
+pub(crate) async fn visit(
     system: &System,
     network: &Network,
     requests: impl Iterator<Item = Numbered>,
     mut numbers: Numbers,
-) -> Vec<(Numbered, Heard)> {
-    let mut heard = Vec::new();
+    heard: &AllHeard,
+) {
     let mut line: Option<Client> = None;
     for request in requests {
         let mut client = line.take().unwrap_or_else(|| Client::new(network.line_to(system.connect())));
@@ -67,9 +72,8 @@ async fn visit(
         if answer.whole {
             line = Some(client);
         }
-        heard.push((request, answer));
+        heard.borrow_mut().push((request, answer));
     }
-    heard
 }
 
 /// How many requests ended how, over several plays: a test of faults must have had some.
@@ -80,8 +84,28 @@ struct Sums {
     never_asked: usize,
 }
 
-fn workload(record: &UsageRecord) -> u64 {
-    record.identity.workload.as_ref().unwrap().as_str().strip_prefix('n').unwrap().parse().unwrap()
+/// The records by the numbers of their requests.
+pub(crate) fn by_number<'r>(records: &'r [UsageRecord], what: &str) -> BTreeMap<u64, &'r UsageRecord> {
+    let mut booked: BTreeMap<u64, &UsageRecord> = BTreeMap::new();
+    for record in records {
+        let workload = record.identity.workload.as_ref().unwrap().as_str();
+        let before = booked.insert(workload.strip_prefix('n').unwrap().parse().unwrap(), record);
+        assert!(before.is_none(), "{what}: a request is booked twice: {before:#?} {record:#?}");
+    }
+    booked
+}
+
+/// Whether a client has all that the provider answered. What it has must be that, byte for byte.
+pub(crate) fn is_answered(request: Numbered, heard: &Heard, told: Told, what: &str) -> bool {
+    // The sidecar's own refusals go nowhere.
+    if heard.status != Some(request.status()) || (told.begun == 0 && request.usage().is_none()) {
+        return false;
+    }
+    assert_eq!(told.asked, 1, "{what}: nobody said that");
+    let answer = request.answer();
+    assert!(answer.starts_with(&heard.body), "{what}: bytes of a reply changed");
+    assert!(!heard.whole || heard.body == answer, "{what}: a piece is missing");
+    heard.whole
 }
 
 /// What must hold of each request, whatever the network did.
@@ -92,35 +116,38 @@ fn check_books(
     what: &str,
 ) -> Sums {
     let mut sums = Sums::default();
-    let mut booked: BTreeMap<u64, &UsageRecord> = BTreeMap::new();
-    for record in records {
-        let before = booked.insert(workload(record), record);
-        assert!(before.is_none(), "{what}: a request is booked twice: {before:#?} {record:#?}");
-    }
+    let booked = by_number(records, what);
     for (request, heard) in heard {
-        let number = request.0;
-        let told = told.get(&number).copied().unwrap_or_default();
-        let what = format!("{what}, request {number}: {told:?}, heard {:?}", (heard.status, heard.whole));
-        assert!(told.begun <= 1 && told.asked <= told.begun, "{what}: it was sent twice");
-        let record = booked.get(&number).copied();
+        let told = told.get(&request.0).copied().unwrap_or_default();
+        let what =
+            format!("{what}, request {}: {told:?}, heard {:?}", request.0, (heard.status, heard.whole));
+        check_sent(told, &what);
+        let record = booked.get(&request.0).copied();
         assert!(told.begun == 0 || record.is_some(), "{what}: the provider has it, the ledger does not");
-        if heard.status == Some(request.status()) {
-            let answer = request.answer();
-            assert!(answer.starts_with(&heard.body), "{what}: bytes of a reply changed");
-            assert!(!heard.whole || heard.body == answer, "{what}: a piece is missing");
-        }
-        let is_answered = heard.whole && heard.status == Some(request.status());
-        assert!(!is_answered || told.asked == 1, "{what}: nobody said that");
+        let is_answered = is_answered(*request, heard, told, &what);
         sums.whole += usize::from(is_answered);
         sums.broken += usize::from(!is_answered);
         sums.never_asked += usize::from(told.asked == 0);
-        let Some(record) = record else { continue };
-        check_record(*request, record, told, is_answered, &what);
+        if let Some(record) = record {
+            check_record(*request, record, told, is_answered, &what);
+        }
     }
     sums
 }
 
-fn check_record(request: Numbered, record: &UsageRecord, told: Told, is_answered: bool, what: &str) {
+/// A request is sent once, or not at all.
+pub(crate) fn check_sent(told: Told, what: &str) {
+    assert!(told.begun <= 1 && told.asked <= told.begun, "{what}: it was sent twice");
+}
+
+/// What a record says is what the provider said.
+pub(crate) fn check_record(
+    request: Numbered,
+    record: &UsageRecord,
+    told: Told,
+    is_answered: bool,
+    what: &str,
+) {
     let usage = (record.usage.input_total(), record.usage.output_total());
     if record.usage_source == UsageSource::Provider {
         let (input, output) = request.usage().unwrap();
@@ -138,7 +165,7 @@ fn check_record(request: Numbered, record: &UsageRecord, told: Told, is_answered
 }
 
 /// Waits until nothing is under way.
-async fn settled(system: &System) {
+pub(crate) async fn settled(system: &System) {
     let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
     while system.metric("bursar_requests_in_flight") > 0 {
         assert!(tokio::time::Instant::now() < deadline, "an exchange never ends");
@@ -164,20 +191,21 @@ fn play(weather: Weather, seed: u64) -> Sums {
     let setup = Setup { connector: Some(connector), ..Setup::new(SETTINGS) };
     setup.run(|system| async move {
         let before = Network::new(weather, !seed);
+        let heard = AllHeard::default();
         let visits = (0..CLIENTS).map(|client| {
             let requests = (0..REQUESTS_EACH).map(move |at| Numbered(seed % 1_000 + client + CLIENTS * at));
-            visit(&system, &before, requests, Numbers::of(seed ^ client))
+            visit(&system, &before, requests, Numbers::of(seed ^ client), &heard)
         });
-        let heard = futures_util::future::join_all(visits).await.concat();
+        futures_util::future::join_all(visits).await;
         settled(&system).await;
         let records = system.records().await.into_iter().map(|stored| stored.record).collect::<Vec<_>>();
-        sink.set(check_books(&heard, &clerk.told(), &records, &what));
+        sink.set(check_books(&heard.borrow(), &clerk.told(), &records, &what));
     });
     sums.get()
 }
 
 /// A number that whoever runs the test gives.
-fn variable(name: &str) -> Option<u64> {
+pub(crate) fn variable(name: &str) -> Option<u64> {
     std::env::vars().find(|(known, _)| known == name).map(|(_, value)| value.parse().unwrap())
 }
 

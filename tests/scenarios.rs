@@ -48,6 +48,7 @@ mod signers;
 #[cfg(feature = "sigv4")]
 mod sigv4;
 mod silent_dialects;
+mod simulation;
 mod smuggling;
 mod streaming;
 mod tidy;

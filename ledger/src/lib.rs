@@ -54,6 +54,8 @@ pub mod roi;
 mod rollup;
 mod seen;
 mod settle;
+#[cfg(any(test, feature = "simulated-disk"))]
+mod simulated;
 mod store;
 mod verify;
 mod writer;
@@ -82,6 +84,8 @@ pub use retention::{DETAIL_DAYS_MIN, Kept, PruneAsk, PruneError, PruneReport, Re
 pub use revenue::{RevenueImported, revenue_events};
 pub use rollup::{MoneySum, MoneyTotals, Totals};
 pub use settle::{Caller, Observer, Pricer, USAGE_RAW_BYTES_MAX};
+#[cfg(feature = "simulated-disk")]
+pub use simulated::SimulatedDisk;
 pub use verify::{StoreCheck, Verified, VerifyError, verify};
 pub use writer::{Durability, Health};
 

@@ -38,4 +38,4 @@ pub use clock::{ManualClock, unhurried, until};
 pub use frames::{FrameProvider, Frames};
 pub use http2::{Http2Client, Http2Provider, Http2Reply};
 pub use provider::{Provider, Received, Step, chunk};
-pub use system::{Setup, System, run};
+pub use system::{Machine, Setup, System, run};

@@ -12,10 +12,13 @@ use bursar::telemetry::{Observers, Telemetry};
 use bursar::upstream::Connector;
 use bursar::worker::Worker;
 use bursar_domain::{Clock, Cost, UsageRecord};
-use bursar_ledger::{Durability, Ledger, OfflineLedger, Options, Pricer, RecordRange, StoredRecord};
+use bursar_ledger::{
+    Durability, Ledger, OfflineLedger, Options, Pricer, RecordRange, SimulatedDisk, StoredRecord,
+};
 use bursar_policies::price::PriceBook;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -23,6 +26,9 @@ use tokio::sync::watch;
 
 /// 2026-11-22T12:00:00Z, where every test begins.
 pub const START_MICROS: i64 = 1_795_348_800_000_000;
+
+/// Segments of a journal whose disk is simulated: so small that there are several.
+const SMALL_SEGMENT: u64 = 16 * 1024;
 
 /// Routes to the fake providers.
 const ROUTES: &str = "
@@ -94,7 +100,7 @@ pub struct System {
     /// The worker.
     pub worker: Rc<Worker>,
     shutdown: watch::Sender<Shutdown>,
-    dir: tempfile::TempDir,
+    dir: Rc<tempfile::TempDir>,
     setup: Setup,
 }
 
@@ -113,6 +119,37 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
     /// What the issuer of tokens answers from the start on.
     pub issuer: Provider,
+    /// The machine that it runs on, where another life of it follows; without one, a new one.
+    pub machine: Option<Machine>,
+}
+
+/// What stays when a sidecar, or its power, goes.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The disk of the ledger's journal.
+    pub disk: SimulatedDisk,
+    /// Where it is.
+    pub dir: Rc<tempfile::TempDir>,
+}
+
+impl Machine {
+    /// One with an empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { disk: SimulatedDisk::default(), dir: Rc::new(tempfile::tempdir().unwrap()) }
+    }
+
+    /// The ledger's directory.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.dir.path().join("ledger")
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Setup {
@@ -126,6 +163,7 @@ impl Setup {
             group_records_max: 4096,
             env: Vec::new(),
             issuer: Provider::default(),
+            machine: None,
         }
     }
 
@@ -153,8 +191,11 @@ pub fn run<Fut: Future<Output = ()>>(settings: &str, test: impl FnOnce(System) -
 }
 
 impl System {
-    fn start(setup: Setup) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    /// Starts it, within a runtime of its own ([`Setup::run`]).
+    #[must_use]
+    pub fn start(setup: Setup) -> Self {
+        let machine = setup.machine.clone().unwrap_or_default();
+        let dir = Rc::clone(&machine.dir);
         let config = setup.config().unwrap_or_else(|errors| panic!("{errors}"));
         let prices = Arc::new(Prices::new(PriceBook::builtin().unwrap()));
         let clock = Arc::new(ManualClock::at(START_MICROS));
@@ -173,10 +214,17 @@ impl System {
             group_delay: config.ledger.group_delay,
             group_records_max: setup.group_records_max,
             observer: Some(Observers::new(&budgets, &telemetry)),
-            ..Options::new(&dir.path().join("ledger"))
+            ..Options::new(&machine.ledger())
         };
         let pricer = Arc::new(GatedPrices { gate: gate.clone(), prices: prices.clone() });
-        let (ledger, _) = Ledger::open(options, clock.clone(), pricer).unwrap();
+        let opened = match setup.machine {
+            None => Ledger::open(options, clock.clone(), pricer),
+            Some(_) => {
+                let options = Options { segment_bytes: SMALL_SEGMENT, ..options };
+                Ledger::open_simulated(&machine.disk, options, clock.clone(), pricer)
+            }
+        };
+        let (ledger, _) = opened.unwrap();
         budgets.load(&ledger, clock.now()).unwrap();
         budgets.look_at_contracts(&ledger, &prices, clock.now()).unwrap();
         let app = App::new(config, ledger, prices, budgets, telemetry, clock.clone());
@@ -190,6 +238,12 @@ impl System {
         tasks::start(refresh::tend(Arc::clone(&app), connector, ends));
         let gate = OpensAtEnd(gate);
         Self { provider, http2_provider, issuer, clock, app, worker, shutdown, gate, dir, setup }
+    }
+
+    /// The machine that it was put on, if the test has one.
+    #[must_use]
+    pub fn machine(&self) -> Option<&Machine> {
+        self.setup.machine.as_ref()
     }
 
     /// A new connection to the sidecar.
@@ -250,7 +304,7 @@ impl System {
     }
 
     /// Ends the sidecar; what its ledger wrote stays in the directory as long as that is kept.
-    pub async fn close(self) -> tempfile::TempDir {
+    pub async fn close(self) -> Rc<tempfile::TempDir> {
         let Self { provider, issuer, app, worker, shutdown, gate, dir, .. } = self;
         drop(gate);
         shutdown.send_replace(Shutdown::Now);
@@ -266,6 +320,24 @@ impl System {
         drop(app);
         tokio::time::sleep(Duration::from_secs(1)).await;
         dir
+    }
+
+    /// The power goes: nothing that is under way is booked any more, and what was not synced is lost when it
+    /// comes back.
+    pub async fn lose_power(self) {
+        let Self { app, worker, shutdown, gate, setup, .. } = self;
+        setup.machine.expect("a machine").disk.power_off();
+        drop(gate);
+        shutdown.send_replace(Shutdown::Now);
+        worker.end_all();
+        worker.settled().await;
+        drop(worker);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        app.counting.finish();
+        // It says that it could not write, of which there is nobody to tell.
+        let _ = app.ledger.clone().close();
+        drop(app);
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
     /// Ends the sidecar and reads what its ledger holds.
