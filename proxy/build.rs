@@ -66,7 +66,8 @@ fn link() {
     println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
     println!("cargo::rerun-if-changed={ORDER}");
     if let Ok(order) = Path::new(ORDER).canonicalize() {
-        println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", order.display());
+        println!("cargo::rustc-link-arg-bins=-T");
+        println!("cargo::rustc-link-arg-bins={}", order.display());
     }
     if libc_packs() {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");

@@ -50,8 +50,10 @@ impl OfflineLedger {
 
     /// The same ledger, answering from its records alone.
     #[must_use]
-    pub fn from_records(self) -> Self {
-        Self { store: OnceLock::from(None), ..self }
+    pub fn from_records(mut self) -> Self {
+        self.close_store();
+        self.store = OnceLock::from(None);
+        self
     }
 
     /// The ledger's id.
@@ -112,8 +114,20 @@ impl OfflineLedger {
         &self.view
     }
 
+    fn close_store(&mut self) {
+        if let Some(store) = self.store.take().flatten() {
+            store.discard();
+        }
+    }
+
     fn store(&self) -> Option<&Store> {
         self.store.get_or_init(|| current_store(&self.database, &self.view)).as_ref()
+    }
+}
+
+impl Drop for OfflineLedger {
+    fn drop(&mut self) {
+        self.close_store();
     }
 }
 

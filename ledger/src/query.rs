@@ -327,6 +327,8 @@ pub(crate) fn groupings_of_records<const N: usize>(
             let found = rows.of_glance(frame, &glimpse.glance);
             if let Some(totals) = found.map_err(|error| glimpse.undecodable(error))? {
                 totals.add_glance(&glimpse.glance, &figures);
+            } else if rows.too_many {
+                return Err(QueryError::TooManyRows);
             }
         }
         Ok::<_, QueryError>(())

@@ -482,10 +482,7 @@ fn read_meta(db: &sled::Db, ledger: LedgerId) -> Result<Meta, StoreError> {
         let empty = db.iter().next().is_none();
         return if empty { Ok(fresh) } else { Err(StoreError::Damaged("its description is missing")) };
     };
-    let meta = decode_meta(&bytes).ok_or(StoreError::Damaged("its description cannot be read"))?;
-    if meta.schema != SCHEMA {
-        return Err(StoreError::OtherSchema(meta.schema));
-    }
+    let meta = decode_meta(&bytes)?;
     let owner = LedgerId::from_bits(u128::from_be_bytes(meta.ledger));
     if owner == ledger { Ok(meta) } else { Err(StoreError::OtherLedger(owner)) }
 }
@@ -518,10 +515,18 @@ fn encode_meta(meta: &Meta) -> Vec<u8> {
     bytes
 }
 
-fn decode_meta(bytes: &[u8]) -> Option<Meta> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
-    let right = crc32c::crc32c(body) == u32::from_le_bytes(*crc);
-    if right { postcard::from_bytes(body).ok() } else { None }
+fn decode_meta(bytes: &[u8]) -> Result<Meta, StoreError> {
+    let unread = || StoreError::Damaged("its description cannot be read");
+    let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(unread)?;
+    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        return Err(unread());
+    }
+    // Another schema may say other things about itself, but its number comes first.
+    let (schema, _): (u16, _) = postcard::take_from_bytes(body).map_err(|_| unread())?;
+    if schema != SCHEMA {
+        return Err(StoreError::OtherSchema(schema));
+    }
+    postcard::from_bytes(body).map_err(|_| unread())
 }
 
 fn reservation_key(id: RequestId) -> Vec<u8> {
@@ -621,6 +626,18 @@ mod tests {
             assert_eq!(ledger.usage(&crate::UsageQuery::default()).unwrap().totals.requests, 1);
             ledger.close().unwrap();
         }
+    }
+
+    #[test]
+    fn what_another_schema_says_about_itself_is_told_from_damage() {
+        // Shorter than today's, as that of schema 3 was.
+        let mut bytes = postcard::to_stdvec(&(3_u16, [7_u8; 16], 5_u64)).unwrap();
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        assert!(matches!(decode_meta(&bytes), Err(StoreError::OtherSchema(3))));
+        bytes[0] ^= 1;
+        assert!(matches!(decode_meta(&bytes), Err(StoreError::Damaged(_))));
+        assert!(matches!(decode_meta(&[]), Err(StoreError::Damaged(_))));
     }
 
     #[test]

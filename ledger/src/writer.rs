@@ -504,6 +504,7 @@ impl Writer {
                 self.upkeep();
             }
         }
+        self.shared.checked.wait();
         self.checkpoint();
     }
 
@@ -966,7 +967,7 @@ impl Writer {
         if synced && (due(self.timers.pending_since, APPLY_EVERY, now) || full) {
             self.apply(rows >= PENDING_ROWS_MAX);
         }
-        if due(self.timers.unflushed_since, FLUSH_EVERY, now) {
+        if due(self.timers.unflushed_since, FLUSH_EVERY, now) && self.shared.checked.is_over() {
             self.flush();
         }
     }
@@ -1061,8 +1062,11 @@ impl Writer {
         }
         self.take = Take::Seen;
         self.sync();
-        self.apply(true);
-        self.flush();
+        // While the rows are checked, what is pending is added to answers from memory.
+        if self.shared.checked.is_over() {
+            self.apply(true);
+            self.flush();
+        }
         let outcome = if self.shared.has_failed() {
             Err(NotRecorded::JournalFailed)
         } else {

@@ -366,14 +366,13 @@ impl Records {
             };
             each(&frame, None)?;
             while let Some(glance) = frame.next().map_err(|error| at(error, frame.passed()))? {
-                let other_cost = match whole.as_mut().and_then(FrameDecoder::next) {
-                    Some(decoded) => self.other_cost(&decoded.map_err(|error| at(error, frame.passed()))?),
-                    None => None,
-                };
                 let sequence = head.first_sequence.saturating_add(frame.passed()).saturating_sub(1);
                 let wanted = sequence > self.range.after_sequence
                     && sequence <= self.last
                     && self.range.contains(glance.started_at);
+                let decoded = whole.as_mut().and_then(FrameDecoder::next).transpose();
+                let decoded = decoded.map_err(|error| at(error, frame.passed()))?;
+                let other_cost = decoded.filter(|_| wanted).and_then(|decoded| self.other_cost(&decoded));
                 if wanted {
                     each(&frame, Some(&Glimpse { glance, sequence, other_cost }))?;
                 }

@@ -14,8 +14,11 @@ use std::collections::HashMap;
 
 /// A time is given by its hour; where an hour is not enough, by nothing.
 const NO_HOUR: u32 = 0;
+/// Most answers that are kept across frames, beside those that `make` itself keeps.
+const FAR_MAX: usize = 65_536;
 
-/// Answers by the values that records have of some keys. Times are given beside the record.
+/// Answers by the values that records have of some keys. Times are given beside the record. Memory is bounded:
+/// an answer may have to be made again, and must be the same then.
 #[derive(Debug, Default)]
 pub(crate) struct Slots<T> {
     keys: Vec<GroupKey>,
@@ -23,6 +26,7 @@ pub(crate) struct Slots<T> {
     near: HashMap<Box<[u32]>, T, RandomState>,
     /// By texts.
     far: HashMap<Box<[u8]>, T, RandomState>,
+    far_max: usize,
     numbers: Vec<u32>,
     written: Vec<u8>,
 }
@@ -34,9 +38,15 @@ impl<T: Copy> Slots<T> {
             keys: keys.filter(|key| !key.is_time()).cloned().collect(),
             near: HashMap::default(),
             far: HashMap::default(),
+            far_max: FAR_MAX,
             numbers: Vec::new(),
             written: Vec::new(),
         }
+    }
+
+    /// Keeps every answer: for whoever numbers what he makes, and bounds that himself.
+    pub(crate) fn keeping_all(self) -> Self {
+        Self { far_max: usize::MAX, ..self }
     }
 
     /// What follows is in another frame.
@@ -44,7 +54,7 @@ impl<T: Copy> Slots<T> {
         self.near.clear();
     }
 
-    /// The answer for a record, and for its hour if `hour` is given; `make` makes it once.
+    /// The answer for a record, and for its hour if `hour` is given; `make` makes it where it is not known.
     pub(crate) fn find<E: From<DecodeError>>(
         &mut self,
         frame: &GlanceFrame<'_>,
@@ -78,6 +88,9 @@ impl<T: Copy> Slots<T> {
             Some(found) => *found,
             None => {
                 let made = make()?;
+                if self.far.len() >= self.far_max {
+                    self.far.clear();
+                }
                 self.far.insert(self.written.as_slice().into(), made);
                 made
             }

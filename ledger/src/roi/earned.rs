@@ -330,10 +330,12 @@ impl Shared<'_> {
             ModelName::Position => Some(Rule::Position),
             ModelName::Shapley | ModelName::Markov => None,
         };
-        let learned = match (&fixed, self.learn(model)) {
-            (Some(_), _) => BTreeMap::new(),
-            (None, Ok(learned)) => learned,
-            (None, Err(problem)) => return Ok(Err(problem)),
+        let learned = match fixed.is_some() {
+            true => BTreeMap::new(),
+            false => match self.learn(model) {
+                Ok(learned) => learned,
+                Err(problem) => return Ok(Err(problem)),
+            },
         };
         let nothing = Rule::ByPlayer(Vec::new());
         let mut found = empty(model, ask.hedge.currency);

@@ -50,9 +50,9 @@ impl Names {
             players: Vec::new(),
             leaves: Vec::new(),
             sessions: 0,
-            player_of: Slots::new([GroupKey::Workload, GroupKey::Team].iter()),
-            leaf_of: Slots::new(by.iter()),
-            session_of: Slots::new([GroupKey::Session].iter()),
+            player_of: Slots::new([GroupKey::Workload, GroupKey::Team].iter()).keeping_all(),
+            leaf_of: Slots::new(by.iter()).keeping_all(),
+            session_of: Slots::new([GroupKey::Session].iter()).keeping_all(),
         }
     }
 
