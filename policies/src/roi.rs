@@ -142,9 +142,9 @@ impl Basis {
         per_million(self.revenue, self.tokens)
     }
 
-    /// (Revenue − cost)/revenue.
+    /// (Revenue − cost)/revenue. Where more was taken back than earned there is no part of it to be kept.
     pub fn gross_margin(&self, cost: Cost) -> Result<Figure, ExactError> {
-        if self.revenue.pico() == 0 {
+        if self.revenue.pico() <= 0 {
             return Ok(Figure::ZeroRevenue);
         }
         let net = self.net(Value::Revenue, cost)?;

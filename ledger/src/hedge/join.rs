@@ -12,7 +12,9 @@
 
 use super::report::{HedgeAsk, HedgeError, ReportRow, SpotCost, UsageGap, midnight};
 use super::{HedgeSource, State};
-use crate::query::{GrainRow, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, key_of_record};
+use crate::query::{
+    GrainRow, GroupKey, KeyValue, QueryError, ROWS_MAX, ReadFrom, UsageQuery, bucket, key_of_record,
+};
 use crate::rollup::{HOUR_MICROS, MoneySum, Totals};
 use crate::{RecordRange, StoredRecord};
 use bursar_domain::{Currency, Label, Money, Timestamp, Usage, UsageRecord};
@@ -231,13 +233,19 @@ impl Join<'_> {
         let mut by = vec![GroupKey::Team, GroupKey::Provider, GroupKey::Model];
         by.extend(self.ask.by.iter().cloned());
         let query = UsageQuery { from, to, zone: self.ask.zone.clone(), by, filter: Vec::new() };
-        let hourly = |key: &[KeyValue]| facets_of_key(key).is_some_and(|facets| self.needs.hourly(&facets));
+        // A row of an hour is of that hour; days and months are made of days.
+        let by_hour = self.ask.by.contains(&GroupKey::Hour);
+        let hourly =
+            |key: &[KeyValue]| by_hour || facets_of_key(key).is_some_and(|facets| self.needs.hourly(&facets));
         let (rows, read_from) = self.source.ask_grains(&query, &hourly)?;
         for GrainRow { start, key, totals } in &rows {
             let Some(facets) = facets_of_key(key) else { continue };
             let Some((at, day)) = civil(*start, &self.ask.zone) else { continue };
             let split = if self.needs.by_class(&facets) { Split::Volumes } else { Split::Whole };
-            let key = key.get(FACET_KEYS..).unwrap_or_default().to_vec();
+            let mut key = key.get(FACET_KEYS..).unwrap_or_default().to_vec();
+            for (slot, by) in key.iter_mut().zip(&self.ask.by).filter(|(_, by)| by.is_time()) {
+                *slot = bucket(by, *start, &self.ask.zone);
+            }
             self.add(Piece { key, at, day, id: 0, facets, totals, split })?;
         }
         Ok(read_from)

@@ -170,7 +170,7 @@ pub struct Shares {
     pub tagged: Option<Ratio>,
     /// Share of tokens that were measured, and not estimated.
     pub measured: Option<Ratio>,
-    /// Share of counted requests without a complete price.
+    /// Share of counted requests without a complete price, or without a rate into the reporting currency.
     pub unpriced: Option<Ratio>,
 }
 
@@ -253,7 +253,7 @@ pub fn report(source: &dyn HedgeSource, ask: &RoiAsk) -> Result<RoiReport, RoiEr
         row.value = row.value.plus(*value)?;
     }
     let costs = Costs { list: list.whole, contracted: contracted.whole };
-    let coverage = coverage(&days, &about, &earned)?;
+    let coverage = coverage(&days, &about, &hedge, &earned)?;
     let tokens_by_month = tokens_by_month(&about.plain);
     let totals = usage.totals;
     Ok(RoiReport { hedge, rows, totals, costs, earned, tokens_by_month, coverage, unusable })
@@ -374,7 +374,12 @@ impl Days<'_> {
 }
 
 /// `about` is by team, source of counts and month.
-fn coverage(days: &Days<'_>, about: &Rated, earned: &Earned) -> Result<Shares, RoiError> {
+fn coverage(
+    days: &Days<'_>,
+    about: &Rated,
+    hedge: &HedgeReport,
+    earned: &Earned,
+) -> Result<Shares, RoiError> {
     let billed = days.exact(about, |money| money.billed.pico())?;
     let (mut tagged, mut cost) = (Ratio::ZERO, Ratio::ZERO);
     for (key, amount) in &billed {
@@ -400,11 +405,13 @@ fn coverage(days: &Days<'_>, about: &Rated, earned: &Earned) -> Result<Shares, R
         false => Ok(None),
     };
     let totals = &about.plain.totals;
+    let unpriced = hedge.rows.values().fold(0_u64, |sum, row| sum.saturating_add(row.unpriced));
     Ok(Shares {
         attributed: ratio(attributed, total)?,
         tagged: if cost.is_positive() { Some(tagged.over_near(cost)?) } else { None },
         measured: share(measured, counted)?,
-        unpriced: share(totals.unpriced.saturating_add(totals.partly_priced).into(), totals.counted.into())?,
+        // Those without a rate too: their cost is missing just so.
+        unpriced: share(unpriced.into(), totals.counted.into())?,
     })
 }
 

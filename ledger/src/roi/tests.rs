@@ -182,6 +182,13 @@ fn check_whole(report: &RoiReport) {
     assert_eq!(months, report.earned.total);
 }
 
+/// Without contracts nothing else costs.
+fn check_cost_is_where_usage_is(report: &RoiReport) {
+    for (key, row) in &report.rows {
+        assert!(row.totals.requests > 0 || row.lines.get(Line::Spot).pico() == 0, "{key:?}");
+    }
+}
+
 fn used() -> impl Strategy<Value = Used> {
     // Three teams of three workloads: no more than Shapley values are for.
     (0_i64..960, 0_u8..3, 0_u8..3, 0_u8..5, 0_u8..3, 0_u8..3, proptest::option::of(0_u32..100_000))
@@ -214,6 +221,7 @@ proptest! {
             check_whole(&whole);
             let parts = report(&ledger, &ask(fine.clone(), *model)).unwrap();
             check_whole(&parts);
+            check_cost_is_where_usage_is(&parts);
             prop_assert_eq!(by_key(&whole, 0), by_key(&parts, 0), "teams are the sums of their rows");
             let compared = whole.earned.compared.iter().find(|(name, _)| name == model).unwrap();
             prop_assert_eq!(compared.1.as_ref().unwrap(), &whole.earned.attributed);
@@ -241,6 +249,40 @@ proptest! {
         prop_assert_eq!(&before.earned.total, &other.earned.total, "the order of events does not matter");
         ledger.close().unwrap();
     }
+}
+
+#[test]
+fn cost_of_a_time_is_in_the_row_of_that_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    // The eighth hour of two days.
+    for (number, hour) in [(1, 12 * 24 + 8), (2, 13 * 24 + 8)] {
+        let record = record(number, (hour, 1, 1, 1, 0, 0, Some(100 * u32::try_from(number).unwrap())));
+        let _ = ledger.append(record, Wait::Acknowledged).unwrap().wait().unwrap();
+    }
+    let check = |by: &[GroupKey], zone: &str, expected: &[(&str, i128)]| {
+        let mut asked = ask(by.to_vec(), ModelName::Linear);
+        asked.hedge.zone = TimeZone::get(zone).unwrap();
+        let found = report(&ledger, &asked).unwrap();
+        let rows: Vec<_> = found
+            .rows
+            .iter()
+            .map(|(key, row)| {
+                (key[0].text().unwrap_or("-"), row.lines.get(Line::Spot).pico() / 10_000_000_000)
+            })
+            .collect();
+        assert_eq!(rows, expected, "{by:?} {zone}");
+        check_cost_is_where_usage_is(&found);
+    };
+    check(&[GroupKey::Month], "UTC", &[("2026-09", 37)]);
+    check(&[GroupKey::Day, GroupKey::Team], "UTC", &[("2026-09-01", 12), ("2026-09-02", 25)]);
+    check(&[GroupKey::Hour], "UTC", &[("2026-09-01T08:00+00:00", 12), ("2026-09-02T08:00+00:00", 25)]);
+    check(
+        &[GroupKey::Hour],
+        "Asia/Kolkata",
+        &[("2026-09-01T13:00+05:30", 12), ("2026-09-02T13:00+05:30", 25)],
+    );
+    ledger.close().unwrap();
 }
 
 #[test]

@@ -175,6 +175,13 @@ impl RevenueEntry {
         let code = needed("currency", self.currency.as_ref(), "write its code, such as USD")?;
         let remedy = "is not a currency code of three capital letters";
         let currency = Currency::parse(code).map_err(|_| bad("currency", code, remedy))?;
+        if !currency.is_listed() {
+            return Err(bad(
+                "currency",
+                code,
+                "is no currency that ISO 4217 lists: write its code, such as USD",
+            ));
+        }
         let remedy = "is not a plain decimal with at most 12 decimals";
         Money::parse(currency, amount.text()).map_err(|_| bad("amount", amount.text(), remedy))
     }
@@ -442,6 +449,7 @@ mod tests {
         check(json!({"time": null}), "time is missing");
         check(json!({"amount": "1e3"}), "amount: \"1e3\" is not a plain decimal");
         check(json!({"currency": "usd"}), "three capital letters");
+        check(json!({"currency": "XXQ"}), "no currency that ISO 4217 lists");
         check(json!({"time": "yesterday"}), "is not a time");
         check(json!({"kind": "sale"}), "use revenue, saving, refund");
         check(json!({"kind": "refund", "amount": "-1"}), "must say which event");

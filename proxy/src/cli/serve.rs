@@ -82,6 +82,9 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let telling = webhooks::start(&app, &tls).context("cannot start to send webhooks")?;
 
     let (shutdown, state) = watch::channel(Shutdown::No);
+    // Before anything is served that a signal could break off.
+    let runtime = tasks::runtime()?;
+    let signals = runtime.block_on(async { Signals::catch() }).context("cannot catch signals")?;
     // Before the workers, so that the keys of issuers are asked for first.
     let for_keys = (Arc::clone(&app), tls.clone(), state.clone());
     let keys = tasks::thread("jwks".to_owned(), move || {
@@ -95,9 +98,6 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             tracing::error!(%error, "the admin API ended");
         }
     })?;
-    // Before anybody can know that there is something to signal to.
-    let runtime = tasks::runtime()?;
-    let signals = runtime.block_on(async { Signals::catch() }).context("cannot catch signals")?;
     tracing::info!(proxy = %listening, admin = %admin_listening, pid = std::process::id(), "bursar serves");
     let for_reload = (Arc::clone(&app), signals.hangup, state.clone());
     let reload = tasks::thread("reload".to_owned(), move || async move {

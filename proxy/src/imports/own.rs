@@ -363,8 +363,15 @@ fn provider_cost(row: &Row) -> Result<Option<ProviderCost>, String> {
 fn currency(row: &Row) -> Result<Currency, String> {
     match text(row, "currency")? {
         None => Ok(Currency::USD),
-        Some(code) => Currency::parse(&code)
-            .map_err(|_| format!("currency: {code:?} is not a code of three capital letters")),
+        Some(code) => {
+            let parsed = Currency::parse(&code);
+            let parsed =
+                parsed.map_err(|_| format!("currency: {code:?} is not a code of three capital letters"))?;
+            let listed = Some(parsed).filter(|parsed| parsed.is_listed());
+            listed.ok_or_else(|| {
+                format!("currency: {code:?} is no currency that ISO 4217 lists: write its code, such as USD")
+            })
+        }
     }
 }
 
@@ -435,6 +442,7 @@ mod tests {
             ("cost", json!({"billed": "-1"}), "is negative"),
             ("cost", json!({"status": "priced"}), "has no amounts"),
             ("cost", json!({"billed": "1", "currency": "usd"}), "three capital letters"),
+            ("cost", json!({"billed": "1", "currency": "XXQ"}), "no currency that ISO 4217 lists"),
             ("started_at", json!("yesterday"), "is not a time"),
             ("outcome", json!("fine"), "is unknown"),
             ("teem", json!("a"), "unknown field"),

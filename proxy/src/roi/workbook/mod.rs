@@ -368,6 +368,7 @@ fn corrections(book: &mut Workbook, document: &Value, styles: &Styles) -> Done {
             }
             lines.push(row);
         }
+        lines.push(whole(&correction, &array(document, "by")));
     }
     let mut names = vec!["origin".to_owned()];
     names.extend(array(document, "by").iter().map(text));
@@ -375,10 +376,32 @@ fn corrections(book: &mut Workbook, document: &Value, styles: &Styles) -> Done {
     table(book.add_worksheet().set_name("Corrections")?, (&names, &columns), &lines, styles)
 }
 
+/// A correction as a whole: its rows, and what is nobody's.
+fn whole(correction: &Value, by: &[Value]) -> Value {
+    let mut line = serde_json::Map::new();
+    line.insert("origin".to_owned(), at(correction, "origin").clone());
+    if let Some(first) = by.first() {
+        line.insert(text(first), "(book)".into());
+    }
+    for (column, name) in [("hedged", "book"), ("revenue", "revenue"), ("savings", "savings")] {
+        line.insert(column.to_owned(), at(correction, name).clone());
+    }
+    line.into()
+}
+
 /// How it was computed, and what is not in the figures.
 fn method(sheet: &mut Worksheet, document: &Value, styles: &Styles) -> Done {
     sheet.set_name("Method and coverage")?.set_column_width(0, 30)?.set_column_width(1, 110)?;
     let mut row = 0_u32;
+    // Of a month as reported: the state of the ledger that it shows.
+    for name in ["view", "month", "sequence"] {
+        let value = at(document, name);
+        if !value.is_null() {
+            sheet.write_string_with_format(row, 0, name, &styles.head)?;
+            write(sheet, (row, 1), value, &styles.plain)?;
+            row = row.saturating_add(1);
+        }
+    }
     for (name, value) in at(document, "method").as_object().into_iter().flatten() {
         sheet.write_string_with_format(row, 0, name, &styles.head)?;
         write(sheet, (row, 1), value, &styles.plain)?;
