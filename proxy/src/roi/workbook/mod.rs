@@ -368,7 +368,7 @@ fn corrections(book: &mut Workbook, document: &Value, styles: &Styles) -> Done {
             }
             lines.push(row);
         }
-        lines.push(whole(&correction, &array(document, "by")));
+        lines.push(whole(correction, &array(document, "by")));
     }
     let mut names = vec!["origin".to_owned()];
     names.extend(array(document, "by").iter().map(text));
