@@ -478,8 +478,8 @@ impl Ledger {
         journal::read::interrupted(&self.inner.shared.view(), range)
     }
 
-    /// Waits until everything that was queued before the call is durable and in the embedded
-    /// database. Blocks: not for an async thread.
+    /// Waits until everything that was queued before the call is durable and in what usage is answered from:
+    /// the embedded database or, while its rows are still checked, memory. Blocks: not for an async thread.
     pub fn checkpoint(&self) -> Result<(), NotRecorded> {
         self.inner.shared.ask_checkpoint().wait().map(|_| ())
     }

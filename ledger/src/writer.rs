@@ -1047,7 +1047,7 @@ impl Writer {
         }
     }
 
-    /// Writes, syncs, applies and flushes everything that is there.
+    /// Writes and syncs everything that is there; applies and flushes it if the store may be changed.
     fn checkpoint(&mut self) {
         let asked = std::mem::take(&mut *lock(&self.shared.checkpoints));
         self.write_facts();
@@ -1118,9 +1118,6 @@ fn chain_text(error: &JournalError) -> String {
     format!("{error}: {}", error.source)
 }
 
-#[cfg(test)]
-mod tests;
-
 impl RollupSource for Shared {
     fn view(&self) -> View {
         Self::view(self)
@@ -1169,3 +1166,6 @@ impl RollupSource for Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
