@@ -47,6 +47,7 @@ pub mod periods;
 mod place;
 pub mod postings;
 mod query;
+mod queue;
 mod repair;
 mod retention;
 mod revenue;

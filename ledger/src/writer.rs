@@ -29,6 +29,7 @@ use crate::journal::waypoint::Waypoint;
 use crate::journal::{Frame, Journal, JournalError, Promise, View};
 use crate::opening::{Opening, Openings, Take};
 use crate::query::RollupSource;
+use crate::queue::Queue;
 use crate::rollup::{Dimensions, Hour, Rollups, Totals};
 use crate::seen::{RecentIds, Seen};
 use crate::settle::{self, Caller, Counting, Observer, Pricer};
@@ -118,7 +119,7 @@ pub(crate) struct Counters {
 /// What the writer and everybody else share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) queue: ArrayQueue<Entry>,
+    pub(crate) queue: Queue<Entry>,
     /// Exchanges that have no record yet and are not in the journal.
     pub(crate) openings: Openings,
     /// Exchanges that are in the journal and have no record yet.
@@ -171,7 +172,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(crate) fn new(queue_entries_max: usize, view: View, store: Option<Store>) -> Self {
         Self {
-            queue: ArrayQueue::new(queue_entries_max.max(1)),
+            queue: Queue::new(queue_entries_max),
             openings: Openings::new(queue_entries_max),
             open_in_journal: AtomicUsize::new(0),
             spent: ArrayQueue::new(SPENT_MAX),
