@@ -49,6 +49,8 @@ TABLE = [
     ("inject", "deploy/kubernetes/injected.yaml", 'bursar.dev/inject: "true"', 'bursar.dev/inject: "yes"', "no container is called bursar"),
     ("inject", "deploy/kubernetes/inject.yaml", "drain_seconds: 30", "drain_second: 30", "unknown field"),
     ("inject", f"{CHART}/templates/_helpers.tpl", '"host_network" $sidecar', '"host_net" $sidecar', "unknown field"),
+    ("inject", f"{CHART}/templates/_helpers.tpl", "append $secrets .name", "append $secrets .", "is no name"),
+    ("inject", f"{CHART}/templates/_helpers.tpl", '"image_pull_secrets" $secrets', '"image_pull_secrets" list', "imagePullSecrets is"),
     ("inject", "docs/guide/injection.md", "subjectAltName=DNS:bursar-inject.", "subjectAltName=DNS:inject.", "Hostname mismatch"),
     ("helm", f"{CHART}/templates/workload.yaml", "replicas: {{ .Values.replicas }}", "replicas: 1", "replicas changes nothing"),
     ("helm", f"{CHART}/templates/workload.yaml", "serviceAccountName:", "serviceAccuntName:", "serviceAccuntName"),

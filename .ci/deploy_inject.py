@@ -249,6 +249,8 @@ def check_inject(context):
             posted += 1
             deploy.check_schemas(context, [after], f"{where}: the injected pod", versions)
             context.expect(after["spec"].get("initContainers", [{}])[0].get("name") == "bursar", f"{where}: the annotated pod is not injected")
+            secrets = [each["name"] for each in after["spec"].get("imagePullSecrets", [])]
+            context.expect(secrets == pull_secrets(context, where), f"{where}: the pod's imagePullSecrets is {secrets}")
             if where == "inject.yaml":
                 posted += check_answers(context, asked, pod, after)
                 check_default(context, after)
@@ -261,8 +263,10 @@ def check_inject(context):
 def compare(context, by_hand, asks, settings, certificates, versions):
     """The injected pod against the one that is written by hand, with the same ConfigMap and Secret."""
     where = "injected.yaml against sidecar.yaml"
-    settings += "\nconfig_map: support-bot-bursar\nadmin_secret: bursar-admin\n"
+    settings += "\nconfig_map: support-bot-bursar\nadmin_secret: bursar-admin\nimage_pull_secrets: [registry, mirror]\n"
     pod = pod_of(asks)
+    # As the account's admission adds them, before any webhook is asked.
+    pod["spec"]["imagePullSecrets"] = [{"name": "shop"}, {"name": "registry"}]
     with webhook(context, settings, certificates) as (asked, _):
         after = patched(pod, asked.review(pod))
     deploy.check_schemas(context, [after], where, versions)
@@ -284,6 +288,7 @@ def compare(context, by_hand, asks, settings, certificates, versions):
             same(key, theirs.get(key), ours.get(key))
     volumes = named(after["spec"]["volumes"])
     same("volumes", named(wanted["volumes"]), {name: volume for name, volume in volumes.items() if name.startswith("bursar-")})
+    same("imagePullSecrets", ["shop", "registry", "mirror"], [each["name"] for each in after["spec"]["imagePullSecrets"]])
     same("terminationGracePeriodSeconds", wanted["terminationGracePeriodSeconds"], after["spec"]["terminationGracePeriodSeconds"])
     same("the application's variables", environment(wanted["containers"][0]), environment(after["spec"]["containers"][0]))
     return 1
@@ -302,6 +307,13 @@ def chart_settings(context):
         pages = chart.render(deploy.merged(deploy.BASES["inject"], values), name="shop", namespace="llm")
         found[where] = settings_of([document for page in deploy.manifests_of(pages).values() for document in deploy.load_all(page)])
     return found
+
+
+def pull_secrets(context, where):
+    """The Secrets that a pod gets which has none of its own."""
+    each = deploy.load_all(context.text(f"{deploy.CHART}/ci/values-each.yaml"))[0]
+    changed, _ = each["inject.sidecar.imagePullSecrets"]
+    return [secret["name"] for secret in changed] if where == "helm: all changed" else []
 
 
 def check_answers(context, asked, pod, after):
