@@ -41,6 +41,9 @@ pub(super) enum Left {
 }
 
 impl Left {
+    pub(super) const ALL: [Self; 6] =
+        [Self::NotAsked, Self::OptedOut, Self::AlreadyThere, Self::Mirror, Self::HostNetwork, Self::Windows];
+
     /// A word for logs and audit annotations.
     pub(super) const fn word(self) -> &'static str {
         match self {
