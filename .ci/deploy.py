@@ -353,6 +353,7 @@ REFUSED = [
     {"config": {"listen": "0.0.0.0:1"}}, {"config": {"admin": {}}}, {"config": {"ledger": {"path": "/"}}},
     {"config": {"server": {"timeouts": {"drain": "1s"}}}}, {"drainSeconds": 601}, {"persistence": {"size": "much"}},
     {"mode": "inject"}, {"inject": {"failurePolicy": "Maybe"}}, {"inject": {"excludedNamespaces": []}}, {"inject": {"sidecar": {"onMistake": "ignore"}}},
+    {"inject": {"sidecar": {"imagePullSecrets": ["registry"]}}}, {"inject": {"sidecar": {"imagePullSecrets": [{"name": "My_Registry"}]}}},
     {"service": {"type": "ExternalName"}}, {"secrets": ["../etc"]}, {"networkPolicy": {"egress": {"port": 1}}},
 ]
 
@@ -536,10 +537,15 @@ def check_scraping(context, promtool, config, name):
     shutil.copy(context.path("deploy/prometheus/rules.yaml"), folder / "rules.yaml")
     (folder / "token").write_text("token")
     jobs = config["scrape_configs"]
-    context.expect([job["job_name"] for job in jobs] == ["bursar"], f"{name}: the alerts need the job name `bursar`")
+    # The webhook runs in Kubernetes only.
+    wanted = ["bursar", "bursar-inject"] if name == "deploy/prometheus/prometheus.yaml" else ["bursar"]
+    names = [job["job_name"] for job in jobs]
+    context.expect(names == wanted, f"{name}: the alerts need the job names {' and '.join(wanted)}, not {' and '.join(names)}")
     for job in jobs:
-        context.expect("credentials_file" in job.get("authorization", {}), f"{name}: the token must come from a file")
-        job["authorization"]["credentials_file"] = str(folder / "token")
+        if job["job_name"] == "bursar-inject":
+            context.expect("authorization" not in job, f"{name}: the webhook is sent a token that is not for it")
+        elif context.expect("credentials_file" in job.get("authorization", {}), f"{name}: the token must come from a file"):
+            job["authorization"]["credentials_file"] = str(folder / "token")
         if found := job.pop("kubernetes_sd_configs", None):
             context.expect(found == [{"role": "pod"}], f"{name}: kubernetes_sd_configs is {found}")
     if "rule_files" in config:

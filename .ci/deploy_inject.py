@@ -3,7 +3,7 @@
 Reviews are posted as an API server posts them. What comes back is applied by `jsonpatch` (not by us), validated as a
 Pod by Kubernetes' schemas, and compared with deploy/kubernetes/sidecar.yaml, which is written by hand.
 """
-import base64, contextlib, copy, http.client, json, pathlib, re, shlex, socket, ssl, tempfile
+import base64, contextlib, copy, http.client, json, pathlib, re, shlex, socket, ssl, tempfile, urllib.request
 import deploy, deploy_live
 from deploy import run
 
@@ -40,8 +40,8 @@ def check_webhook(context, documents, where, namespace):
             selector = document["spec"].get("selector") or document["spec"]["podSelector"]
             say(selects(selector["matchLabels"]), f"the {kind} selects no pod of the webhook")
     for policy in by_kind.get("NetworkPolicy", []):
-        opened = [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]]
-        say(opened == ["https"], f"the NetworkPolicy opens {opened}")
+        opened = [(port["port"], "to some" if rule.get("from") else "to all") for rule in policy["spec"]["ingress"] for port in rule["ports"]]
+        say(opened == [("https", "to all"), ("metrics", "to some")], f"the NetworkPolicy opens {opened}")
         say("Egress" in policy["spec"]["policyTypes"] and not policy["spec"].get("egress"), "the NetworkPolicy lets the webhook call others")
     paths = {}
     for webhook in config["webhooks"]:
@@ -90,6 +90,11 @@ def check_workload(say, workload, by_kind):
         say(asked == {"path": path, "port": "https", "scheme": "HTTPS"}, f"{probe} asks {asked}")
     stop = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     say(spec["terminationGracePeriodSeconds"] >= stop + LAST_ANSWERS_SECONDS, f"it is killed after {spec['terminationGracePeriodSeconds']} s")
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    for port, (option, usual) in {"https": ("--listen", "0.0.0.0:8443"), "metrics": ("--metrics-listen", "nowhere:0")}.items():
+        options = dict(zip(container["args"], container["args"][1:]))
+        listens = int(options.get(option, usual).rsplit(":", 1)[1])
+        say(ports.get(port) == listens, f"the port {port} is {ports.get(port)}, and {option} is {listens}")
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     config = pathlib.PurePosixPath(container["args"][container["args"].index("--config") + 1])
@@ -124,9 +129,16 @@ def make_certificates(context, folder):
 class Webhook:
     """`bursar inject` as it runs, and how an API server would ask it."""
 
-    def __init__(self, address, authority):
+    def __init__(self, address, metrics, authority):
         self.host, port = address.rsplit(":", 1)
-        self.port, self.authority = int(port), authority
+        self.port, self.metrics, self.authority = int(port), metrics, authority
+
+    def metric(self, name):
+        """The value of a metric, as Prometheus reads it; None where it is not there."""
+        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=20) as reply:
+            page = reply.read().decode()
+        found = re.search(rf"^{re.escape(name)} (\S+)$", page, re.M)
+        return found and float(found[1])
 
     def ask(self, method, path, body=b"", kind="application/json"):
         trust = ssl.create_default_context(cafile=self.authority)
@@ -159,14 +171,14 @@ def webhook(context, settings, certificates):
     """A webhook with these settings; yields it and its process."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=context.folder))
     (folder / "inject.yaml").write_text(settings)
-    command = [context.bursar, "inject", "--listen", "127.0.0.1:0", "--config", folder / "inject.yaml",
+    command = [context.bursar, "inject", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--config", folder / "inject.yaml",
                "--tls-cert", certificates / "tls.crt", "--tls-key", certificates / "tls.key"]
     with deploy_live.process(command, folder / "log") as child:
-        listens = lambda: re.search(r'"message":"bursar injects".*?"listen":"([\d.]+:\d+)"', (folder / "log").read_text())
+        listens = lambda: re.search(r'"message":"bursar injects".*?"listen":"([\d.]+:\d+)".*?"metrics":"([\d.]+:\d+)"', (folder / "log").read_text())
         found = deploy_live.until(lambda: listens() or child.poll() is not None)
         if found is True or not found:
             raise RuntimeError(f"the webhook did not start: {(folder / 'log').read_text()[-400:]}")
-        yield Webhook(found[1], certificates / "ca.crt"), child
+        yield Webhook(found[1], found[2], certificates / "ca.crt"), child
 
 
 def patched(pod, response):
@@ -249,20 +261,25 @@ def check_inject(context):
             posted += 1
             deploy.check_schemas(context, [after], f"{where}: the injected pod", versions)
             context.expect(after["spec"].get("initContainers", [{}])[0].get("name") == "bursar", f"{where}: the annotated pod is not injected")
+            secrets = [each["name"] for each in after["spec"].get("imagePullSecrets", [])]
+            context.expect(secrets == pull_secrets(context, where), f"{where}: the pod's imagePullSecrets is {secrets}")
             if where == "inject.yaml":
                 posted += check_answers(context, asked, pod, after)
+                check_metrics(context, asked)
                 check_default(context, after)
                 check_renewal(context, asked, certificates)
             child.terminate()
             context.expect(child.wait(15) == 0, f"{where}: the webhook ends with {child.returncode} after SIGTERM")
-    return f"{posted} reviews over TLS, their patches applied by jsonpatch: pods by Kubernetes {', '.join(versions)}, equal to sidecar.yaml; a certificate renewed; the guide's commands for certificates"
+    return f"{posted} reviews over TLS, their patches applied by jsonpatch: pods by Kubernetes {', '.join(versions)}, equal to sidecar.yaml; a certificate renewed; its metrics; the guide's commands for certificates"
 
 
 def compare(context, by_hand, asks, settings, certificates, versions):
     """The injected pod against the one that is written by hand, with the same ConfigMap and Secret."""
     where = "injected.yaml against sidecar.yaml"
-    settings += "\nconfig_map: support-bot-bursar\nadmin_secret: bursar-admin\n"
+    settings += "\nconfig_map: support-bot-bursar\nadmin_secret: bursar-admin\nimage_pull_secrets: [registry, mirror]\n"
     pod = pod_of(asks)
+    # As the account's admission adds them, before any webhook is asked.
+    pod["spec"]["imagePullSecrets"] = [{"name": "shop"}, {"name": "registry"}]
     with webhook(context, settings, certificates) as (asked, _):
         after = patched(pod, asked.review(pod))
     deploy.check_schemas(context, [after], where, versions)
@@ -284,6 +301,7 @@ def compare(context, by_hand, asks, settings, certificates, versions):
             same(key, theirs.get(key), ours.get(key))
     volumes = named(after["spec"]["volumes"])
     same("volumes", named(wanted["volumes"]), {name: volume for name, volume in volumes.items() if name.startswith("bursar-")})
+    same("imagePullSecrets", ["shop", "registry", "mirror"], [each["name"] for each in after["spec"]["imagePullSecrets"]])
     same("terminationGracePeriodSeconds", wanted["terminationGracePeriodSeconds"], after["spec"]["terminationGracePeriodSeconds"])
     same("the application's variables", environment(wanted["containers"][0]), environment(after["spec"]["containers"][0]))
     return 1
@@ -302,6 +320,13 @@ def chart_settings(context):
         pages = chart.render(deploy.merged(deploy.BASES["inject"], values), name="shop", namespace="llm")
         found[where] = settings_of([document for page in deploy.manifests_of(pages).values() for document in deploy.load_all(page)])
     return found
+
+
+def pull_secrets(context, where):
+    """The Secrets that a pod gets which has none of its own."""
+    each = deploy.load_all(context.text(f"{deploy.CHART}/ci/values-each.yaml"))[0]
+    changed, _ = each["inject.sidecar.imagePullSecrets"]
+    return [secret["name"] for secret in changed] if where == "helm: all changed" else []
 
 
 def check_answers(context, asked, pod, after):
@@ -329,6 +354,29 @@ def check_answers(context, asked, pod, after):
     return 7
 
 
+def check_metrics(context, asked):
+    """What was answered before is counted; names and labels are those of the guide."""
+    outcomes = re.findall(r"`(\w+)`", re.search(r"^\| `bursar_inject_reviews_total` \|.*$", context.text(GUIDE), re.M)[0])[1:]
+    counts = {outcome: asked.metric(f'bursar_inject_reviews_total{{outcome="{outcome}"}}') for outcome in outcomes if outcome != "outcome"}
+    say = lambda condition, text: context.expect(condition, f"bursar inject: {text}")
+    say(None not in counts.values() and len(counts) == 12, f"the guide's outcomes and those on /metrics: {counts}")
+    for outcome in ("injected", "not_asked", "already_there", "not_injected", "error"):
+        say(counts.get(outcome), f"no review is counted as {outcome}: {counts}")
+    total = asked.metric("bursar_inject_review_duration_seconds_count")
+    say(total == sum(count or 0 for count in counts.values()), f"{total} durations of {counts}")
+    for name in set(re.findall(r"^\| `(bursar_inject_\w+_(?:seconds|successful|total))` \|", context.text(GUIDE), re.M)) - {"bursar_inject_reviews_total"}:
+        labels = {"bursar_inject_certificate_expiry_timestamp_seconds": "{}", "bursar_inject_certificate_reloads_total": '{result="refused"}'}
+        seen = name + ("_sum" if "duration" in name else labels.get(name, ""))
+        say(asked.metric(seen) is not None, f"the guide names the metric {name}, which /metrics has not")
+
+
+def check_expiry(context, asked, certificate):
+    """The time on /metrics against the one that OpenSSL reads."""
+    told = run("openssl", "x509", "-noout", "-enddate", "-in", certificate).stdout.strip().removeprefix("notAfter=")
+    seen = asked.metric("bursar_inject_certificate_expiry_timestamp_seconds{}")
+    context.expect(seen == ssl.cert_time_to_seconds(told), f"bursar inject: the certificate ends at {told}; /metrics has {seen}")
+
+
 def check_default(context, after):
     """The sidecar of the defaults runs with nothing but its variables, and its probes' command finds it."""
     sidecar = after["spec"]["initContainers"][0]
@@ -348,6 +396,7 @@ def check_default(context, after):
 
 def check_renewal(context, asked, certificates):
     """Other certificates take effect while it runs."""
+    check_expiry(context, asked, certificates / "tls.crt")
     newer = make_certificates(context, context.folder / "newer")
     for name in ("tls.crt", "tls.key"):
         (certificates / name).write_bytes((newer / name).read_bytes())
@@ -359,5 +408,7 @@ def check_renewal(context, asked, certificates):
         except ssl.SSLError:
             return False
 
-    context.expect(deploy_live.until(answers, pause=0.2), "a renewed certificate does not take effect")
+    if context.expect(deploy_live.until(answers, pause=0.2), "a renewed certificate does not take effect"):
+        check_expiry(context, asked, newer / "tls.crt")
+        context.expect(asked.metric('bursar_inject_certificate_reloads_total{result="applied"}') == 1, "a renewed certificate is not counted")
     (certificates / "ca.crt").write_bytes((newer / "ca.crt").read_bytes())

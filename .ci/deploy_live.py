@@ -229,14 +229,19 @@ def check_calls(context):
 # === dashboards
 
 def check_dashboards(context):
+    import deploy_inject
     prometheus = deploy.debian(context.tools, "prometheus", "usr/bin/prometheus")
-    with sidecar(context, context.folder) as (proxy, admin, _):
+    deploy.installed("openssl")
+    certificates = deploy_inject.make_certificates(context, context.folder / "certificates")
+    settings = deploy_inject.settings_of(deploy.load_all(context.text("deploy/kubernetes/inject.yaml")))
+    with sidecar(context, context.folder) as (proxy, admin, _), deploy_inject.webhook(context, settings, certificates) as (asked, _):
         port = free_port()
         config = {
             "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": "1s"},
             "rule_files": [str(context.path("deploy/prometheus/rules.yaml"))],
             "scrape_configs": [{"job_name": "bursar", "static_configs": [{"targets": [admin]}],
-                                "authorization": {"credentials_file": str(context.folder / "token")}}],
+                                "authorization": {"credentials_file": str(context.folder / "token")}},
+                               {"job_name": "bursar-inject", "static_configs": [{"targets": [asked.metrics]}]}],
         }
         (context.folder / "prometheus.yaml").write_text(json.dumps(config))
         command = [prometheus, f"--config.file={context.folder}/prometheus.yaml", f"--storage.tsdb.path={context.folder}/tsdb",
@@ -246,8 +251,8 @@ def check_dashboards(context):
             if not context.expect(ready and child.poll() is None, f"Prometheus did not start: {(context.folder / 'prometheus.log').read_text()[-400:]}"):
                 return ""
             # Prometheus takes some seconds to find its targets; before, rates have nothing to go by.
-            scraped = until(lambda: query(port, "query", query="count_over_time(up[30s]) > 1")["result"], pause=0.2)
-            context.expect(scraped, "Prometheus does not scrape the sidecar")
+            scraped = lambda: query(port, "query", query="count_over_time(up[30s]) > 1 and up == 1")["result"]
+            context.expect(until(lambda: len(scraped()) == 2, pause=0.2), f"Prometheus scrapes {scraped()} instead of the sidecar and the webhook")
             before = len(context.problems)
             for _ in range(ROUNDS):
                 del context.problems[before:]
@@ -317,7 +322,7 @@ def ask_board(context, port, file):
 
 
 def check_metrics_of_alerts(context, port):
-    """Every metric that an alert names is one that a sidecar gives, and Prometheus can evaluate every rule."""
+    """Every metric that an alert names is one that a sidecar or the webhook gives, and Prometheus can evaluate every rule."""
     names = set(query(port, "label/__name__/values"))
     # The text of a rule is parsed by Prometheus; its metrics are the names before a brace, a bracket or an operator.
     for group in query(port, "rules")["groups"]:

@@ -44,12 +44,18 @@ fn what_cannot_work_is_said_before_anything_listens() {
     check(&["--image", "a", "--insecure-http"], 2, "0.0.0.0:8443 is not a loopback address");
     check(&["--image", "a", "--insecure-http", "--tls-cert", "x"], 2, "cannot be used with");
     check(&["--image", "a", "--listen", "here"], 2, "--listen");
+    check(&["--image", "a", "--metrics-listen", "8080"], 2, "--metrics-listen");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let args = ["--image", "a", "--insecure-http", "--listen", "127.0.0.1:0", "--metrics-listen", &address];
+    check(&args, 1, &format!("cannot listen on {address} (--metrics-listen): is another process using it?"));
 }
 
 /// A webhook that runs. Dropping it kills it.
 struct Webhook {
     child: Child,
     address: String,
+    metrics: Option<String>,
     lines: Box<dyn Iterator<Item = String>>,
 }
 
@@ -58,9 +64,10 @@ impl Webhook {
         let plain = ["--insecure-http", "--listen", "127.0.0.1:0", "--image", "bursar:1"];
         let mut child = bursar(dir, &[&plain, args].concat()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut webhook = Self { child, address: String::new(), lines: Box::new(lines) };
+        let mut webhook = Self { child, address: String::new(), metrics: None, lines: Box::new(lines) };
         let ready: Value = serde_json::from_str(&webhook.line("bursar injects")).unwrap();
         webhook.address = ready["listen"].as_str().unwrap().to_owned();
+        webhook.metrics = ready.get("metrics").map(|address| address.as_str().unwrap().to_owned());
         webhook
     }
 
@@ -70,7 +77,11 @@ impl Webhook {
     }
 
     fn ask(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
+        Self::ask_at(&self.address, request)
+    }
+
+    fn ask_at(address: &str, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -88,7 +99,7 @@ impl Drop for Webhook {
 #[test]
 fn a_review_is_answered_and_logged_without_the_pod_and_a_signal_ends_it() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = "env: { BURSAR_LEDGER_FAIL: closed }\n";
+    let settings = "image_pull_secrets: [registry]\nenv: { BURSAR_LEDGER_FAIL: closed }\n";
     std::fs::write(dir.path().join("inject.yaml"), settings).unwrap();
     let mut webhook = Webhook::start(dir.path(), &["--config", "inject.yaml"]);
     let pod = json!({
@@ -114,6 +125,7 @@ fn a_review_is_answered_and_logged_without_the_pod_and_a_signal_ends_it() {
     assert_eq!(answer["response"]["uid"], json!("u-1"));
     assert_eq!(answer["response"]["patchType"], json!("JSONPatch"));
     assert!(webhook.ask("GET /readyz HTTP/1.0\r\n\r\n").contains("ready"));
+    assert_eq!(webhook.metrics, None, "nobody asked for metrics");
 
     let status = Command::new("kill").args(["-TERM", &webhook.child.id().to_string()]).status().unwrap();
     assert!(status.success());
@@ -125,6 +137,22 @@ fn a_review_is_answered_and_logged_without_the_pod_and_a_signal_ends_it() {
     );
     assert!(log.iter().any(|line| line.contains("bursar has ended")), "{log:?}");
     assert!(!log.iter().any(|line| line.contains("canary-key")), "{log:?}");
+}
+
+#[test]
+fn metrics_have_a_listener_of_their_own_where_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let webhook = Webhook::start(dir.path(), &["--metrics-listen", "127.0.0.1:0"]);
+    let address = webhook.metrics.as_deref().unwrap();
+    assert_ne!(address, webhook.address);
+    let request = "POST /mutate HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+                   content-length: 2\r\n\r\n{}";
+    assert!(webhook.ask(request).starts_with("HTTP/1.1 400"));
+    let page = Webhook::ask_at(address, "GET /metrics HTTP/1.0\r\n\r\n");
+    assert!(page.contains("\nbursar_inject_reviews_total{outcome=\"error\"} 1\n"), "{page}");
+    assert!(page.contains("\nbursar_build_info{version="), "{page}");
+    assert!(page.ends_with("# EOF\n"), "{page}");
+    assert!(webhook.ask("GET /metrics HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 404"));
 }
 
 #[test]

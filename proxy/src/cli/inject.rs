@@ -2,15 +2,16 @@
 //!
 //! Invariants
 //! - What cannot work is said before anything listens.
-//! - Plain HTTP is spoken on loopback only, and only when it was asked for.
+//! - Reviews are taken in plain HTTP on loopback only, and only when it was asked for. Metrics are always
+//!   plain: they name no pod.
 //! - It needs no rights in the cluster: it answers, and asks nobody.
 //!
-//! Not here: what becomes of a pod, and the listener (`crate::inject`).
+//! Not here: what becomes of a pod, and the listeners (`crate::inject`).
 
 use super::environment;
 use super::fault::Fault;
 use crate::config::{Config, LogFormat, Overrides, Sources};
-use crate::inject::{Certificates, Injector, Settings, Told, serve};
+use crate::inject::{Certificates, Injector, Listeners, Settings, Told, serve};
 use crate::listen::{self, Sharing};
 use crate::tasks;
 use crate::telemetry::logging;
@@ -32,6 +33,9 @@ pub(crate) struct InjectArgs {
     /// Address of the webhook.
     #[arg(long, default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
+    /// Address of /metrics (and of /healthz and /readyz), in plain HTTP; without it there are no metrics.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     /// PEM file with the certificate, and those that vouch for it; read again when it changes.
     #[arg(long, value_name = "FILE", default_value = "/run/secrets/bursar-inject/tls.crt")]
     tls_cert: PathBuf,
@@ -59,20 +63,23 @@ pub(super) fn run(args: &InjectArgs) -> anyhow::Result<ExitCode> {
     for doubt in doubts(&settings) {
         tracing::warn!("a sidecar would not start with these settings (env): {doubt}");
     }
-    let cannot = || format!("cannot listen on {} (--listen): is another process using it?", args.listen);
-    let listener =
-        listen::bind(args.listen, Sharing::Alone).and_then(listen::Bound::listen).with_context(cannot)?;
-    let address = listener.local_addr()?;
+    let reviews = listener(args.listen, "--listen")?;
+    let metrics = args.metrics_listen.map(|address| listener(address, "--metrics-listen")).transpose()?;
     tokio::task::LocalSet::new().block_on(&tasks::runtime()?, async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (end, ending) = watch::channel(false);
         let has_tls = certificates.is_some();
-        let serving = serve(
-            Injector::new(settings, certificates, ending),
-            TcpListener::from_std(listener.into_socket())?,
-        );
-        tracing::info!(listen = %address, tls = has_tls, pid = std::process::id(), "bursar injects");
+        let listeners = Listeners {
+            reviews: TcpListener::from_std(reviews)?,
+            metrics: metrics.map(TcpListener::from_std).transpose()?,
+        };
+        let address = listeners.reviews.local_addr()?;
+        let metrics = listeners.metrics.as_ref().map(TcpListener::local_addr).transpose()?;
+        let metrics = metrics.map(tracing::field::display);
+        let pid = std::process::id();
+        tracing::info!(listen = %address, tls = has_tls, metrics, pid, "bursar injects");
+        let serving = serve(Injector::new(settings, certificates, ending), listeners);
         let told_to_end = async {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -85,6 +92,13 @@ pub(super) fn run(args: &InjectArgs) -> anyhow::Result<ExitCode> {
         tracing::info!("bursar has ended");
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A socket that listens on `address`, as `option` has it.
+fn listener(address: SocketAddr, option: &str) -> anyhow::Result<std::net::TcpListener> {
+    let cannot = || format!("cannot listen on {address} ({option}): is another process using it?");
+    let bound = listen::bind(address, Sharing::Alone).and_then(listen::Bound::listen).with_context(cannot)?;
+    Ok(bound.into_socket())
 }
 
 /// What the command line and its file say.

@@ -4,11 +4,14 @@
 //! - There is always a certificate that belongs to its key: files that do not fit together, or cannot be read,
 //!   change nothing and are told once.
 //!
-//! Not here: making TLS of PEM texts (`admin::tls`).
+//! Not here: making TLS of PEM texts (`admin::tls`), reading when one expires (`expiry`).
 
+use super::expiry::expiry_seconds;
 use crate::admin::tls::{self, TlsError};
 use crate::config::{Secret, read_secret_text};
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,9 +45,16 @@ pub(super) enum Looked {
 pub(crate) struct Certificates {
     cert: PathBuf,
     key: PathBuf,
-    current: RefCell<Arc<ServerConfig>>,
+    current: RefCell<InForce>,
     /// What was found the last time.
     found: RefCell<Found>,
+}
+
+/// What connections are answered with.
+#[derive(Clone, Debug)]
+struct InForce {
+    server: Arc<ServerConfig>,
+    expiry_seconds: Option<i64>,
 }
 
 /// The texts of both files, or why there are none.
@@ -73,18 +83,24 @@ impl Certificates {
     /// Says which cannot be used, and why.
     pub(crate) fn open(cert: &Path, key: &Path) -> Result<Self, CertificateError> {
         let (text, secret) = texts(cert, key)?;
-        let server = usable(cert, key, &text, &secret)?;
+        let made = usable(cert, key, &text, &secret)?;
         Ok(Self {
             cert: cert.to_owned(),
             key: key.to_owned(),
-            current: RefCell::new(server),
+            current: RefCell::new(made),
             found: RefCell::new(Found::Texts(text, secret)),
         })
     }
 
     /// What a new connection is answered with.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.borrow())
+        Arc::clone(&self.current.borrow().server)
+    }
+
+    /// Seconds since 1970 at which the certificate in force expires: that of the webhook, not of those that
+    /// vouch for it. `None` where that cannot be read.
+    pub(super) fn expiry_seconds(&self) -> Option<i64> {
+        self.current.borrow().expiry_seconds
     }
 
     /// Looks at the files, and takes what is new in them if it can be used.
@@ -100,8 +116,8 @@ impl Certificates {
             return Looked::Same;
         }
         match made {
-            Ok(server) => {
-                self.current.replace(server);
+            Ok(made) => {
+                self.current.replace(made);
                 Looked::Replaced
             }
             Err(error) => Looked::Unusable(error.to_string()),
@@ -120,14 +136,11 @@ fn texts(cert: &Path, key: &Path) -> Result<(String, Secret), CertificateError> 
     Ok((read(cert, "tls-cert")?.expose().to_owned(), read(key, "tls-key")?))
 }
 
-fn usable(
-    cert: &Path,
-    key: &Path,
-    text: &str,
-    secret: &Secret,
-) -> Result<Arc<ServerConfig>, CertificateError> {
-    tls::server(text, secret.expose(), None).map_err(|source| {
+fn usable(cert: &Path, key: &Path, text: &str, secret: &Secret) -> Result<InForce, CertificateError> {
+    let server = tls::server(text, secret.expose(), None).map_err(|source| {
         let path = if matches!(source, TlsError::Key(_)) { key } else { cert };
         CertificateError::Unusable { path: path.to_owned(), source }
-    })
+    })?;
+    let first = CertificateDer::from_pem_slice(text.as_bytes()).ok();
+    Ok(InForce { server, expiry_seconds: first.and_then(|certificate| expiry_seconds(&certificate)) })
 }

@@ -41,6 +41,9 @@ pub(super) enum Left {
 }
 
 impl Left {
+    pub(super) const ALL: [Self; 6] =
+        [Self::NotAsked, Self::OptedOut, Self::AlreadyThere, Self::Mirror, Self::HostNetwork, Self::Windows];
+
     /// A word for logs and audit annotations.
     pub(super) const fn word(self) -> &'static str {
         match self {
@@ -270,6 +273,9 @@ impl<'a> Pod<'a> {
             }
             Err(unknown) => mistakes.extend(unknown),
         }
+        if let Err(mistake) = self.add_pull_secrets(settings, &mut patch) {
+            mistakes.push(mistake);
+        }
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -348,6 +354,28 @@ impl<'a> Pod<'a> {
     /// The volume that the pod has for the ledger, as pods of a StatefulSet with a claim do.
     fn own_data(&self) -> Option<&'a Map<String, Value>> {
         self.volume(DATA)
+    }
+
+    /// Adds the Secrets for the sidecar's image that the pod does not name. Its own come first; a kubelet
+    /// tries all of them.
+    fn add_pull_secrets(&self, settings: &Settings, patch: &mut Patch) -> Result<(), Mistake> {
+        if settings.image_pull_secrets.is_empty() {
+            return Ok(());
+        }
+        let (spec, list) = (Step::Key("spec"), Step::Key("imagePullSecrets"));
+        let there = objects(self.spec.get("imagePullSecrets"), || "spec.imagePullSecrets".to_owned())?;
+        let is_there = |name: &str| {
+            let mut names = there.iter().flatten().filter_map(|secret| secret.get("name")?.as_str());
+            names.any(|there| there == name)
+        };
+        let missing = settings.image_pull_secrets.iter().filter(|name| !is_there(name));
+        let missing = missing.map(|name| json!({"name": name}));
+        if there.is_some() {
+            missing.for_each(|secret| patch.add(&[spec, list, Step::End], secret));
+        } else {
+            patch.add(&[spec, list], missing.collect());
+        }
+        Ok(())
     }
 
     fn add_volumes(&self, patch: &mut Patch, volumes: impl Iterator<Item = Value>) {

@@ -14,6 +14,8 @@
 mod annotations;
 mod certificates;
 mod decision;
+mod expiry;
+mod metrics;
 mod patch;
 mod review;
 mod server;
@@ -21,5 +23,5 @@ mod settings;
 mod sidecar;
 
 pub(crate) use certificates::Certificates;
-pub(crate) use server::{Injector, serve};
+pub(crate) use server::{Injector, Listeners, serve};
 pub(crate) use settings::{Settings, Told};

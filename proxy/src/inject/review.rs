@@ -10,7 +10,7 @@
 //! Not here: what becomes of a pod (`decision`), HTTP (`server`).
 
 use super::annotations::{Mistake, quoted};
-use super::decision::{ByDefault, Outcome, decide};
+use super::decision::{ByDefault, Left, Outcome, decide};
 use super::patch::Patch;
 use super::settings::{OnMistake, Settings};
 use base64::Engine;
@@ -45,13 +45,61 @@ pub(super) enum ReviewError {
     Uid(String),
 }
 
+/// What a review came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Conclusion {
+    /// The pod gets a sidecar.
+    Injected,
+    /// It asked for one, and runs without: that cannot be done.
+    NotInjected,
+    /// Likewise, and it is refused.
+    Refused,
+    /// Nothing is made, or only a part of a pod.
+    NoCreation,
+    /// Something else is made.
+    NoPod,
+    /// The pod is left as it is.
+    Left(Left),
+}
+
+impl Conclusion {
+    pub(super) const ALL: [Self; 11] = {
+        let [a, b, c, d, e, f] = Left::ALL;
+        [
+            Self::Injected,
+            Self::NotInjected,
+            Self::Refused,
+            Self::NoCreation,
+            Self::NoPod,
+            Self::Left(a),
+            Self::Left(b),
+            Self::Left(c),
+            Self::Left(d),
+            Self::Left(e),
+            Self::Left(f),
+        ]
+    };
+
+    /// A word for logs, audit annotations and metrics.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Injected => "injected",
+            Self::NotInjected => "not injected",
+            Self::Refused => "refused",
+            Self::NoCreation => "no creation",
+            Self::NoPod => "no pod",
+            Self::Left(left) => left.word(),
+        }
+    }
+}
+
 /// An answer, and what there is to say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     /// The review to send.
     pub(super) body: Vec<u8>,
-    /// `injected`, `not injected`, `refused`, or why it was left alone.
-    pub(super) outcome: &'static str,
+    /// What it came to.
+    pub(super) conclusion: Conclusion,
     /// What the pod's owner is told, in warnings or as a refusal.
     pub(super) told: Vec<String>,
     /// The pod's namespace and name, or how its name begins.
@@ -123,7 +171,7 @@ pub(super) fn answer(body: &[u8], by_default: ByDefault, settings: &Settings) ->
     );
     Ok(Answer {
         body: verdict.document(uid).to_string().into_bytes(),
-        outcome: verdict.outcome,
+        conclusion: verdict.conclusion,
         told: verdict.refusal.map_or(verdict.warnings, |refusal| vec![refusal]),
         pod: pod.chars().filter(|c| !c.is_control()).take(320).collect(),
         dry_run: request.dry_run.unwrap_or(false),
@@ -133,7 +181,7 @@ pub(super) fn answer(body: &[u8], by_default: ByDefault, settings: &Settings) ->
 /// What is answered.
 #[derive(Debug)]
 struct Verdict {
-    outcome: &'static str,
+    conclusion: Conclusion,
     patch: Patch,
     warnings: Vec<String>,
     /// Why the pod is refused, if it is.
@@ -143,8 +191,9 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn left(outcome: &'static str) -> Self {
-        Self { outcome, patch: Patch::default(), warnings: Vec::new(), refusal: None, name: None }
+    /// Nothing changed and nothing said.
+    fn silent(conclusion: Conclusion) -> Self {
+        Self { conclusion, patch: Patch::default(), warnings: Vec::new(), refusal: None, name: None }
     }
 
     fn with_warnings(self, warnings: impl IntoIterator<Item = String>) -> Self {
@@ -156,13 +205,13 @@ impl Verdict {
         match settings.on_mistake {
             OnMistake::Warn => {
                 let told = mistakes.iter().map(|mistake| format!("no sidecar: {mistake}"));
-                Self { patch, ..Self::left("not injected") }.with_warnings(told)
+                Self { patch, ..Self::silent(Conclusion::NotInjected) }.with_warnings(told)
             }
             OnMistake::Refuse => {
                 let all: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
                 let text = format!("bursar cannot inject its sidecar: {}", all.join("; "));
                 let refusal = text.chars().take(MESSAGE_CHARS_MAX).collect();
-                Self { refusal: Some(refusal), ..Self::left("refused") }
+                Self { refusal: Some(refusal), ..Self::silent(Conclusion::Refused) }
             }
         }
     }
@@ -171,7 +220,7 @@ impl Verdict {
         let mut response = json!({
             "uid": uid,
             "allowed": self.refusal.is_none(),
-            "auditAnnotations": {"outcome": self.outcome},
+            "auditAnnotations": {"outcome": self.conclusion.word()},
         });
         if let Some(members) = response.as_object_mut() {
             if !self.patch.is_empty() {
@@ -195,7 +244,7 @@ fn verdict(request: &Request<'_>, by_default: ByDefault, settings: &Settings) ->
     let is_creation = request.operation.as_deref().is_none_or(|operation| operation == "CREATE");
     let is_part = request.sub_resource.as_deref().is_some_and(|part| !part.is_empty());
     if !is_creation || is_part {
-        return Verdict::left("no creation");
+        return Verdict::silent(Conclusion::NoCreation);
     }
     let is_pod = |kind: &Kind| kind.group.is_empty() && kind.version == "v1" && kind.kind == "Pod";
     if !request.kind.as_ref().is_some_and(is_pod) {
@@ -204,7 +253,7 @@ fn verdict(request: &Request<'_>, by_default: ByDefault, settings: &Settings) ->
             |kind| quoted(&format!("{}/{} {}", kind.group, kind.version, kind.kind)),
         );
         let text = format!("bursar injects its sidecar into pods (v1), not into {told}: correct its rules");
-        return Verdict::left("no pod").with_warnings([text]);
+        return Verdict::silent(Conclusion::NoPod).with_warnings([text]);
     }
     let pod: Value = match request.object.map(|object| serde_json::from_str(object.get())) {
         Some(Ok(pod)) => pod,
@@ -218,9 +267,9 @@ fn verdict(request: &Request<'_>, by_default: ByDefault, settings: &Settings) ->
         }
     };
     let verdict = match decide(&pod, by_default, settings) {
-        Outcome::Left(left) => Verdict::left(left.word()),
+        Outcome::Left(left) => Verdict::silent(Conclusion::Left(left)),
         Outcome::Injected { patch, warnings } => {
-            Verdict { patch, ..Verdict::left("injected") }.with_warnings(warnings)
+            Verdict { patch, ..Verdict::silent(Conclusion::Injected) }.with_warnings(warnings)
         }
         Outcome::Mistaken { mistakes, patch } => Verdict::mistaken(&mistakes, patch, settings),
     };

@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     /// The sidecar's image.
     pub(super) image: String,
     pub(super) image_pull_policy: String,
+    /// Secrets for the image's registry, in the namespace of each pod; each once.
+    pub(super) image_pull_secrets: Vec<String>,
     /// ConfigMap with `bursar.yaml`, in the namespace of each pod.
     pub(super) config_map: Option<String>,
     /// Secret with the admin API's `token`, in the namespace of each pod.
@@ -83,6 +85,7 @@ impl fmt::Display for SettingsErrors {
 struct Raw {
     image: Option<String>,
     image_pull_policy: Option<String>,
+    image_pull_secrets: Option<Value>,
     config_map: Option<String>,
     admin_secret: Option<String>,
     bind_address: Option<String>,
@@ -164,6 +167,7 @@ impl Raw {
         Settings {
             image,
             image_pull_policy,
+            image_pull_secrets: pull_secrets(self.image_pull_secrets, wrong),
             config_map,
             admin_secret,
             bind_address,
@@ -176,6 +180,36 @@ impl Raw {
             on_mistake: self.on_mistake.unwrap_or_default(),
         }
     }
+}
+
+fn pull_secrets(told: Option<Value>, wrong: &mut impl FnMut(String)) -> Vec<String> {
+    let names = match told {
+        None | Some(Value::Null) => return Vec::new(),
+        Some(Value::Array(names)) => names,
+        Some(other) => {
+            wrong(format!(
+                "image_pull_secrets: {other} is no list: write names of Secrets, such as [registry]"
+            ));
+            return Vec::new();
+        }
+    };
+    let mut secrets: Vec<String> = Vec::new();
+    for name in names {
+        match name {
+            Value::String(name) if is_object_name(&name) => {
+                if !secrets.contains(&name) {
+                    secrets.push(name);
+                }
+            }
+            Value::String(name) => wrong(format!(
+                "image_pull_secrets: {name:?} can be no Secret's name: use a-z, 0-9, `-` and `.`, at most 253 \
+                 characters, with a letter or digit at both ends of each part"
+            )),
+            // Such as an object with `name`, as pods have it.
+            other => wrong(format!("image_pull_secrets: {other} is no name: write the Secret's name alone")),
+        }
+    }
+    secrets
 }
 
 fn data_volume(told: Option<Map<String, Value>>, wrong: &mut impl FnMut(String)) -> Map<String, Value> {

@@ -148,6 +148,11 @@ failureThreshold: {{ .times.failureThreshold }}
 {{- define "bursar.injectSettings" -}}
 {{- $sidecar := .Values.inject.sidecar -}}
 {{- $settings := dict "image" (include "bursar.image" .) "image_pull_policy" .Values.image.pullPolicy "bind_address" .Values.bindAddress -}}
+{{- $secrets := list -}}
+{{- range $sidecar.imagePullSecrets -}}
+{{- $secrets = append $secrets .name -}}
+{{- end -}}
+{{- $_ := set $settings "image_pull_secrets" $secrets -}}
 {{- $_ := set $settings "config_map" $sidecar.configMap -}}
 {{- $_ := set $settings "admin_secret" $sidecar.adminSecret -}}
 {{- with $sidecar.dataVolume -}}

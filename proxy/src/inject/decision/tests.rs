@@ -181,6 +181,33 @@ fn each_mistake_is_told_with_its_value_and_remedy_and_nothing_is_done() {
 }
 
 #[test]
+fn secrets_for_the_registry_are_added_to_those_of_the_pod_each_once() {
+    let set = settings("image_pull_secrets: [registry, mirror]");
+    let with = |own: Value| {
+        let mut made = asking(&[]);
+        made["spec"]["imagePullSecrets"] = own;
+        made
+    };
+    let ours = json!([{"name": "registry"}, {"name": "mirror"}]);
+    assert_eq!(injected(&asking(&[]), &set)["spec"]["imagePullSecrets"], ours);
+    for (own, want) in [
+        (Value::Null, ours.clone()),
+        (json!([]), ours.clone()),
+        (json!([{"name": "own"}]), json!([{"name": "own"}, {"name": "registry"}, {"name": "mirror"}])),
+        (json!([{"name": "mirror"}, {}]), json!([{"name": "mirror"}, {}, {"name": "registry"}])),
+        (ours.clone(), ours.clone()),
+    ] {
+        let made = injected(&with(own.clone()), &set);
+        assert_eq!(made["spec"]["imagePullSecrets"], want, "{own}");
+        let untouched = injected(&with(own.clone()), &settings(""));
+        assert_eq!(untouched["spec"]["imagePullSecrets"], own);
+    }
+    assert_eq!(injected(&asking(&[]), &settings(""))["spec"].get("imagePullSecrets"), None);
+    let want = "the pod cannot be read: spec.imagePullSecrets is not a list of objects";
+    check(&with(json!(["own"])), ByDefault::Without, &set, want);
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let mut made = asking(&[("team", ""), ("workload", ""), ("containers", "no")]);
     made["spec"]["hostNetwork"] = json!(true);
@@ -477,21 +504,24 @@ fn container() -> impl Strategy<Value = Value> {
 fn any_pod() -> impl Strategy<Value = Value> {
     let containers = || mostly(prop::collection::vec(container(), 0..3).prop_map(Value::from));
     let volume = name().prop_map(|name| json!({"name": name, "emptyDir": {}}));
+    let secret = prop_oneof![Just("a".to_owned()), name()].prop_map(|name| json!({"name": name}));
     let spec = (
         containers(),
         containers(),
         mostly(prop::collection::vec(volume, 0..3).prop_map(Value::from)),
         mostly((0_u64..1_000).prop_map(Value::from)),
         mostly(prop_oneof![6 => Just(false), 1 => Just(true)].prop_map(Value::from)),
+        mostly(prop::collection::vec(secret, 0..3).prop_map(Value::from)),
         any_value(),
     );
-    let spec = spec.prop_map(|(init_containers, containers, volumes, grace, host, other)| {
+    let spec = spec.prop_map(|(init_containers, containers, volumes, grace, host, secrets, other)| {
         object(vec![
             ("initContainers", init_containers),
             ("containers", containers),
             ("volumes", volumes),
             ("terminationGracePeriodSeconds", grace),
             ("hostNetwork", host),
+            ("imagePullSecrets", secrets),
             ("other", Some(other)),
         ])
     });
@@ -509,6 +539,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         Just("config_map: a\nadmin_secret: b"),
         Just("host_network: true\nbase_urls: {}"),
         Just("data_volume: { ephemeral: {} }"),
+        Just("image_pull_secrets: [a, b]"),
     ]
     .prop_map(settings)
 }

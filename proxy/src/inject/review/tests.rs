@@ -62,7 +62,10 @@ fn with(pointer: &str, value: Value) -> Value {
 #[test]
 fn a_pod_that_asks_is_answered_with_a_patch_and_its_own_uid() {
     let answer = asked(&review()).unwrap();
-    assert_eq!((answer.outcome, answer.pod.as_str(), answer.dry_run), ("injected", "shop/bot-7d9-", false));
+    assert_eq!(
+        (answer.conclusion.word(), answer.pod.as_str(), answer.dry_run),
+        ("injected", "shop/bot-7d9-", false)
+    );
     let response = response(&answer);
     assert_eq!(response["uid"], json!("705ab4f5-6393-11e8-b7cc-42010a800002"));
     assert_eq!((&response["allowed"], response.get("warnings")), (&json!(true), None));
@@ -93,7 +96,7 @@ fn a_dry_run_gets_the_same_answer() {
 #[track_caller]
 fn check_left(review: &Value, outcome: &str, warning: Option<&str>) {
     let answer = asked(review).unwrap();
-    assert_eq!(answer.outcome, outcome);
+    assert_eq!(answer.conclusion.word(), outcome);
     let response = response(&answer);
     assert_eq!((&response["allowed"], response.get("patch")), (&json!(true), None), "{response}");
     match (warning, response.get("warnings").and_then(Value::as_array).map(Vec::as_slice)) {
@@ -120,10 +123,13 @@ fn what_is_no_new_pod_is_allowed_and_left_alone() {
     );
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let text = review().to_string().replacen("\"oldObject\":null", &format!("\"oldObject\":{deep}"), 1);
-    assert_eq!(answer(text.as_bytes(), ByDefault::Without, &settings("")).unwrap().outcome, "injected");
+    assert_eq!(
+        answer(text.as_bytes(), ByDefault::Without, &settings("")).unwrap().conclusion.word(),
+        "injected"
+    );
     let text = review().to_string().replacen("\"containers\":[", &format!("\"containers\":[{deep},"), 1);
     let answer = answer(text.as_bytes(), ByDefault::Without, &settings("")).unwrap();
-    assert_eq!(answer.outcome, "not injected");
+    assert_eq!(answer.conclusion.word(), "not injected");
     assert!(answer.told[0].contains("recursion limit exceeded"), "{:?}", answer.told);
 }
 
@@ -141,7 +147,7 @@ fn a_mistake_is_warned_of_and_noted_or_refused_as_set() {
 
     let refused =
         answer(wrong.to_string().as_bytes(), ByDefault::Without, &settings("on_mistake: refuse")).unwrap();
-    assert_eq!(refused.outcome, "refused");
+    assert_eq!(refused.conclusion.word(), "refused");
     let refused = response(&refused);
     assert_eq!((&refused["allowed"], refused.get("patch")), (&json!(false), None));
     assert_eq!((&refused["status"]["code"], &refused["status"]["reason"]), (&json!(422), &json!("Invalid")));

@@ -1,4 +1,4 @@
-//! The webhook on real sockets: TLS, certificates that change, what it refuses, and its end.
+//! The webhook on real sockets: TLS, certificates that change, metrics, what it refuses, and its end.
 
 use super::*;
 use crate::inject::certificates::CertificateError;
@@ -20,13 +20,18 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Writes a certificate for the webhook's Service, and its key.
-    fn write(&self, dir: &Path) {
+    /// Writes a certificate for the webhook's Service that ends with this year, and its key.
+    fn write_until(&self, dir: &Path, year: i32) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["bursar-inject.bursar.svc".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["bursar-inject.bursar.svc".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
         let certificate = params.signed_by(&key, &self.0).unwrap();
         std::fs::write(dir.join("tls.crt"), certificate.pem()).unwrap();
         std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+    }
+
+    fn write(&self, dir: &Path) {
+        self.write_until(dir, 4095);
     }
 
     fn client(&self) -> TlsConnector {
@@ -66,6 +71,22 @@ async fn exchange(address: SocketAddr, client: &TlsConnector, request: &str) -> 
     Some(answer)
 }
 
+/// The same without TLS.
+async fn plain(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The value of a metric on a page; `None` where it is not there.
+fn metric(page: &str, name: &str) -> Option<u64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(line.parse().unwrap())
+}
+
+const METRICS: &str = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 const READY: &str = "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
 #[tokio::test]
@@ -74,8 +95,12 @@ async fn reviews_are_answered_over_tls_and_the_end_closes_idle_connections() {
     let authority = Authority::new();
     authority.write(dir.path());
     let (end, ending) = watch::channel(false);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listeners = Listeners {
+        reviews: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        metrics: Some(TcpListener::bind("127.0.0.1:0").await.unwrap()),
+    };
+    let address = listeners.reviews.local_addr().unwrap();
+    let metrics = listeners.metrics.as_ref().unwrap().local_addr().unwrap();
     let injector = Injector::new(settings(), Some(certificates(dir.path()).unwrap()), ending);
     let asking = async {
         let client = authority.client();
@@ -101,11 +126,24 @@ async fn reviews_are_answered_over_tls_and_the_end_closes_idle_connections() {
         assert_eq!(answer["response"]["uid"], json!("u-1"));
         assert!(answer["response"]["patch"].is_string(), "{answer}");
         assert_eq!(exchange(address, &Authority::new().client(), READY).await, None);
-        let mut plain = TcpStream::connect(address).await.unwrap();
-        plain.write_all(READY.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        let _ = plain.read_to_end(&mut answer).await;
-        assert!(!String::from_utf8_lossy(&answer).contains("200 OK"));
+        let failed = async || {
+            metric(&plain(metrics, METRICS).await, "bursar_inject_tls_handshakes_failed_total").unwrap()
+        };
+        let before = failed().await;
+        assert!(!plain(address, READY).await.contains("200 OK"));
+        assert!(failed().await > before);
+
+        let page = plain(metrics, METRICS).await;
+        assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
+        assert!(page.contains("content-type: application/openmetrics-text; version=1.0.0"), "{page}");
+        assert_eq!(metric(&page, "bursar_inject_reviews_total{outcome=\"injected\"}"), Some(1));
+        assert_eq!(metric(&page, "bursar_inject_review_duration_seconds_count"), Some(1));
+        let expiry = metric(&page, "bursar_inject_certificate_expiry_timestamp_seconds{}");
+        assert_eq!(expiry, Some(67_090_032_000));
+        assert!(plain(metrics, READY).await.contains("ready"));
+        // Neither listener answers what the other is for.
+        assert!(plain(metrics, &request).await.starts_with("HTTP/1.1 404"));
+        assert!(exchange(address, &client, METRICS).await.unwrap().starts_with("HTTP/1.1 404"));
 
         let socket = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("bursar-inject.bursar.svc").unwrap();
@@ -118,8 +156,9 @@ async fn reviews_are_answered_over_tls_and_the_end_closes_idle_connections() {
         let mut rest = Vec::new();
         let _ = idle.read_to_end(&mut rest).await;
     };
-    tokio::task::LocalSet::new().run_until(async { tokio::join!(serve(injector, listener), asking) }).await;
+    tokio::task::LocalSet::new().run_until(async { tokio::join!(serve(injector, listeners), asking) }).await;
     assert!(TcpStream::connect(address).await.is_err());
+    assert!(TcpStream::connect(metrics).await.is_err());
 }
 
 #[test]
@@ -150,6 +189,83 @@ fn another_certificate_is_taken_and_one_that_does_not_fit_changes_nothing() {
     std::fs::write(path.join("tls.key"), "nothing").unwrap();
     let error = certificates(path).unwrap_err().to_string();
     assert!(error.contains("tls.key: holds no private key"), "{error}");
+}
+
+#[test]
+fn each_change_of_the_certificate_is_counted_and_the_time_is_that_of_the_one_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let authority = Authority::new();
+    authority.write_until(path, 2030);
+    let (_end, ending) = watch::channel(false);
+    let injector = Injector::new(settings(), Some(certificates(path).unwrap()), ending);
+    // What is told after a look: when it expires, whether it is in force, changes taken and refused.
+    let look = || {
+        injector.look(injector.certificates.as_ref().unwrap());
+        let page = injector.metrics.page();
+        [
+            "expiry_timestamp_seconds{}",
+            "last_reload_successful",
+            "reloads_total{result=\"applied\"}",
+            "reloads_total{result=\"refused\"}",
+        ]
+        .map(|name| metric(&page, &format!("bursar_inject_certificate_{name}")).unwrap())
+    };
+    let (in_2030, in_2031) = (1_924_905_600, 1_956_441_600);
+    assert_eq!(look(), [in_2030, 1, 0, 0]);
+    std::fs::remove_file(path.join("tls.key")).unwrap();
+    assert_eq!(look(), [in_2030, 0, 0, 1]);
+    assert_eq!(look(), [in_2030, 0, 0, 1]);
+    authority.write_until(path, 2031);
+    assert_eq!(look(), [in_2031, 1, 1, 1]);
+    assert_eq!(look(), [in_2031, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn what_is_answered_with_an_error_counts_as_one_and_probes_do_not() {
+    let (_end, injector) = injector();
+    let ask = async |request: http::request::Builder, body: &'static str| {
+        let request = request.header("content-type", "application/json");
+        injector.respond(request.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()).await;
+    };
+    ask(Request::get("/healthz"), "").await;
+    ask(Request::get("/mutate"), "").await;
+    ask(Request::post("/elsewhere"), "{}").await;
+    let count = |outcome: &str| {
+        let name = format!("bursar_inject_reviews_total{{outcome=\"{outcome}\"}}");
+        metric(&injector.metrics.page(), &name).unwrap()
+    };
+    assert_eq!((count("error"), count("no_pod")), (0, 0));
+    ask(Request::post("/mutate"), "{}").await;
+    ask(Request::post("/mutate/namespace"), "not json").await;
+    assert_eq!((count("error"), count("no_pod")), (2, 0));
+    let review =
+        r#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1"}}"#;
+    ask(Request::post("/mutate"), review).await;
+    assert_eq!((count("error"), count("no_pod")), (2, 1));
+    let page = injector.metrics.page();
+    assert_eq!(metric(&page, "bursar_inject_review_duration_seconds_count"), Some(3));
+    assert!(!page.contains("expiry_timestamp_seconds{}"), "there is no certificate");
+}
+
+#[tokio::test]
+async fn the_listener_of_metrics_says_what_it_takes() {
+    let (end, injector) = injector();
+    for (method, path, want) in [
+        (Method::GET, "/metrics", 200),
+        (Method::HEAD, "/metrics", 200),
+        (Method::POST, "/metrics", 405),
+        (Method::GET, "/healthz", 200),
+        (Method::GET, "/readyz", 200),
+        (Method::POST, "/readyz", 405),
+        (Method::POST, "/mutate", 404),
+        (Method::GET, "/", 404),
+    ] {
+        assert_eq!(injector.tell(&method, path).status(), want, "{method} {path}");
+    }
+    end.send_replace(true);
+    assert_eq!(injector.tell(&Method::GET, "/readyz").status(), 503);
+    assert_eq!(injector.tell(&Method::GET, "/metrics").status(), 200);
 }
 
 /// Whether a request is answered with this status and a text that says this.

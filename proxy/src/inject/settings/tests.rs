@@ -21,6 +21,7 @@ fn nothing_but_an_image_is_needed_and_the_command_line_wins() {
     let usual = Settings::read(Told { image: Some("bursar:1".to_owned()), file: None }).unwrap();
     assert_eq!((usual.image.as_str(), usual.image_pull_policy.as_str()), ("bursar:1", "IfNotPresent"));
     assert_eq!((usual.drain_seconds, usual.host_network, usual.on_mistake), (30, false, OnMistake::Warn));
+    assert_eq!(usual.image_pull_secrets, Vec::<String>::new());
     assert_eq!((&usual.config_map, &usual.admin_secret), (&None, &None));
     assert_eq!(read(None, "image: bursar:1\n"), Ok(usual.clone()));
     assert_eq!(read(Some("bursar:1"), "image: bursar:2\nconfig_map: ''\nadmin_secret: ''"), Ok(usual));
@@ -37,6 +38,7 @@ fn everything_can_be_said_in_the_file() {
     let file = "
         image: bursar:1
         image_pull_policy: Always
+        image_pull_secrets: [registry, mirror.example, registry]
         config_map: bot
         admin_secret: tokens.example
         bind_address: '[::]'
@@ -54,6 +56,7 @@ fn everything_can_be_said_in_the_file() {
         (all.config_map.as_deref(), all.admin_secret.as_deref()),
         (Some("bot"), Some("tokens.example"))
     );
+    assert_eq!(all.image_pull_secrets, ["registry", "mirror.example"]);
     assert_eq!(all.data_volume["hostPath"]["path"], json!("/data"));
     assert_eq!(all.resources, json!({"limits": {"memory": "1Gi", "cpu": 2}}));
     assert_eq!(all.base_urls["GROQ_BASE_URL"], "/groq");
@@ -93,6 +96,19 @@ fn mistakes_name_key_value_and_remedy_all_at_once() {
             "admin_secret: \"-a\"",
         ],
     );
+    check(
+        "image_pull_secrets: [Registry, fine, '', a..b, { name: pull }, 5]",
+        &[
+            "image_pull_secrets: \"Registry\" can be no Secret's name: use a-z, 0-9, `-` and `.`",
+            "image_pull_secrets: \"\" can be",
+            "image_pull_secrets: \"a..b\" can be",
+            "image_pull_secrets: {\"name\":\"pull\"} is no name: write the Secret's name alone",
+            "image_pull_secrets: 5 is no name",
+        ],
+    );
+    check("image_pull_secrets: pull", &["image_pull_secrets: \"pull\" is no list: write names of Secrets"]);
+    let long = format!("image_pull_secrets: [{}]", "a".repeat(254));
+    check(&long, &["at most 253"]);
     let error = read(Some("bursar 1"), "").unwrap_err().to_string();
     assert!(error.contains("image: \"bursar 1\" is no image"), "{error}");
 }
