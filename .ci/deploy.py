@@ -1,6 +1,8 @@
 """Checks everything in deploy/ and the guides, and fails on any violation.
 
-usage: deploy.py BURSAR [--root DIR] [--only NAME,…] [--prove]
+usage: deploy.py BURSAR [--static BURSAR] [--root DIR] [--only NAME,…] [--prove]
+
+--static names the program that the image gets (.ci/release-build.sh --static); the check of the image needs it.
 
 What is checked with which tool is written in deploy/README.md. A tool that can neither be found nor be had is said
 (`SKIPPED`) and fails nothing. `--prove` breaks copies of the files, one by one, and fails if a check does not notice.
@@ -24,8 +26,8 @@ class Skipped(Exception):
 class Context:
     """What checks need: the repository, the binary, tools, a folder for what they write."""
 
-    def __init__(self, root, bursar, folder, tools):
-        self.root, self.bursar, self.folder, self.tools = root, bursar, folder, tools
+    def __init__(self, root, bursar, folder, tools, static=None):
+        self.root, self.bursar, self.folder, self.tools, self.static = root, bursar, folder, tools, static
         self.problems = []
 
     def fail(self, text):
@@ -165,16 +167,17 @@ def check_dockerfile(context):
     health = final.get("HEALTHCHECK", [""])[-1]
     context.expect(re.search(r'CMD +\["/usr/local/bin/bursar"', health), "Dockerfile: the health check must be the binary, in exec form")
     base = next((line for line in lines if line.startswith("ARG BASE_IMAGE=")), "")
-    context.expect("distroless" in base and base.endswith(":nonroot"), f"Dockerfile: {base or 'no BASE_IMAGE'} is no distroless nonroot image")
-    context.expect("--locked" in joined, "Dockerfile: cargo must build with --locked")
+    context.expect("distroless/static" in base and base.endswith(":nonroot"), f"Dockerfile: {base or 'no BASE_IMAGE'} is no distroless static nonroot image")
+    context.expect(".ci/release-build.sh --static" in joined, "Dockerfile: the binary must be built by .ci/release-build.sh, as a static one")
+    context.expect("cargo build --locked" in context.text(".ci/release-build.sh"), ".ci/release-build.sh: cargo must build with --locked")
 
     members = re.search(r"members = \[(.*?)\]", context.text("Cargo.toml"), re.S)[1]
-    wanted = set(re.findall(r'"([^"]+)"', members)) | {"Cargo.toml", "Cargo.lock", ".cargo", ".ci/sbom.py"}
+    wanted = set(re.findall(r'"([^"]+)"', members)) | {"Cargo.toml", "Cargo.lock", ".cargo", ".ci/release-build.sh", ".ci/sbom.py"}
     ignore = context.text(".dockerignore").splitlines()
     context.expect("*" in ignore, ".dockerignore: the first rule must be `*`: only what is named gets in")
     allowed = {line[1:] for line in ignore if line.startswith("!")}
     context.expect(allowed == wanted, f".dockerignore: lets in {sorted(allowed)}, but the build reads {sorted(wanted)}")
-    return f"hadolint {run(hadolint.locate(), '--version').stdout.split()[-1]} and 9 rules of our own"
+    return f"hadolint {run(hadolint.locate(), '--version').stdout.split()[-1]} and 10 rules of our own"
 
 
 def image_facts(context):
@@ -642,6 +645,8 @@ def command_problem(bursar, parts):
 # === all of it
 
 def checks():
+    # The modules below know this one by its name, also where it is the program: one `Skipped`, not two.
+    sys.modules.setdefault("deploy", sys.modules[__name__])
     import deploy_inject, deploy_live
     return {
         "dockerfile": check_dockerfile, "image": deploy_live.check_image, "manifests": check_manifests, "helm": check_helm,
@@ -668,7 +673,7 @@ def check_all(options, tools):
             continue
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            context = Context(options.root, options.bursar, pathlib.Path(folder), tools)
+            context = Context(options.root, options.bursar, pathlib.Path(folder), tools, options.static)
             try:
                 said = perform(check, context)
             except Skipped as reason:
@@ -686,6 +691,7 @@ def check_all(options, tools):
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("bursar", type=pathlib.Path)
+    options.add_argument("--static", type=lambda text: pathlib.Path(text).resolve())
     options.add_argument("--root", type=pathlib.Path, default=HERE.parent)
     options.add_argument("--only", type=lambda text: text.split(","))
     options.add_argument("--prove", action="store_true")

@@ -13,6 +13,9 @@ TABLE = [
     ("dockerfile", "deploy/docker/Dockerfile", 'CMD ["/usr/local/bin/bursar", "ledger", "stats"]', "CMD curl localhost", "health check"),
     ("dockerfile", "deploy/docker/Dockerfile", "WORKDIR /src", "WORKDIR src", "DL3000"),
     ("dockerfile", "deploy/docker/Dockerfile", "COPY . .", "ADD Cargo.toml .", "DL3020"),
+    ("dockerfile", "deploy/docker/Dockerfile", "ARG BASE_IMAGE=gcr.io/distroless/static-", "ARG BASE_IMAGE=gcr.io/distroless/cc-", "no distroless static nonroot image"),
+    ("dockerfile", "deploy/docker/Dockerfile", "release-build.sh --static", "release-build.sh", "as a static one"),
+    ("dockerfile", ".ci/release-build.sh", "cargo build --locked", "cargo build", "--locked"),
     ("dockerfile", ".dockerignore", "!tokens\n", "", "lets in"),
     ("dockerfile", ".dockerignore", "!tokens\n", "!tokens\n!target\n", "lets in"),
     ("image", "deploy/docker/Dockerfile", '"ledger", "stats"]', '"ledger", "state"]', "health check finds no healthy process"),
@@ -107,7 +110,8 @@ def prove(options, tools):
             root = folder / "root"
             for part in ("deploy", "docs"):
                 shutil.copytree(options.root / part, root / part)
-            for part in ("Cargo.toml", ".dockerignore", "README.md"):
+            (root / ".ci").mkdir()
+            for part in ("Cargo.toml", ".dockerignore", "README.md", ".ci/release-build.sh"):
                 shutil.copy(options.root / part, root / part)
             text = (root / file).read_text()
             if old not in text:
@@ -116,7 +120,7 @@ def prove(options, tools):
                 continue
             (root / file).write_text(text.replace(old, new, 1))
             (folder / "work").mkdir()
-            context = deploy.Context(root, options.bursar, folder / "work", tools)
+            context = deploy.Context(root, options.bursar, folder / "work", tools, options.static)
             try:
                 deploy.perform(performed[name], context)
             except deploy.Skipped as reason:

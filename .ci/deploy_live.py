@@ -155,48 +155,62 @@ def sidecar(context, folder, before=()):
 # === as the image would run it
 
 def check_image(context):
-    """Runs what the Dockerfile's last stage says, in a root that has the binary and its libraries and nothing else."""
+    """Runs what the Dockerfile's last stage says, in a root that has the static binary, what distroless has, and nothing else."""
+    if not context.static:
+        raise Skipped("no --static BURSAR was given, which is what the image gets (.ci/release-build.sh --static)")
     bwrap = deploy.debian(context.tools, "bubblewrap", "usr/bin/bwrap")
     if run(bwrap, "--unshare-user", "--ro-bind", "/", "/", "true").returncode != 0:
         raise Skipped("user namespaces are closed here, so the image's root cannot be tried")
+    headers = run("readelf", "--wide", "--program-headers", "--dynamic", context.static).stdout
+    context.expect("LOAD" in headers, f"{context.static} is no program that readelf can read")
+    for word in ("INTERP", "(NEEDED)"):
+        context.expect(word not in headers, f"{context.static} is not static: it has {word}")
+    if context.problems:
+        return ""
     environment, health, command = deploy.image_facts(context)
     root, data = context.folder / "root", context.folder / "data"
     data.mkdir(mode=0o700)
-    libraries = re.findall(r"(/\S+)", run("ldd", context.bursar).stdout)
-    # Distroless `cc` has these and no others.
-    known = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "libpthread.so.0", "libdl.so.2", "librt.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
-    for library in libraries:
-        context.expect(pathlib.Path(library).name in known, f"the binary needs {library}, which distroless cc does not have")
-        (root / library.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(library, root / library.lstrip("/"))
     (root / "usr/local/bin").mkdir(parents=True)
-    shutil.copy(context.bursar, root / "usr/local/bin/bursar")
+    shutil.copy(context.static, root / "usr/local/bin/bursar")
+    (root / "etc/ssl/certs").mkdir(parents=True)
     certificates = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
     if certificates.exists():
-        (root / "etc/ssl/certs").mkdir(parents=True)
         shutil.copy(certificates, root / "etc/ssl/certs/ca-certificates.crt")
-    for name in ("proc", "var/lib/bursar"):
+    # As in distroless; Kubernetes and Docker write `hosts`. What is static looks names up itself.
+    (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost provider.test\n")
+    for name in ("dev", "proc", "var/lib/bursar"):
         (root / name).mkdir(parents=True)
-    addresses_of = {"BURSAR_LISTEN": f"127.0.0.1:{free_port()}", "BURSAR_ADMIN_LISTEN": f"127.0.0.1:{free_port()}"}
-    inside = [bwrap, "--unshare-user", "--uid", "65532", "--gid", "65532", "--cap-drop", "ALL", "--clearenv", "--ro-bind", root, "/",
-              "--proc", "/proc", "--bind", data, "/var/lib/bursar", "--chdir", "/var/lib/bursar", "--die-with-parent"]
-    for name, value in {**environment, **addresses_of}.items():
-        inside += ["--setenv", name, value]
-    context.expect(run(*inside, "/bin/sh", "-c", "true").returncode != 0, "there is a shell")
-    log = context.folder / "log"
-    with process([*inside, *command], log) as child:
-        healthy = until(lambda: run(*inside, *health).returncode == 0 or child.poll() is not None, pause=0.2)
-        context.expect(healthy and child.poll() is None, f"the health check finds no healthy process: {log.read_text()[-400:]}")
-        context.expect((data / "ledger/journal").is_dir(), f"the ledger is not in the volume: {sorted(data.rglob('*'))}")
-        # bwrap waits for the process; the signal goes to that, as a container's would.
-        children = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-        for pid in children:
-            subprocess.run(["kill", "-TERM", pid], check=False)
-        code = child.wait(40)
-        context.expect(code == 0, f"it ends with {code} after SIGTERM")
-    context.expect(run(*inside, *health).returncode != 0, "the health check passes when nothing runs")
+    with provider() as upstream:
+        proxy = f"127.0.0.1:{free_port()}"
+        (data / "bursar.yaml").write_text(
+            "builtin_routes: false\nroutes:\n"
+            f"  - {{ prefix: /openai, upstream: 'http://provider.test:{upstream}', provider: openai }}\n")
+        variables = {**environment, "BURSAR_LISTEN": proxy, "BURSAR_ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+                     "BURSAR_CONFIG": "/var/lib/bursar/bursar.yaml"}
+        inside = [bwrap, "--unshare-user", "--uid", "65532", "--gid", "65532", "--cap-drop", "ALL", "--clearenv", "--ro-bind", root, "/",
+                  "--proc", "/proc", "--dev", "/dev", "--bind", data, "/var/lib/bursar", "--chdir", "/var/lib/bursar", "--die-with-parent"]
+        for name, value in variables.items():
+            inside += ["--setenv", name, value]
+        context.expect(run(*inside, "/bin/sh", "-c", "true").returncode != 0, "there is a shell")
+        log = context.folder / "log"
+        with process([*inside, *command], log) as child:
+            healthy = until(lambda: run(*inside, *health).returncode == 0 or child.poll() is not None, pause=0.2)
+            context.expect(healthy and child.poll() is None, f"the health check finds no healthy process: {log.read_text()[-400:]}")
+            context.expect((data / "ledger/journal").is_dir(), f"the ledger is not in the volume: {sorted(data.rglob('*'))}")
+            if not context.problems:
+                status = ask(proxy, "search", "fine")
+                context.expect(status == 200, f"a request to a provider that is named in /etc/hosts gets {status}")
+            # bwrap waits for the process; the signal goes to that, as a container's would.
+            children = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+            for pid in children:
+                subprocess.run(["kill", "-TERM", pid], check=False)
+            code = child.wait(40)
+            context.expect(code == 0, f"it ends with {code} after SIGTERM")
+        context.expect(run(*inside, *health).returncode != 0, "the health check passes when nothing runs")
     size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) / 1_000_000
-    return f"runs as 65532 on a read-only root of {size:.0f} MB without a shell; {' '.join(health)} is its health check (root made here, not by docker)"
+    return (f"the static program runs as 65532 on a read-only root of {size:.0f} MB without a library or a shell, finds its provider by name; "
+            f"{' '.join(health)} is its health check (root made here, not by docker)")
 
 
 # === what the unit's filter allows
