@@ -879,7 +879,7 @@ fn budgets_refuse_tell_why_and_survive_a_kill() {
     assert_eq!(code(&unknown), 1);
     let page = sidecar.get("/metrics").body;
     is_openmetrics(&page);
-    assert!(page.contains("bursar_budget_used_percent{budget=\"all\"} 16"), "{page}");
+    assert!(page.contains("bursar_budget_used_percent{budget=\"all\",mode=\"hard\"} 16"), "{page}");
     sidecar.stop();
 }
 
