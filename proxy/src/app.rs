@@ -81,6 +81,8 @@ impl App {
         let rules = RuleBook::new(config.rules.clone());
         let body_room = BodyRoom::new(config.reserve_body_bytes);
         Arc::new(Self {
+        let metrics = Metrics::new();
+        metrics.expect_providers(config.routes.providers());
             config: ArcSwap::from_pointee(config),
             ledger,
             prices,
@@ -88,7 +90,7 @@ impl App {
             limits,
             refusals: Refusals::default(),
             rules: ArcSwap::from_pointee(rules),
-            metrics: Metrics::new(),
+            metrics,
             telemetry,
             webhooks: Webhooks::default(),
             guard_limits,
