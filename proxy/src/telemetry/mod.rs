@@ -11,6 +11,7 @@
 //! Not here: counters of the request path (`admin::metrics`).
 
 pub(crate) mod event;
+mod gaps;
 pub(crate) mod genai;
 pub(crate) mod lines;
 pub(crate) mod logging;
@@ -25,6 +26,7 @@ use bursar_domain::{Outcome, UsageRecord};
 use bursar_ledger::{Caller, Observer};
 use event::Event;
 use genai::Meters;
+use gaps::Gaps;
 use lines::{Line, Lines};
 pub(crate) use logging::set_level;
 use outbox::Outbox;
@@ -40,6 +42,7 @@ const EVENTS_MAX: usize = 8_192;
 pub struct Telemetry {
     meters: Mutex<Meters>,
     pub(crate) lines: Arc<Lines>,
+    gaps: Gaps,
     pub(crate) spans: Outbox<Arc<Event>>,
     pub(crate) logs: Outbox<Arc<Event>>,
     sampling: Option<Sampling>,
@@ -55,6 +58,7 @@ impl Telemetry {
         Arc::new(Self {
             meters: Mutex::new(Meters::new(config.series_max)),
             lines: Arc::new(Lines::new(lines::LINES_MAX)),
+            gaps: Gaps::default(),
             spans: Outbox::new(EVENTS_MAX),
             logs: Outbox::new(EVENTS_MAX),
             sampling: otlp.filter(|otlp| otlp.traces.is_some()).map(|otlp| Sampling::new(otlp.sampler)),
@@ -75,7 +79,7 @@ impl Telemetry {
         [genai::page(&series), self.own_page()].concat()
     }
 
-    /// The lines about telemetry itself.
+    /// The lines about what the ledger's figures lack, and about telemetry itself.
     pub(crate) fn own_page(&self) -> String {
         let mut page =
             "# HELP bursar_telemetry_dropped What could not be logged or sent to a collector: lines, \
@@ -90,7 +94,7 @@ impl Telemetry {
         for (signal, count) in dropped {
             page.push_str(&format!("bursar_telemetry_dropped_total{{signal=\"{signal}\"}} {count}\n"));
         }
-        page
+        [self.gaps.page(), page].concat()
     }
 
     pub(crate) fn snapshot(&self) -> Vec<(genai::LabelSet, genai::Series)> {
@@ -111,6 +115,7 @@ impl Telemetry {
         let caller = caller.unwrap_or_default();
         if is_live {
             self.meters.lock().unwrap_or_else(PoisonError::into_inner).count(record, counted, caller);
+            self.gaps.count(record, counted);
         }
         let line = self.lines.is_read() && tracing::enabled!(target: lines::TARGET, tracing::Level::INFO);
         let has_span = is_live
