@@ -19,14 +19,15 @@ pub mod otlp;
 mod outbox;
 mod request_line;
 mod sample;
+pub(crate) mod target;
 
 use crate::budgets::Budgets;
 use crate::config;
 use bursar_domain::{Outcome, UsageRecord};
 use bursar_ledger::{Caller, Observer};
 use event::Event;
-use genai::Meters;
 use gaps::Gaps;
+use genai::Meters;
 use lines::{Line, Lines};
 pub(crate) use logging::set_level;
 use outbox::Outbox;
@@ -41,8 +42,8 @@ const EVENTS_MAX: usize = 8_192;
 #[derive(Debug)]
 pub struct Telemetry {
     meters: Mutex<Meters>,
-    pub(crate) lines: Arc<Lines>,
     gaps: Gaps,
+    pub(crate) lines: Arc<Lines>,
     pub(crate) spans: Outbox<Arc<Event>>,
     pub(crate) logs: Outbox<Arc<Event>>,
     sampling: Option<Sampling>,
@@ -57,8 +58,8 @@ impl Telemetry {
         let otlp = config.otlp.as_ref();
         Arc::new(Self {
             meters: Mutex::new(Meters::new(config.series_max)),
-            lines: Arc::new(Lines::new(lines::LINES_MAX)),
             gaps: Gaps::default(),
+            lines: Arc::new(Lines::new(lines::LINES_MAX)),
             spans: Outbox::new(EVENTS_MAX),
             logs: Outbox::new(EVENTS_MAX),
             sampling: otlp.filter(|otlp| otlp.traces.is_some()).map(|otlp| Sampling::new(otlp.sampler)),
@@ -114,8 +115,8 @@ impl Telemetry {
         let is_live = caller.is_some();
         let caller = caller.unwrap_or_default();
         if is_live {
-            self.meters.lock().unwrap_or_else(PoisonError::into_inner).count(record, counted, caller);
             self.gaps.count(record, counted);
+            self.meters.lock().unwrap_or_else(PoisonError::into_inner).count(record, counted, caller);
         }
         let line = self.lines.is_read() && tracing::enabled!(target: lines::TARGET, tracing::Level::INFO);
         let has_span = is_live
