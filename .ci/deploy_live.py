@@ -83,6 +83,14 @@ def process(command, log, **more):
                 child.wait(10)
 
 
+def metrics(context, admin):
+    """A sidecar's page of metrics."""
+    token = (context.folder / "token").read_text().strip()
+    request = urllib.request.Request(f"http://{admin}/metrics", headers={"authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        return reply.read().decode()
+
+
 def until(what, seconds=START_SECONDS, pause=0.05):
     """The first true answer of `what`, or its last one."""
     end = time.monotonic() + seconds
@@ -222,9 +230,10 @@ def check_calls(context):
     if not context.expect(len(allowed) > 100, f"the unit allows {len(allowed)} system calls"):
         return ""
     trace = context.folder / "trace"
-    with sidecar(context, context.folder, [strace, "-f", "-qq", "-o", trace]) as (proxy, _, child):
+    with sidecar(context, context.folder, [strace, "-f", "-qq", "-o", trace]) as (proxy, admin, child):
         for team, user, status in EVENTS:
             ask(proxy, team, user)
+        context.expect("process_resident_memory_bytes" in metrics(context, admin), "the page of metrics says nothing of the process")
         # strace would detach from it: the signal goes to the process itself.
         for pid in pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
             subprocess.run(["kill", "-TERM", pid], check=False)
@@ -342,5 +351,5 @@ def check_metrics_of_alerts(context, port):
     for group in query(port, "rules")["groups"]:
         for rule in group["rules"]:
             context.expect(rule["health"] in ("ok", "unknown"), f"{rule['name']}: {rule.get('lastError')}")
-            for metric in set(re.findall(r"\b(?:bursar_\w+|up)\b(?=[\s{\[)]|$)", rule["query"])):
+            for metric in set(re.findall(r"\b(?:bursar_\w+|process_\w+|up)\b(?=[\s{\[)]|$)", rule["query"])):
                 context.expect(metric in names, f"{rule['name']}: there is no metric {metric}")

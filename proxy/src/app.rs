@@ -55,6 +55,7 @@ pub struct App {
     /// The settings in force, whole: a reload puts others in their place.
     config: ArcSwap<Config>,
     clock: Arc<dyn Clock>,
+    started_at: Timestamp,
 }
 
 impl App {
@@ -80,6 +81,8 @@ impl App {
         let limits = Arc::new(Limiter::new(config.limits.clone()));
         let rules = RuleBook::new(config.rules.clone());
         let body_room = BodyRoom::new(config.reserve_body_bytes);
+        let metrics = Metrics::new();
+        metrics.expect_providers(config.routes.providers());
         Arc::new(Self {
             config: ArcSwap::from_pointee(config),
             ledger,
@@ -88,13 +91,14 @@ impl App {
             limits,
             refusals: Refusals::default(),
             rules: ArcSwap::from_pointee(rules),
-            metrics: Metrics::new(),
+            metrics,
             telemetry,
             webhooks: Webhooks::default(),
             guard_limits,
             counting,
             body_room,
             clients: Clients::default(),
+            started_at: clock.now(),
             clock,
         })
     }
@@ -137,6 +141,12 @@ impl App {
             Health::Healthy => None,
             Health::Degraded(reason) => Some(reason),
         }
+    }
+
+    /// When this process started, by the wall clock of then.
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
     }
 
     /// The wall clock.

@@ -967,22 +967,23 @@ impl Budgets {
         }
         page.push_str("# HELP bursar_budget_used_percent Spent and reserved share of a budget's limit.\n");
         page.push_str("# TYPE bursar_budget_used_percent gauge\n");
-        for number in (0_u32..).take(self.book().budgets().len()) {
+        for (number, budget) in (0_u32..).zip(self.book().budgets()) {
             let Some(standing) = self.standing(number, now) else { continue };
             let used = standing.settled.saturating_add(standing.held);
             let percent = used.saturating_mul(100).checked_div(standing.limit.max(1)).unwrap_or(0);
-            tell_percent(&mut page, &standing.name, percent);
+            tell_percent(&mut page, &standing.name, budget.mode, percent);
         }
-        for (name, percent) in self.contracts.percents(now, self.steady()) {
-            tell_percent(&mut page, &name, percent.into());
+        for (name, mode, percent) in self.contracts.percents(now, self.steady()) {
+            tell_percent(&mut page, &name, mode, percent.into());
         }
         page
     }
 }
 
-fn tell_percent(page: &mut String, name: &Label, percent: i128) {
+fn tell_percent(page: &mut String, name: &Label, mode: Mode, percent: i128) {
     let name = name.as_str().replace('\\', "\\\\").replace('"', "\\\"");
-    page.push_str(&format!("bursar_budget_used_percent{{budget=\"{name}\"}} {percent}\n"));
+    let mode = mode_name(mode);
+    page.push_str(&format!("bursar_budget_used_percent{{budget=\"{name}\",mode=\"{mode}\"}} {percent}\n"));
 }
 
 fn scope_json(scope: &Scope) -> Value {

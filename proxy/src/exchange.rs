@@ -11,8 +11,8 @@ mod admission;
 mod most;
 mod steering;
 
-pub(crate) use access::AccessRefusal;
 pub(crate) use access::Seen;
+pub(crate) use access::{AccessRefusal, Denied};
 pub(crate) use admission::{BodyBytes, NextResponse, used_by};
 
 use crate::app::App;

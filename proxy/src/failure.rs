@@ -6,7 +6,8 @@ use crate::aws::SignError;
 use crate::budgets::Refusal;
 use crate::config::Dialect;
 use crate::credentials::refusals::Standing;
-use crate::exchange::AccessRefusal;
+use crate::credentials::tokens::TokenError;
+use crate::exchange::{AccessRefusal, Denied};
 use crate::guard::Rejection;
 use crate::layers::authenticate::CredentialError;
 use crate::layers::identify::IdentityError;
@@ -14,6 +15,7 @@ use crate::limits::LimitRefusal;
 use crate::rules::RuleRefusal;
 use crate::upstream::{ConnectError, SendError};
 use bursar_domain::{Label, RequestId};
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// A failure and how the client expects to be told.
@@ -109,6 +111,32 @@ pub enum FailureKind {
         /// The configured time.
         timeout: Duration,
     },
+}
+
+/// The reasons of [`FailureKind::refusal`] that have no other home.
+const REASONS: [&str; 14] = [
+    "no_route",
+    "upgrade_not_supported",
+    "bad_handshake",
+    "identity_missing",
+    "identity_contradicted",
+    "workload_missing",
+    "bad_tag",
+    "body_too_large",
+    "not_signed",
+    "body_broken",
+    "ledger_unavailable",
+    "budget_exceeded",
+    "rate_limited",
+    "rule_denied",
+];
+
+/// Every reason for which Bursar itself may turn a request away, each once.
+pub(crate) fn refusals() -> impl Iterator<Item = &'static str> {
+    let rejections = Rejection::ALL.iter().map(|rejection| rejection.name());
+    let others = [&REASONS[..], &CredentialError::REASONS, &TokenError::REASONS, &Denied::REASONS];
+    let mut known = HashSet::new();
+    rejections.chain(others.into_iter().flatten().copied()).filter(move |reason| known.insert(*reason))
 }
 
 impl FailureKind {
@@ -207,4 +235,35 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts in quotes of the function that begins with `head` in `source`.
+    fn quoted<'s>(source: &'s str, head: &str) -> Vec<&'s str> {
+        let (_, body) = source.split_once(head).unwrap();
+        let (body, _) = body.split_once("\n    }\n").unwrap();
+        body.split('"').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn every_reason_that_the_code_names_is_listed_once() {
+        let sources = [
+            (include_str!("failure.rs"), "pub const fn refusal("),
+            (include_str!("layers/authenticate.rs"), "pub const fn reason("),
+            (include_str!("credentials/tokens.rs"), "pub const fn reason("),
+            (include_str!("exchange/access.rs"), "pub const fn reason("),
+        ];
+        let named = sources.iter().flat_map(|(source, head)| quoted(source, head));
+        let rejections = Rejection::ALL.iter().map(|rejection| rejection.name());
+        let mut named: Vec<_> = named.chain(rejections).collect();
+        named.sort_unstable();
+        named.dedup();
+        let mut listed: Vec<_> = refusals().collect();
+        listed.sort_unstable();
+        assert_eq!(listed, named);
+        assert!(listed.len() > 80, "the reader of sources works: {}", listed.len());
+    }
 }

@@ -61,6 +61,7 @@ pub fn apply(app: &App, newer: Newer) -> Result<Applied, ReloadError> {
     app.set_rules(config.rules.clone());
     app.prices.set_book(prices);
     telemetry::set_level(config.telemetry.log_level.as_str());
+    app.metrics.expect_providers(config.routes.providers());
     app.set_config(config);
     Ok(Applied { needs_restart })
 }

@@ -311,6 +311,13 @@ fn a_sidecar_answers_for_its_health_and_its_metrics() {
     assert_eq!(page.status(), 200);
     assert!(page.header("content-type").unwrap().starts_with("application/openmetrics-text"));
     is_openmetrics(&page.body);
+    let first = page.body.lines().nth(2).unwrap();
+    assert!(first.starts_with("target_info{") && first.contains("service_name=\"bursar\""), "{first}");
+    for name in ["start_time_seconds", "cpu_seconds_total", "resident_memory_bytes", "open_fds"] {
+        assert!(page.body.contains(&format!("\nprocess_{name} ")), "{name}: {}", page.body);
+    }
+    let series = page.body.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series < 700, "{series} series after one request");
     assert!(
         page.body.contains("bursar_requests_total{provider=\"openai\",outcome=\"ok\"} 1\n"),
         "{}",
@@ -328,7 +335,7 @@ fn is_openmetrics(page: &str) {
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (family, kind) = rest.split_once(' ').unwrap();
-            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert!(["counter", "gauge", "histogram", "info"].contains(&kind), "{line}");
             assert!(!families.iter().any(|(known, _)| *known == family), "{family} twice");
             families.push((family, kind));
         } else if !line.starts_with('#') {
@@ -340,6 +347,7 @@ fn is_openmetrics(page: &str) {
             let suffixes: &[&str] = match *kind {
                 "counter" => &["_total", "_created"],
                 "gauge" => &[""],
+                "info" => &["_info"],
                 _ => &["_bucket", "_sum", "_count", "_created"],
             };
             assert!(suffixes.contains(&suffix), "{line}");
@@ -879,7 +887,7 @@ fn budgets_refuse_tell_why_and_survive_a_kill() {
     assert_eq!(code(&unknown), 1);
     let page = sidecar.get("/metrics").body;
     is_openmetrics(&page);
-    assert!(page.contains("bursar_budget_used_percent{budget=\"all\"} 16"), "{page}");
+    assert!(page.contains("bursar_budget_used_percent{budget=\"all\",mode=\"hard\"} 16"), "{page}");
     sidecar.stop();
 }
 

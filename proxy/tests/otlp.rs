@@ -279,6 +279,11 @@ fn check_arrival(speaks: Speaks, protocol: &str, compression: &str) {
     assert_eq!(counter(&metrics, "gen_ai.client.inference.usage.cache_read.input_tokens"), 600);
     assert_eq!(counter(&metrics, "bursar_requests"), 3);
     assert_eq!(counter(&metrics, "bursar_telemetry_dropped"), 0);
+    assert_eq!(counter(&metrics, "bursar_requests_unpriced"), 0);
+    assert_eq!(counter(&metrics, "bursar_tokens_estimated"), 0);
+    let has = |name: &str| metrics.iter().any(|metric| metric.text(1) == name);
+    assert!(has("process_start_time_seconds") && has("process_cpu_seconds"), "the process tells of itself");
+    assert!(!has("target"), "that is the resource");
     let duration =
         metrics.iter().find(|metric| metric.text(1) == "gen_ai.client.operation.duration").unwrap();
     let point = duration.message(9).message(1);

@@ -3,14 +3,18 @@
 //! Invariants
 //! - No label carries a team, a model or anything else a client can choose: cardinality is bounded.
 //! - Counting costs an atomic addition and never waits.
+//! - A series whose labels are known is there from the start, at zero: what is first seen above zero has
+//!   no increase, and an alert would miss the first burst.
 //!
 //! Not here: the ledger's own figures, which are read from it when scraped; metrics by model
 //! (`telemetry::genai`).
 
-use bursar_domain::{Label, Metering, UsageRecord, UsageSource};
+use crate::failure;
+use bursar_domain::{Anomaly, Label, Metering, Outcome, UsageRecord, UsageSource};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::Registry;
+use std::collections::HashSet;
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -94,6 +98,9 @@ struct AnomalyLabels {
 const SECONDS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 
+/// Results of reloads: one that worked, one that did not.
+const RELOADS: [&str; 2] = ["applied", "refused"];
+
 impl Metrics {
     /// All at zero.
     #[must_use]
@@ -121,7 +128,33 @@ impl Metrics {
             ttft: Histogram::new(SECONDS),
         };
         metrics.register();
+        metrics.begin();
         metrics
+    }
+
+    /// Puts what may be refused, anomalies and reloads at zero.
+    fn begin(&self) {
+        for reason in failure::refusals() {
+            drop(self.refused.get_or_create(&RefusalLabels { reason }));
+        }
+        for kind in Anomaly::ALL.iter().map(|anomaly| anomaly.name()) {
+            drop(self.anomalies.get_or_create(&AnomalyLabels { kind }));
+        }
+        for result in RELOADS {
+            drop(self.reloads.get_or_create(&ReloadLabels { result }));
+        }
+    }
+
+    /// Puts the outcomes of these providers at zero, where nothing was counted yet. There are as many
+    /// series as routes name providers, nine for each.
+    pub fn expect_providers<'p>(&self, providers: impl Iterator<Item = &'p Label>) {
+        // What a crash interrupted is told by the ledger and was no exchange of this process.
+        let outcomes = Outcome::ALL.iter().filter(|outcome| **outcome != Outcome::Interrupted);
+        let known: HashSet<&Label> = providers.collect();
+        for (provider, outcome) in known.into_iter().flat_map(|one| outcomes.clone().map(move |o| (one, o))) {
+            let labels = RequestLabels { provider: Provider(provider.clone()), outcome: outcome.name() };
+            drop(self.requests.get_or_create(&labels));
+        }
     }
 
     fn register(&mut self) {
@@ -226,7 +259,8 @@ impl Metrics {
 
     /// Counts a reload of the configuration.
     pub fn reloaded(&self, worked: bool) {
-        let result = if worked { "applied" } else { "refused" };
+        let [applied, refused] = RELOADS;
+        let result = if worked { applied } else { refused };
         self.reloads.get_or_create(&ReloadLabels { result }).inc();
         self.reload_worked.set(i64::from(worked));
     }
@@ -281,4 +315,57 @@ impl Default for Metrics {
 #[expect(clippy::cast_precision_loss, reason = "a duration of 2^53 µs is 285 years")]
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1_000_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::tests::{record, stats};
+
+    fn page(metrics: &Metrics) -> String {
+        metrics.page(&stats())
+    }
+
+    fn series(page: &str) -> usize {
+        page.lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    fn label(text: &str) -> Label {
+        Label::new(text).unwrap()
+    }
+
+    #[test]
+    fn what_may_be_refused_and_every_anomaly_are_at_zero_before_the_first() {
+        let metrics = Metrics::new();
+        let before = page(&metrics);
+        for series in [
+            "requests_refused_total{reason=\"budget_exceeded\"}",
+            "requests_refused_total{reason=\"ledger_unavailable\"}",
+            "requests_refused_total{reason=\"token_expired\"}",
+            "anomalies_total{kind=\"total_mismatch\"}",
+            "config_reloads_total{result=\"refused\"}",
+        ] {
+            assert!(before.contains(&format!("bursar_{series} 0\n")), "{series}: {before}");
+        }
+        for reason in failure::refusals() {
+            metrics.refused(reason);
+        }
+        assert_eq!(series(&before), series(&page(&metrics)), "no series is new");
+    }
+
+    #[test]
+    fn each_provider_of_a_route_has_each_outcome_at_zero_and_keeps_what_was_counted() {
+        let metrics = Metrics::new();
+        let without = series(&page(&metrics));
+        metrics.settled(&record());
+        let providers = ["openai", "vllm", "openai"].map(label);
+        metrics.expect_providers(providers.iter());
+        let page = page(&metrics);
+        assert_eq!(series(&page), without + 18, "{page}");
+        for line in
+            ["openai\",outcome=\"ok\"} 1", "openai\",outcome=\"error\"} 0", "vllm\",outcome=\"failed\"} 0"]
+        {
+            assert!(page.contains(&format!("bursar_requests_total{{provider=\"{line}\n")), "{line}: {page}");
+        }
+    }
 }

@@ -32,6 +32,8 @@ pub(crate) use contracts::look as look_at_contracts;
 
 use crate::app::App;
 use crate::listen::Shutdown;
+use crate::process;
+use crate::telemetry::target;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -134,9 +136,10 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
     if !admin.app.config().telemetry.prometheus {
         return problem(StatusCode::NOT_FOUND, "metrics are off: set telemetry.prometheus to true");
     }
-    let more =
-        [rule_metrics(&admin.app), admin.app.telemetry.page(), admin.contracts.page(&admin).await].concat();
-    let page = admin.app.metrics.page_with(&admin.app.ledger.stats(), &more);
+    let app = &admin.app;
+    let contracts = admin.contracts.page(&admin).await;
+    let more = [rule_metrics(app), app.telemetry.page(), process::page(app.started_at()), contracts].concat();
+    let page = target::page(app) + &app.metrics.page_with(&app.ledger.stats(), &more);
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], page).into_response()
 }

@@ -403,14 +403,14 @@ impl Contracts {
         told.collect()
     }
 
-    /// How much of each budget is used, in percent, by name.
-    pub(super) fn percents(&self, now: Timestamp, steady: u64) -> Vec<(Label, i64)> {
+    /// How much of each budget is used, in percent, with its name and mode.
+    pub(super) fn percents(&self, now: Timestamp, steady: u64) -> Vec<(Label, Mode, i64)> {
         let mut state = self.lock();
         state.accounts.expire(steady);
-        let names: Vec<Label> = state.rules.iter().map(|rule| rule.name.clone()).collect();
-        let told = (0_u32..).zip(names).filter_map(|(number, name)| {
+        let rules: Vec<_> = state.rules.iter().map(|rule| (rule.name.clone(), rule.mode)).collect();
+        let told = (0_u32..).zip(rules).filter_map(|(number, (name, mode))| {
             let (standing, _) = state.standing(number, now).ok()?;
-            Some((name, percent(&standing)?))
+            Some((name, mode, percent(&standing)?))
         });
         told.collect()
     }

@@ -475,6 +475,8 @@ pub struct Telemetry {
     pub prometheus: bool,
     /// Most label sets of metrics by model.
     pub series_max: usize,
+    /// What is said of this process with its metrics and to a collector; `service.name` is among it.
+    pub resource: Vec<(String, String)>,
     /// What is sent to a collector.
     pub otlp: Option<Otlp>,
     /// What is logged.

@@ -27,8 +27,6 @@ pub struct Otlp {
     pub sampler: Sampler,
     /// How often metrics are sent.
     pub metric_interval: Duration,
-    /// What is said of this process; `service.name` is among it.
-    pub resource: Vec<(String, String)>,
 }
 
 /// One kind of telemetry's collector.

@@ -324,6 +324,11 @@ impl RouteTable {
         self.configured.iter().chain(self.built_in.iter())
     }
 
+    /// Who answers on some route; again for each of theirs.
+    pub fn providers(&self) -> impl Iterator<Item = &Label> {
+        self.iter().map(|route| &route.provider)
+    }
+
     /// How many of [`Self::iter`]'s routes were configured; the others are built in.
     #[must_use]
     pub fn configured_count(&self) -> usize {

@@ -126,6 +126,7 @@ fn without_any_source_every_setting_has_its_default() {
         Telemetry {
             prometheus: true,
             series_max: 100,
+            resource: vec![("service.name".to_owned(), "bursar".to_owned())],
             otlp: None,
             log_level: LogFilter("info".to_owned()),
             log_format: LogFormat::Auto

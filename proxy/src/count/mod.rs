@@ -26,5 +26,6 @@ mod unescape;
 mod watch;
 
 pub use pool::Counting;
+pub(crate) use settle::counted_here;
 pub use settle::{Settlement, Work};
 pub use watch::{BLOCK_BYTES, Sample, Watch};

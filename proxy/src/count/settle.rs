@@ -24,6 +24,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
+/// What `counted_by` begins with where the provider told the other side.
+const INPUT_ONLY: &str = "input: ";
+const OUTPUT_ONLY: &str = "output: ";
+
+/// The input and the output tokens of `record`, each where it was counted here.
+pub(crate) fn counted_here(record: &UsageRecord) -> [Option<u64>; 2] {
+    let Some(by) = record.counted_by.as_ref().map(Label::as_str) else { return [None, None] };
+    let input = record.usage.input_total().filter(|_| !by.starts_with(OUTPUT_ONLY));
+    let output = record.usage.output_total().filter(|_| !by.starts_with(INPUT_ONLY));
+    [input, output]
+}
+
 /// All there is to count of an exchange.
 #[derive(Debug)]
 pub struct Work {
@@ -135,8 +147,8 @@ impl Work {
             _ => UsageSource::Estimate,
         };
         let side = match (input, output) {
-            (None, Some(_)) => "output: ",
-            (Some(_), None) if record.usage_source == UsageSource::ProviderPartial => "input: ",
+            (None, Some(_)) => OUTPUT_ONLY,
+            (Some(_), None) if record.usage_source == UsageSource::ProviderPartial => INPUT_ONLY,
             _ => "",
         };
         record.counted_by = Label::lossy(&[side, &tally.name(sampled)].concat());

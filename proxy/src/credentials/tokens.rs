@@ -201,6 +201,25 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// What [`Self::reason`] may say.
+    pub const REASONS: [&'static str; 15] = [
+        "token_malformed",
+        "tokens_differ",
+        "token_misplaced",
+        "token_issuer_unknown",
+        "token_keys_unavailable",
+        "token_algorithm",
+        "token_key_unknown",
+        "token_signature",
+        "token_audience",
+        "token_expired",
+        "token_not_yet_valid",
+        "token_too_old",
+        "token_claim_missing",
+        "token_claim_refused",
+        "token_scope",
+    ];
+
     /// Why, as metrics name it.
     #[must_use]
     pub const fn reason(&self) -> &'static str {

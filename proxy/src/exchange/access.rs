@@ -64,6 +64,16 @@ pub enum Denied {
 }
 
 impl Denied {
+    /// What [`Self::reason`] may say.
+    pub const REASONS: [&'static str; 6] = [
+        "route_not_allowed",
+        "model_not_allowed",
+        "model_not_seen",
+        "provider_not_allowed",
+        "tag_missing",
+        "unpriced",
+    ];
+
     /// As metrics and the API name it.
     #[must_use]
     pub const fn reason(&self) -> &'static str {

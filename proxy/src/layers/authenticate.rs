@@ -46,6 +46,17 @@ pub enum CredentialError {
 }
 
 impl CredentialError {
+    /// What [`Self::reason`] may say, tokens aside.
+    pub const REASONS: [&'static str; 7] = [
+        "key_missing",
+        "key_malformed",
+        "keys_differ",
+        "key_misplaced",
+        "key_unknown",
+        "key_not_yet_valid",
+        "key_expired",
+    ];
+
     /// Why, as metrics name it.
     #[must_use]
     pub const fn reason(&self) -> &'static str {

@@ -390,7 +390,7 @@ fn histogram(page: &mut String, name: &str, labels: &str, durations: &Durations)
 }
 
 /// Microseconds as seconds, exactly.
-fn seconds(micros: u64) -> String {
+pub(crate) fn seconds(micros: u64) -> String {
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     let text = text.trim_end_matches('0');
     if text.ends_with('.') { format!("{text}0") } else { text.to_owned() }

@@ -11,6 +11,7 @@
 //! Not here: counters of the request path (`admin::metrics`).
 
 pub(crate) mod event;
+mod gaps;
 pub(crate) mod genai;
 pub(crate) mod lines;
 pub(crate) mod logging;
@@ -18,12 +19,14 @@ pub mod otlp;
 mod outbox;
 mod request_line;
 mod sample;
+pub(crate) mod target;
 
 use crate::budgets::Budgets;
 use crate::config;
 use bursar_domain::{Outcome, UsageRecord};
 use bursar_ledger::{Caller, Observer};
 use event::Event;
+use gaps::Gaps;
 use genai::Meters;
 use lines::{Line, Lines};
 pub(crate) use logging::set_level;
@@ -39,6 +42,7 @@ const EVENTS_MAX: usize = 8_192;
 #[derive(Debug)]
 pub struct Telemetry {
     meters: Mutex<Meters>,
+    gaps: Gaps,
     pub(crate) lines: Arc<Lines>,
     pub(crate) spans: Outbox<Arc<Event>>,
     pub(crate) logs: Outbox<Arc<Event>>,
@@ -54,6 +58,7 @@ impl Telemetry {
         let otlp = config.otlp.as_ref();
         Arc::new(Self {
             meters: Mutex::new(Meters::new(config.series_max)),
+            gaps: Gaps::default(),
             lines: Arc::new(Lines::new(lines::LINES_MAX)),
             spans: Outbox::new(EVENTS_MAX),
             logs: Outbox::new(EVENTS_MAX),
@@ -75,7 +80,7 @@ impl Telemetry {
         [genai::page(&series), self.own_page()].concat()
     }
 
-    /// The lines about telemetry itself.
+    /// The lines about what the ledger's figures lack, and about telemetry itself.
     pub(crate) fn own_page(&self) -> String {
         let mut page =
             "# HELP bursar_telemetry_dropped What could not be logged or sent to a collector: lines, \
@@ -90,7 +95,7 @@ impl Telemetry {
         for (signal, count) in dropped {
             page.push_str(&format!("bursar_telemetry_dropped_total{{signal=\"{signal}\"}} {count}\n"));
         }
-        page
+        [self.gaps.page(), page].concat()
     }
 
     pub(crate) fn snapshot(&self) -> Vec<(genai::LabelSet, genai::Series)> {
@@ -110,6 +115,7 @@ impl Telemetry {
         let is_live = caller.is_some();
         let caller = caller.unwrap_or_default();
         if is_live {
+            self.gaps.count(record, counted);
             self.meters.lock().unwrap_or_else(PoisonError::into_inner).count(record, counted, caller);
         }
         let line = self.lines.is_read() && tracing::enabled!(target: lines::TARGET, tracing::Level::INFO);

@@ -52,6 +52,7 @@ impl Loader<'_> {
         Telemetry {
             prometheus: self.get(&s::TELEMETRY_PROMETHEUS).value,
             series_max: super::count(self.get(&s::TELEMETRY_SERIES_MAX).value),
+            resource: self.resource(),
             otlp: self.otlp(),
             log_level: self.get(&s::TELEMETRY_LOG_LEVEL).value,
             log_format: self.get(&s::TELEMETRY_LOG_FORMAT).value,
@@ -80,7 +81,6 @@ impl Loader<'_> {
             logs,
             sampler: self.sampler(),
             metric_interval: self.millis("OTEL_METRIC_EXPORT_INTERVAL").unwrap_or(METRIC_INTERVAL),
-            resource: self.resource(),
         })
     }
 
@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn the_resource_has_the_services_name_and_what_the_variable_adds() {
         let check = |env: &[(&str, &str)], expected: &[(&str, &str)]| {
-            let found = otlp(FILE, env).resource;
+            let found = config("", env).telemetry.resource;
             let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             assert_eq!(found, expected);
         };

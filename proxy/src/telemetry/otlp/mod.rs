@@ -20,9 +20,11 @@ mod wire;
 
 use super::event::Event;
 use super::outbox::Outbox;
+use super::target;
 use crate::admin;
 use crate::app::App;
-use crate::config::{Otlp, Target};
+use crate::config::Target;
+use crate::process;
 use crate::tasks;
 use crate::upstream::{Connector, TlsSetup, TlsSetupError};
 use client::{Channel, ExportError};
@@ -86,7 +88,7 @@ pub fn start(app: &Arc<App>, tls: &TlsSetup) -> Result<Option<Exporter>, StartEr
         (with_tls(&config.traces)?, with_tls(&config.metrics)?, with_tls(&config.logs)?);
     app.telemetry.spans.set_read(traces.is_some());
     app.telemetry.logs.set_read(logs.is_some());
-    let about = Arc::new(About { resource: resource(app, &config), started_at: app.now() });
+    let about = Arc::new(About { resource: target::resource(app), started_at: app.now() });
     let (sender, end) = watch::channel(false);
     let app = Arc::clone(app);
     let thread = tasks::thread("otlp".to_owned(), move || async move {
@@ -116,19 +118,6 @@ pub fn start(app: &Arc<App>, tls: &TlsSetup) -> Result<Option<Exporter>, StartEr
         );
     });
     Ok(Some(Exporter { end: sender, thread: thread.map_err(StartError::Thread)? }))
-}
-
-/// What is said of this process.
-fn resource(app: &App, config: &Otlp) -> Vec<(String, String)> {
-    let mut resource = config.resource.clone();
-    let mut add = |name: &str, value: String| {
-        if !resource.iter().any(|(known, _)| known == name) {
-            resource.push((name.to_owned(), value));
-        }
-    };
-    add("service.version", env!("CARGO_PKG_VERSION").to_owned());
-    add("service.instance.id", app.ledger.id().to_string());
-    resource
 }
 
 /// Says once when a collector stops taking, and once when it takes again.
@@ -227,7 +216,8 @@ async fn send_metrics(
             () = tokio::time::sleep(every) => false,
             _ = end.wait_for(|end| *end) => true,
         };
-        let own = [admin::rule_metrics(app), app.telemetry.own_page()].concat();
+        let own =
+            [admin::rule_metrics(app), app.telemetry.own_page(), process::page(app.started_at())].concat();
         let own = app.metrics.page_with(&app.ledger.stats(), &own);
         let message = about.metrics(&app.telemetry.snapshot(), &page::families(&own), app.now());
         let export = channel.export(message);
