@@ -57,3 +57,4 @@ mod tls;
 mod transcripts;
 mod usage_chunk;
 mod webhooks;
+mod wire_defaults;
