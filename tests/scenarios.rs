@@ -43,6 +43,7 @@ mod realtime;
 mod refusals;
 mod reload;
 mod rules;
+mod secrets_in_memory;
 mod secure_defaults;
 mod signers;
 #[cfg(feature = "sigv4")]

@@ -21,6 +21,7 @@ const CONFIG: &str = "proxy/src/config/tests.rs";
 const HTTP: &str = "tests/http_rules.rs";
 const KEYS: &str = "tests/keys.rs";
 const SMUGGLING: &str = "tests/smuggling.rs";
+const TIDY: &str = "tests/tidy.rs";
 const TIMEOUTS: &str = "tests/timeouts.rs";
 const WIRE: &str = "tests/wire_defaults.rs";
 
@@ -141,6 +142,21 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
         "nothing of them is dumped",
         "proxy/tests/hostile_peers.rs",
         "nothing_of_the_process_is_dumped_or_shown_to_others",
+    ),
+    (
+        "nothing of them stays in memory",
+        "tests/secrets_in_memory.rs",
+        "of_a_secret_that_a_reload_replaced_no_copy_is_left_in_memory",
+    ),
+    (
+        "their text is asked for in few places",
+        TIDY,
+        "the_text_of_a_secret_is_asked_for_where_it_is_used_and_said_nowhere",
+    ),
+    (
+        "what holds them cannot be shown",
+        TIDY,
+        "what_holds_a_secrets_bytes_derives_nothing_that_shows_or_copies_them_out",
     ),
     (
         "they cross no network in the clear",

@@ -19,11 +19,13 @@ mod tests;
 use super::{Loader, s};
 use crate::config::error::Origin;
 use crate::config::otlp::{Batches, CollectorUrl, Otlp, Root, Sampler, Target};
+use crate::config::secret::wiped_header;
 use crate::config::value::Scalar;
 use crate::config::{OtlpProtocol, Telemetry};
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const GRPC_PORT: u16 = 4317;
@@ -300,8 +302,7 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
 
 fn headers(text: &str) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let header = |(name, value): (String, String)| {
-        let mut value = HeaderValue::try_from(value).ok()?;
-        value.set_sensitive(true);
+        let value = wiped_header(Zeroizing::new(value)).ok()?;
         Some((HeaderName::try_from(name.to_ascii_lowercase()).ok()?, value))
     };
     pairs(text)?.into_iter().map(header).collect()
