@@ -1,7 +1,10 @@
 """Runs the HTTP/2 attacks of the `faults` folder that stands beside the project against the binary, and asserts
-that it is still there, still answers, and has not grown.
+that it is still there, still answers, has not grown, and has not spent more than a part of a core on them.
 
-usage: http2_attacks.py SHARED BURSAR [--growth-mib 16]
+usage: http2_attacks.py SHARED BURSAR [--growth-mib 16] [--cpu-percent 30]
+
+The goal for the processor (T26) is a tenth of a core, by the time that the kernel counts for the process over that of
+all attacks; a release build takes some hundredth. More than --cpu-percent fails, which leaves room for a debug build.
 
 The attacks need the Python package `h2`; they run in a virtual environment under target/. The tool starts its
 target itself as ./labproxy/target/release/labproxy on port 19200: here that is a wrapper of the binary, on a
@@ -11,6 +14,8 @@ import argparse, http.server, os, pathlib, re, socket, subprocess, sys, tempfile
 
 PACKAGES = ["h2==4.3.0"]
 SECONDS_MAX = 55
+START_SECONDS = 2
+CPU_GOAL_PERCENT = 10
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):
@@ -53,6 +58,7 @@ def main():
     options.add_argument("shared", type=pathlib.Path)
     options.add_argument("bursar", type=pathlib.Path)
     options.add_argument("--growth-mib", type=int, default=16)
+    options.add_argument("--cpu-percent", type=float, default=30)
     options = options.parse_args()
     python = environment(pathlib.Path(__file__).resolve().parent.parent)
     upstream = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
@@ -72,7 +78,7 @@ def main():
         wrapper.chmod(0o755)
         attacks = (options.shared / "faults/h2atk.py").read_text().replace("19200", str(port))
         # The binary opens a ledger first.
-        attacks = attacks.replace("time.sleep(.5)", "time.sleep(2)")
+        attacks = attacks.replace("time.sleep(.5)", f"time.sleep({START_SECONDS})")
         (folder / "attacks.py").write_text(attacks)
         began = time.monotonic()
         run = subprocess.Popen([python, "attacks.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -82,6 +88,7 @@ def main():
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, 9)
             out = (run.communicate()[0] or "") + f"\nstill running after {SECONDS_MAX} s"
+        took = time.monotonic() - began - START_SECONDS
         log = (folder / "log").read_text(errors="replace")
     print(out.strip())
     first = re.search(r"^HARD \S+ rss (\d+)", out, re.M)
@@ -92,7 +99,14 @@ def main():
     else:
         grown = (int(last[2]) - int(first[1])) / 1024
         steps = [int(step) / 1024 for step in re.findall(r"rss\+(-?\d+)", out)]
-        print(f"grown by {grown:.1f} MiB, at most {max(steps):.1f} MiB in one attack, in {time.monotonic() - began:.0f} s")
+        cpu = [float(seconds) for seconds in re.findall(r"cpu (\d+\.\d+)s", out)]
+        percent = 100 * sum(cpu) / took
+        print(f"grown by {grown:.1f} MiB, at most {max(steps):.1f} MiB in one attack (at most {options.growth_mib}); {sum(cpu):.2f} s of a "
+              f"core in {took:.1f} s: {percent:.1f} % (goal {CPU_GOAL_PERCENT}, at most {options.cpu_percent:.0f})")
+        if percent > options.cpu_percent:
+            problems.append(f"it took {percent:.1f} % of a core")
+        if len(cpu) != len(steps):
+            problems.append(f"{len(cpu)} figures of the processor for {len(steps)} attacks")
         if max(grown, *steps) > options.growth_mib:
             problems.append(f"it grew by more than {options.growth_mib} MiB")
         if len(steps) < 7:

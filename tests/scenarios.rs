@@ -43,6 +43,7 @@ mod realtime;
 mod refusals;
 mod reload;
 mod rules;
+mod secrets_in_memory;
 mod secure_defaults;
 mod signers;
 #[cfg(feature = "sigv4")]
@@ -57,3 +58,4 @@ mod tls;
 mod transcripts;
 mod usage_chunk;
 mod webhooks;
+mod wire_defaults;

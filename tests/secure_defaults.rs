@@ -21,7 +21,9 @@ const CONFIG: &str = "proxy/src/config/tests.rs";
 const HTTP: &str = "tests/http_rules.rs";
 const KEYS: &str = "tests/keys.rs";
 const SMUGGLING: &str = "tests/smuggling.rs";
+const TIDY: &str = "tests/tidy.rs";
 const TIMEOUTS: &str = "tests/timeouts.rs";
+const WIRE: &str = "tests/wire_defaults.rs";
 
 /// What is safe unless somebody says otherwise, and the test that holds it.
 const DEFAULTS: &[(&str, &str, &str)] = &[
@@ -45,6 +47,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("no total limit of a stream", TIMEOUTS, "a_slow_reply_that_goes_on_is_never_cut"),
     ("sizes of heads", HTTP, "limits_of_a_head_hold_at_their_edges"),
     ("size of a body", "tests/errors.rs", "a_body_over_the_limit_is_413_whether_it_says_so_or_not"),
+    ("windows of HTTP/2", WIRE, "http2_windows_are_64_kib_for_a_stream_and_1_mib_for_a_connection"),
     ("connections", HTTP, "more_connections_than_allowed_are_closed_at_once"),
     (
         "connections of one client",
@@ -82,6 +85,16 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ),
     ("a header never overrides", KEYS, "a_budget_is_the_keys_whatever_its_headers_say"),
     (
+        "virtual keys are kept as a hash, keyed with the id and the pepper",
+        "proxy/src/credentials/keys/tests.rs",
+        "a_hash_is_good_for_its_own_id_and_pepper_alone",
+    ),
+    (
+        "no virtual key is in the ledger, a page or a print",
+        KEYS,
+        "no_secret_is_in_a_record_a_page_a_refusal_or_a_debug_print",
+    ),
+    (
         "addresses come from the configuration",
         "proxy/src/config/routes/tests.rs",
         "a_template_takes_one_strict_segment_into_the_host",
@@ -103,7 +116,19 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
         "proxy/src/admin/tests.rs",
         "every_write_leaves_who_made_it_and_what_changed_nothing_leaves_nothing",
     ),
+    ("no other origin is let in: admin", "proxy/src/admin/tests.rs", "no_other_origin_is_let_in"),
+    ("no other origin is let in: proxy", WIRE, "no_other_origin_is_let_in_by_the_proxy"),
     // TLS.
+    (
+        "nothing older than TLS 1.2: admin",
+        "proxy/src/admin/listener/tests.rs",
+        "tls_older_than_1_2_is_refused",
+    ),
+    (
+        "nothing older than TLS 1.2: upstreams",
+        "tests/tls.rs",
+        "tls_1_2_and_1_3_and_nothing_older_are_offered_to_upstreams",
+    ),
     ("certificates are verified: authority", "tests/tls.rs", "a_certificate_of_an_unknown_authority_is_502"),
     ("certificates are verified: name", "tests/tls.rs", "a_certificate_for_another_name_is_502"),
     ("certificates are verified: time", "tests/tls.rs", "a_certificate_that_has_expired_is_502"),
@@ -117,6 +142,21 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
         "nothing of them is dumped",
         "proxy/tests/hostile_peers.rs",
         "nothing_of_the_process_is_dumped_or_shown_to_others",
+    ),
+    (
+        "nothing of them stays in memory",
+        "tests/secrets_in_memory.rs",
+        "of_a_secret_that_a_reload_replaced_no_copy_is_left_in_memory",
+    ),
+    (
+        "their text is asked for in few places",
+        TIDY,
+        "the_text_of_a_secret_is_asked_for_where_it_is_used_and_said_nowhere",
+    ),
+    (
+        "what holds them cannot be shown",
+        TIDY,
+        "what_holds_a_secrets_bytes_derives_nothing_that_shows_or_copies_them_out",
     ),
     (
         "they cross no network in the clear",

@@ -194,3 +194,134 @@ fn every_declared_dependency_is_used() {
         assert!(used, "{name} is declared and no member uses it");
     }
 }
+
+/// Files that may ask a secret for its text, and what for. Nobody else does: what is not here cannot be said.
+const EXPOSE: &[(&str, &str)] = &[
+    ("proxy/src/aws/sign.rs", "signing"),
+    ("proxy/src/aws/sources.rs", "the request for credentials; reading the shared files"),
+    ("proxy/src/cli/key.rs", "a new key is handed over; the pepper is read"),
+    ("proxy/src/config/load/admin.rs", "its hash and length"),
+    ("proxy/src/config/load/keys.rs", "the pepper"),
+    ("proxy/src/config/load/routes.rs", "whether it is a whole value"),
+    ("proxy/src/config/secret.rs", "the value of a header"),
+    ("proxy/src/inject/certificates.rs", "TLS of the webhook"),
+    ("proxy/src/webhooks/send.rs", "the address that is called"),
+    ("proxy/src/webhooks/sign.rs", "signing"),
+];
+
+/// What turns a value into text that people or other programs read.
+const SAYING: &[&str] = &[
+    "format!(",
+    "print!(",
+    "println!(",
+    "eprint!(",
+    "eprintln!(",
+    "write!(",
+    "writeln!(",
+    "panic!(",
+    "json!(",
+    "trace!(",
+    "debug!(",
+    "info!(",
+    "warn!(",
+    "error!(",
+    "event!(",
+    "span!(",
+    "bail!(",
+    "anyhow!(",
+    "assert!(",
+];
+
+/// Where a secret's text is among what they are given, how often, and why.
+const SAID: &[(&str, usize, &str)] = &[
+    ("proxy/src/aws/sources.rs", 1, "the body that asks for credentials"),
+    ("proxy/src/cli/key.rs", 2, "a new key is handed to whoever asked for it, as text or as JSON"),
+];
+
+/// What stands in the parentheses of each macro of `SAYING`.
+fn said(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for name in SAYING {
+        for (at, _) in text.match_indices(name) {
+            if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            let inside = &text[at + name.len()..];
+            let mut depth = 1;
+            let end = inside.find(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0
+            });
+            found.push(&inside[..end.unwrap_or(inside.len())]);
+        }
+    }
+    found
+}
+
+/// The product's files without their tests.
+fn product_files() -> impl Iterator<Item = (PathBuf, String)> {
+    let is_test =
+        |path: &Path| path.ends_with("tests.rs") || path.components().any(|c| c.as_os_str() == "tests");
+    files("proxy/src", "rs")
+        .into_iter()
+        .filter(move |(path, _)| !is_test(path))
+        .map(|(path, text)| (path, without_tests(&text).to_owned()))
+}
+
+#[test]
+fn the_text_of_a_secret_is_asked_for_where_it_is_used_and_said_nowhere() {
+    let mut asks = Vec::new();
+    for (path, text) in product_files() {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        asks.extend(lines.filter(|line| line.contains(".expose()")).map(|_| path.clone()));
+        let says = said(&text).into_iter().filter(|given| given.contains(".expose()")).count();
+        let may_say =
+            SAID.iter().find(|(known, ..)| path == Path::new(known)).map_or(0, |(_, count, _)| *count);
+        assert_eq!(says, may_say, "{} says a secret, or says it no longer", path.display());
+    }
+    for path in &asks {
+        let listed = EXPOSE.iter().any(|(known, _)| path == Path::new(known));
+        assert!(listed, "{} asks for the text of a secret", path.display());
+    }
+    for (known, what) in EXPOSE {
+        assert!(asks.iter().any(|path| path == Path::new(known)), "{known} does not: {what}");
+    }
+}
+
+/// Whether a type has the bytes of a secret in it.
+fn holds_secret(body: &str) -> bool {
+    body.contains("Zeroizing<") || body.contains("secret_access_key: String")
+}
+
+#[test]
+fn what_holds_a_secrets_bytes_derives_nothing_that_shows_or_copies_them_out() {
+    let mut found = Vec::new();
+    for (path, text) in product_files() {
+        for (at, _) in text.match_indices("struct ").chain(text.match_indices("enum ")) {
+            // The attributes stand between the end of what came before and the word; the body ends at a line's
+            // first brace, or with the line.
+            let before = text[..at].rsplit("\n\n").next().unwrap_or_default();
+            let rest = &text[at..];
+            let line_end = rest.find('\n').unwrap_or(rest.len());
+            let end =
+                if rest[..line_end].ends_with('{') { rest.find("\n}").unwrap_or(line_end) } else { line_end };
+            let is_comment = text[..at].rsplit('\n').next().is_some_and(|start| start.contains("//"));
+            if is_comment || !holds_secret(&rest[..end]) {
+                continue;
+            }
+            let name: String =
+                rest.split(' ').nth(1).unwrap().chars().take_while(|c| c.is_alphanumeric()).collect();
+            for derived in before.lines().filter(|line| line.trim_start().starts_with("#[derive(")) {
+                for bad in ["Debug", "Serialize", "PartialEq", "Hash", "Copy"] {
+                    assert!(!derived.contains(bad), "{}: {name} derives {bad}", path.display());
+                }
+            }
+            for shows in ["Display for", "Serialize for", "ToString for"] {
+                assert!(!text.contains(&format!("{shows} {name} ")), "{}: {name} is shown", path.display());
+            }
+            found.push(name);
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["Answer", "Assignments", "Known", "NewKey", "Pem", "Pepper", "Secret"]);
+}

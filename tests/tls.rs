@@ -293,3 +293,54 @@ fn an_upstream_that_speaks_no_tls_is_502() {
         assert_eq!(system.record().await.outcome, Outcome::Error);
     });
 }
+
+/// What a ClientHello says in its extension of this kind (RFC 8446, section 4.1.2).
+fn extension(hello: &[u8], wanted: u16) -> Option<Vec<u8>> {
+    let number = |at: usize| usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
+    // The record's head, the message's head, version and random.
+    let mut at = 5 + 4 + 2 + 32;
+    at += 1 + usize::from(hello[at]);
+    at += 2 + number(at);
+    at += 1 + usize::from(hello[at]);
+    let end = at + 2 + number(at);
+    at += 2;
+    while at < end {
+        let (kind, length) = (number(at), number(at + 2));
+        if kind == usize::from(wanted) {
+            return Some(hello[at + 4..at + 4 + length].to_vec());
+        }
+        at += 4 + length;
+    }
+    None
+}
+
+#[test]
+fn tls_1_2_and_1_3_and_nothing_older_are_offered_to_upstreams() {
+    const SUPPORTED_VERSIONS: u16 = 43;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut setup = Setup::new("");
+    setup.routes = format!(
+        "builtin_routes: false\nroutes:\n  - {{ prefix: /openai, upstream: 'https://{}', provider: openai }}\n",
+        listener.local_addr().unwrap()
+    );
+    setup.connector = Some(Connector::Network(TlsSetup::load(None).unwrap()));
+    setup.run(|system| async move {
+        let upstream = std::thread::spawn(move || {
+            use std::io::Read;
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut hello = vec![0; 5];
+            socket.read_exact(&mut hello).unwrap();
+            let length = usize::from(u16::from_be_bytes([hello[3], hello[4]]));
+            hello.resize(5 + length, 0);
+            socket.read_exact(&mut hello[5..]).unwrap();
+            hello
+        });
+        assert_eq!(ask(&mut system.client(), CHAT_PATH, CHAT).await.status(), 502, "it leaves at once");
+        let hello = upstream.join().unwrap();
+        assert_eq!(hello[..1], [22], "a handshake");
+        let offered = extension(&hello, SUPPORTED_VERSIONS).expect("no list of versions");
+        let mut versions: Vec<&[u8]> = offered[1..].chunks(2).collect();
+        versions.sort();
+        assert_eq!(versions, [&[3, 3], &[3, 4]], "{offered:x?}");
+    });
+}

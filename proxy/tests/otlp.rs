@@ -322,17 +322,47 @@ fn spans_and_logs_arrive_while_it_runs() {
     }
 }
 
+#[test]
+fn a_message_has_as_many_items_as_its_variable_says_and_what_is_not_acted_on_is_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(Speaks::Grpc, Manner::Good);
+    let mut env = to(&collector, "grpc");
+    env.extend([
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1".to_owned()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
+        ("OTEL_PROPAGATORS", "b3".to_owned()),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "1".to_owned()),
+    ]);
+    let sidecar = Sidecar::start(dir.path(), &env);
+    for _ in 0..3 {
+        assert_eq!(sidecar.chat(""), 200);
+    }
+    let log = sidecar.stop();
+    let all = collector.all();
+    let spans = all.iter().filter(|sent| sent.path.contains("trace"));
+    let each: Vec<usize> = spans.map(|sent| items(std::slice::from_ref(sent), "trace").len()).collect();
+    assert_eq!(each, [1, 1, 1]);
+    for variable in ["OTEL_PROPAGATORS", "OTEL_SPAN_EVENT_COUNT_LIMIT"] {
+        assert!(log.contains(&format!("environment {variable}: the value (not shown)")), "{log}");
+    }
+}
+
 // === bad collectors
 
 /// Requests pass and the end is clean whatever the collector does; what is lost is counted.
 fn check_bad(address: SocketAddr, protocol: &str) {
+    check_bad_within(address, protocol, &["OTEL_EXPORTER_OTLP_TIMEOUT"]);
+}
+
+/// The same, with these variables as what bounds an export.
+fn check_bad_within(address: SocketAddr, protocol: &str, timeouts: &[&'static str]) {
     let dir = tempfile::tempdir().unwrap();
-    let env = [
+    let mut env = vec![
         ("BURSAR_TELEMETRY_OTLP", format!("http://{address}")),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.to_owned()),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "100".to_owned()),
         ("OTEL_METRIC_EXPORT_INTERVAL", "100".to_owned()),
     ];
+    env.extend(timeouts.iter().map(|name| (*name, "100".to_owned())));
     let sidecar = Sidecar::start(dir.path(), &env);
     for _ in 0..20 {
         assert_eq!(sidecar.chat(""), 200);
@@ -352,6 +382,14 @@ fn check_bad(address: SocketAddr, protocol: &str) {
 fn a_collector_that_never_answers_costs_no_request() {
     check_bad(Collector::start(Speaks::Grpc, Manner::Silent).address, "grpc");
     check_bad(Collector::start(Speaks::Http, Manner::Silent).address, "http/protobuf");
+}
+
+#[test]
+fn a_collector_that_never_answers_is_given_up_when_the_export_has_taken_too_long() {
+    let timeouts = ["OTEL_BSP_EXPORT_TIMEOUT", "OTEL_BLRP_EXPORT_TIMEOUT", "OTEL_METRIC_EXPORT_TIMEOUT"];
+    for (speaks, protocol) in [(Speaks::Grpc, "grpc"), (Speaks::Http, "http/protobuf")] {
+        check_bad_within(Collector::start(speaks, Manner::Silent).address, protocol, &timeouts);
+    }
 }
 
 #[test]

@@ -107,6 +107,25 @@ pub(super) fn check_problem(reply: &Reply, status: u16, detail: &str, about: &st
     assert!(problem["detail"].as_str().unwrap().contains(detail), "{about}: {problem} lacks {detail:?}");
 }
 
+/// A page of another origin can read nothing, and no preflight lets it write.
+#[tokio::test]
+async fn no_other_origin_is_let_in() {
+    let bench = Bench::new("");
+    let origin = ("origin", "https://page.example");
+    let preflight =
+        [origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "x")];
+    let paths = OPERATIONS.iter().map(path_of).chain(["/metrics", "/healthz", "/"].map(str::to_owned));
+    for path in paths {
+        for (method, headers) in
+            [("OPTIONS", &preflight[..]), ("GET", &preflight[..1]), ("POST", &preflight[..1])]
+        {
+            let reply = bench.ask(method, &path, headers, Vec::new()).await;
+            let lets_in = reply.headers.keys().any(|name| name.as_str().starts_with("access-control-"));
+            assert!(!lets_in, "{method} {path}: {:?}", reply.headers);
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_operation_refuses_every_kind_of_mistake_with_a_problem_that_names_it() {
     let bench = Bench::new("");

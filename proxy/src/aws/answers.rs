@@ -10,6 +10,7 @@ use crate::config::{AwsKeys, Secret};
 use bursar_domain::Timestamp;
 use serde::Deserialize;
 use std::rc::Rc;
+use zeroize::Zeroize;
 
 /// An answer without usable credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,10 +28,17 @@ struct Answer {
     expiration: Option<String>,
 }
 
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.secret_access_key.zeroize();
+        self.token.zeroize();
+    }
+}
+
 /// Reads the JSON of a container's or an instance's endpoint.
 pub(super) fn from_json(text: &[u8]) -> Result<Credentials, NoCredentials> {
     let answer: Answer = serde_json::from_slice(text).map_err(|_| NoCredentials)?;
-    if answer.code.is_some_and(|code| code != "Success") {
+    if answer.code.as_deref().is_some_and(|code| code != "Success") {
         return Err(NoCredentials);
     }
     let end = answer.expiration.as_deref();

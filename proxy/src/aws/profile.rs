@@ -7,10 +7,18 @@
 //! Not here: reading the files (`sources`).
 
 use std::collections::HashMap;
+use std::fmt;
+use zeroize::Zeroizing;
 
-/// The assignments of one profile.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Assignments(HashMap<String, String>);
+/// The assignments of one profile. Keys of AWS may be among them, so that values are not shown.
+#[derive(Clone, Default)]
+pub(super) struct Assignments(HashMap<String, Zeroizing<String>>);
+
+impl fmt::Debug for Assignments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 /// How sections are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +44,14 @@ impl Assignments {
                 wanted = is_section(section, name, sections);
             } else if let Some((key, value)) = line.split_once('=').filter(|_| wanted) {
                 let key = key.trim().to_ascii_lowercase();
-                self.0.entry(key).or_insert_with(|| without_comment(value).to_owned());
+                self.0.entry(key).or_insert_with(|| Zeroizing::new(without_comment(value).to_owned()));
             }
         }
     }
 
     /// The value of a key, if it is there and not empty.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
+        self.0.get(key).map(|value| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// Whether the profile says nothing.

@@ -174,7 +174,8 @@ async fn from_container(container: &Container, connector: &Connector) -> Result<
     let from_file = container.token_file.as_deref().map(read_file).transpose()?;
     let mut request = Request::get(container.uri.clone());
     if let Some(token) = from_file.as_ref().or(container.token.as_ref()) {
-        request = request.header("authorization", token.expose().trim());
+        let value = token.in_header("").map_err(|_| SourceError::Malformed(CONTAINER))?;
+        request = request.header("authorization", value);
     }
     let answer = ask(CONTAINER, connector, request, Bytes::new(), NEAR).await?;
     answers::from_json(&answer).map_err(|source| SourceError::Answer { endpoint: CONTAINER, source })

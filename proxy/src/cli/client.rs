@@ -4,6 +4,7 @@
 
 use super::environment;
 use super::fault::Fault;
+use crate::config::Secret;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::uri::{Authority, Uri};
@@ -21,11 +22,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 /// Where the admin API is, and with which token to ask.
 pub(crate) struct AdminClient {
     authority: Authority,
-    token: Option<String>,
+    token: Option<Secret>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
@@ -53,9 +55,10 @@ impl AdminClient {
         let token = match token_file {
             None => None,
             Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot read the admin token in {}", path.display()))?;
-                Some(text.trim().to_owned())
+                let text = std::fs::read_to_string(path).map(Zeroizing::new);
+                let text =
+                    text.with_context(|| format!("cannot read the admin token in {}", path.display()))?;
+                Some(Secret::new(text.trim()))
             }
         };
         Ok(Self { authority, token, tls })
@@ -157,7 +160,7 @@ impl AdminClient {
         let mut request = http::Request::builder().method(method).uri(path);
         request = request.header(http::header::HOST, self.authority.as_str());
         if let Some(token) = &self.token {
-            request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+            request = request.header(http::header::AUTHORIZATION, token.in_header("Bearer ")?);
         }
         Ok(sender.send_request(request.body(Full::new(body))?).await?)
     }
@@ -208,11 +211,11 @@ fn authority_of(base: &str) -> Option<(Authority, bool)> {
 }
 
 /// A PEM file that the environment names.
-fn pem(variable: &str) -> anyhow::Result<Option<(PathBuf, Vec<u8>)>> {
+fn pem(variable: &str) -> anyhow::Result<Option<(PathBuf, Zeroizing<Vec<u8>>)>> {
     let Some(path) = environment::variable(variable).map(PathBuf::from) else { return Ok(None) };
     let bytes =
         std::fs::read(&path).with_context(|| format!("cannot read {} ({variable})", path.display()))?;
-    Ok(Some((path, bytes)))
+    Ok(Some((path, Zeroizing::new(bytes))))
 }
 
 fn tls_to(authority: &Authority) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {

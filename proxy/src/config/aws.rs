@@ -15,6 +15,7 @@ use http::uri::Scheme;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// How requests of a route are signed.
 #[derive(Clone, Debug)]
@@ -149,8 +150,8 @@ impl AwsEnvironment {
 fn keys(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<AwsKeys>, WrongVariable> {
     match (get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY")) {
         (Some(id), Some(secret)) => {
-            let session = get("AWS_SESSION_TOKEN").map(|token| Secret::new(&token));
-            Ok(Some(AwsKeys { id, secret: Secret::new(&secret), session }))
+            let session = get("AWS_SESSION_TOKEN").map(|token| Secret::new(&Zeroizing::new(token)));
+            Ok(Some(AwsKeys { id, secret: Secret::new(&Zeroizing::new(secret)), session }))
         }
         (None, None) => Ok(None),
         (Some(_), None) => {
@@ -181,7 +182,7 @@ fn container(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Container>, 
         (None, Some(text)) => endpoint(FULL, &text, &[CONTAINER_HOST, eks, eks6])?,
         (None, None) => return Ok(None),
     };
-    let token = get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(|token| Secret::new(&token));
+    let token = get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(|token| Secret::new(&Zeroizing::new(token)));
     let token_file = get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").map(PathBuf::from);
     Ok(Some(Container { uri, token, token_file }))
 }

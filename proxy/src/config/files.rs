@@ -6,6 +6,7 @@ use super::secret::Secret;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,8 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-fn open(path: &Path, bytes_max: u64) -> Result<File, FileTrouble> {
+/// The file, and how long it says that it is.
+fn open(path: &Path, bytes_max: u64) -> Result<(File, u64), FileTrouble> {
     let about = std::fs::metadata(path).map_err(FileTrouble::Io)?;
     if about.is_dir() {
         return Err(FileTrouble::Directory);
@@ -51,7 +53,7 @@ fn open(path: &Path, bytes_max: u64) -> Result<File, FileTrouble> {
     if about.len() > bytes_max {
         return Err(FileTrouble::TooLarge(bytes_max));
     }
-    File::open(path).map_err(FileTrouble::Io)
+    Ok((File::open(path).map_err(FileTrouble::Io)?, about.len()))
 }
 
 /// Whether a file is there, may be read and is no larger than `bytes_max`.
@@ -61,13 +63,27 @@ pub(super) fn check_readable(path: &Path, bytes_max: u64) -> Result<(), FileTrou
 
 /// Reads a text of at most `bytes_max`, also from a file that says it is short and is not, as devices do.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, FileTrouble> {
-    let mut bytes = Vec::new();
-    let file = open(path, bytes_max)?;
+    read_secret(path, bytes_max).map(|mut text| std::mem::take(&mut *text))
+}
+
+/// More room than a file needs, so that its end is seen without a look beyond the room.
+const ROOM_TO_SEE_THE_END: usize = 64;
+
+/// The same of a text that is a secret: it is wiped at its end, and no part of it is left elsewhere unless the
+/// file is longer than it says.
+pub(super) fn read_secret(path: &Path, bytes_max: u64) -> Result<Zeroizing<String>, FileTrouble> {
+    let (file, length) = open(path, bytes_max)?;
+    let room = usize::try_from(length).unwrap_or_default().saturating_add(ROOM_TO_SEE_THE_END);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(FileTrouble::Io)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > bytes_max {
         return Err(FileTrouble::TooLarge(bytes_max));
     }
-    String::from_utf8(bytes).map_err(|error| FileTrouble::NotText(error.utf8_error().valid_up_to()))
+    String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        error.into_bytes().zeroize();
+        FileTrouble::NotText(place)
+    })
 }
 
 /// Largest file with tokens or keys of AWS.
@@ -76,5 +92,7 @@ const AWS_FILE_BYTES_MAX: u64 = 256 << 10;
 /// Reads a file with tokens or keys that is written anew while the program runs. The error is a
 /// predicate: `cannot be read: …`.
 pub fn read_secret_text(path: &Path) -> Result<Secret, String> {
-    read_text(path, AWS_FILE_BYTES_MAX).map(|text| Secret::new(&text)).map_err(|trouble| trouble.to_string())
+    read_secret(path, AWS_FILE_BYTES_MAX)
+        .map(|text| Secret::new(&text))
+        .map_err(|trouble| trouble.to_string())
 }

@@ -46,7 +46,7 @@ pub use aws::{AwsEnvironment, AwsKeys, Container, Profile, SigV4, WebIdentity};
 pub use error::{ConfigError, ConfigErrors, Origin, Shown};
 pub use files::read_secret_text;
 pub use load::{Overrides, Sources, Whereabouts};
-pub use otlp::{CollectorUrl, Otlp, Root, Sampler, Target};
+pub use otlp::{Batches, CollectorUrl, Otlp, Root, Sampler, Target};
 pub use overlay::{OverlayFileError, ReadOverlay, overlay_file, read_overlay};
 pub use providers::CREDENTIAL_HEADERS;
 pub use reference::{json_schema, reference_page};

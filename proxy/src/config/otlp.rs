@@ -27,6 +27,34 @@ pub struct Otlp {
     pub sampler: Sampler,
     /// How often metrics are sent.
     pub metric_interval: Duration,
+    /// How spans are gathered.
+    pub spans: Batches,
+    /// How log records are gathered.
+    pub log_records: Batches,
+}
+
+/// How spans or log records are gathered and sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batches {
+    /// How long they are gathered.
+    pub delay: Duration,
+    /// Longest time until a message has arrived, with all further tries.
+    pub export_time: Duration,
+    /// Most that wait.
+    pub waiting_max: usize,
+    /// Most in one message.
+    pub items_max: usize,
+}
+
+impl Default for Batches {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(1),
+            export_time: Duration::from_secs(30),
+            waiting_max: 8_192,
+            items_max: 512,
+        }
+    }
 }
 
 /// One kind of telemetry's collector.

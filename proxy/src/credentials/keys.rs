@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 /// How every key begins.
 pub const PREFIX: &str = "bursar_";
@@ -71,16 +72,16 @@ fn is_hex(byte: u8) -> bool {
 
 /// A secret of the sidecar that hashes are keyed with, beside the id. Never shown.
 #[derive(Clone, Default)]
-pub struct Pepper(Box<[u8]>);
+pub struct Pepper(Zeroizing<Box<[u8]>>);
 
 impl Pepper {
     /// A pepper from the text of its file.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self(text.as_bytes().into())
+        Self(Zeroizing::new(text.as_bytes().into()))
     }
 
-    const fn is_none(&self) -> bool {
+    fn is_none(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -131,12 +132,12 @@ impl fmt::Debug for KeyHash {
 }
 
 /// What hashes of one id are keyed with.
-fn hash_key(id: KeyId, pepper: &Pepper) -> [u8; 32] {
+fn hash_key(id: KeyId, pepper: &Pepper) -> Zeroizing<[u8; 32]> {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     // The id's length is fixed, so that nothing of it can be taken for pepper.
     hasher.update(&id.0);
     hasher.update(&pepper.0);
-    *hasher.finalize().as_bytes()
+    Zeroizing::new(*hasher.finalize().as_bytes())
 }
 
 /// A key as it is presented: only what refers to it.
@@ -179,7 +180,7 @@ impl<'a> PresentedKey<'a> {
 }
 
 /// A key made anew. The text is shown to nobody but through [`Self::expose`].
-pub struct NewKey(String);
+pub struct NewKey(Zeroizing<String>);
 
 impl fmt::Debug for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -193,12 +194,20 @@ impl NewKey {
     /// # Errors
     /// When the system has no random numbers.
     pub fn make(id: Option<KeyId>) -> Result<Self, getrandom::Error> {
-        let (mut random_id, mut secret) = ([0_u8; ID_CHARS / 2], [0_u8; SECRET_CHARS / 2]);
+        let mut random_id = [0_u8; ID_CHARS / 2];
+        let mut secret = Zeroizing::new([0_u8; SECRET_CHARS / 2]);
         getrandom::fill(&mut random_id)?;
-        getrandom::fill(&mut secret)?;
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let id = id.map_or_else(|| hex(&random_id), |id| id.to_string());
-        Ok(Self(format!("{PREFIX}{id}_{}", hex(&secret))))
+        getrandom::fill(&mut *secret)?;
+        // Room for all of it, so that no part is left behind where it did not fit.
+        let mut key = Zeroizing::new(String::with_capacity(PREFIX.len() + ID_CHARS + 1 + SECRET_CHARS));
+        key.push_str(PREFIX);
+        match id {
+            Some(id) => key.push_str(id.as_str()),
+            None => push_hex(&mut key, &random_id),
+        }
+        key.push('_');
+        push_hex(&mut key, &*secret);
+        Ok(Self(key))
     }
 
     /// The key. Call it only where it is handed over.
@@ -206,6 +215,12 @@ impl NewKey {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Adds the hexadecimal digits of `bytes`.
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    text.extend(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)));
 }
 
 /// A hash, and until when it is good.
@@ -272,13 +287,19 @@ pub struct Keys {
     known: HashMap<KeyId, Known, RandomState>,
 }
 
-#[derive(Debug)]
 struct Known {
-    hash_key: [u8; 32],
+    /// Made from the pepper, so it is as secret.
+    hash_key: Zeroizing<[u8; 32]>,
     secrets: Vec<Secret>,
     not_before: Option<Timestamp>,
     expires: Option<Timestamp>,
     credential: Arc<Credential>,
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Known").field("credential", &self.credential).finish_non_exhaustive()
+    }
 }
 
 impl Keys {
@@ -325,7 +346,7 @@ impl Keys {
     pub fn verify(&self, key: PresentedKey<'_>, now: Timestamp) -> Result<&Arc<Credential>, KeyError> {
         const NOBODY: [u8; 32] = [0; 32];
         let known = self.known.get(&key.id);
-        let digest = blake3::keyed_hash(known.map_or(&NOBODY, |known| &known.hash_key), key.secret);
+        let digest = blake3::keyed_hash(known.map_or(&NOBODY, |known| &*known.hash_key), key.secret);
         let secrets = known.map_or(&[][..], |known| known.secrets.as_slice());
         let mut right = None;
         // Always two comparisons, whatever there is to compare with.

@@ -16,7 +16,7 @@ use crate::listen::Shutdown;
 use crate::tasks;
 use crate::upstream::{Connector, ErrandError, TlsSetup, TlsSetupError, errand};
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -109,9 +109,7 @@ async fn fetch(remote: &Remote, connector: Connector) -> Result<Bytes, FetchErro
         .header(header::USER_AGENT, concat!("bursar/", env!("CARGO_PKG_VERSION")));
     if let Some(file) = &remote.token_file {
         let token = read_secret_text(file).map_err(FetchError::TokenFile)?;
-        let value = HeaderValue::try_from(format!("Bearer {}", token.expose().trim()));
-        let mut value = value.map_err(http::Error::from)?;
-        value.set_sensitive(true);
+        let value = token.in_header("Bearer ").map_err(http::Error::from)?;
         request = request.header(header::AUTHORIZATION, value);
     }
     match errand(&connector, request.body(Bytes::new())?, FETCH_TIME).await? {

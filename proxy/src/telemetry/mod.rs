@@ -35,9 +35,6 @@ use sample::Sampling;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Most exchanges that wait to be sent to a collector, of each kind; some 500 bytes each.
-const EVENTS_MAX: usize = 8_192;
-
 /// Everything that is told of settled exchanges.
 #[derive(Debug)]
 pub struct Telemetry {
@@ -56,12 +53,14 @@ impl Telemetry {
     #[must_use]
     pub fn new(config: &config::Telemetry) -> Arc<Self> {
         let otlp = config.otlp.as_ref();
+        let waiting_max =
+            |of: fn(&config::Otlp) -> config::Batches| otlp.map(of).unwrap_or_default().waiting_max;
         Arc::new(Self {
             meters: Mutex::new(Meters::new(config.series_max)),
             gaps: Gaps::default(),
             lines: Arc::new(Lines::new(lines::LINES_MAX)),
-            spans: Outbox::new(EVENTS_MAX),
-            logs: Outbox::new(EVENTS_MAX),
+            spans: Outbox::new(waiting_max(|otlp| otlp.spans)),
+            logs: Outbox::new(waiting_max(|otlp| otlp.log_records)),
             sampling: otlp.filter(|otlp| otlp.traces.is_some()).map(|otlp| Sampling::new(otlp.sampler)),
             metrics_dropped: AtomicU64::new(0),
         })

@@ -10,23 +10,24 @@ use crate::config::Secret;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use zeroize::Zeroizing;
 
 /// How secrets begin that are written in base64.
 const PREFIX: &str = "whsec_";
 
 /// The bytes that sign: those that base64 behind `whsec_` means, or else the text itself. `None` where it
 /// says base64 and is none.
-pub(crate) fn key_of(secret: &Secret) -> Option<Vec<u8>> {
+pub(crate) fn key_of(secret: &Secret) -> Option<Zeroizing<Vec<u8>>> {
     match secret.expose().strip_prefix(PREFIX) {
-        Some(text) => BASE64_STANDARD.decode(text).ok().filter(|key| !key.is_empty()),
-        None => Some(secret.expose().as_bytes().to_vec()),
+        Some(text) => BASE64_STANDARD.decode(text).ok().filter(|key| !key.is_empty()).map(Zeroizing::new),
+        None => Some(Zeroizing::new(secret.expose().as_bytes().to_vec())),
     }
 }
 
 /// The value of `webhook-signature`: one signature by each secret, of which a receiver knows one.
 pub(super) fn signatures(secrets: &[Secret], id: &str, seconds: i64, body: &str) -> String {
     let signed = format!("{id}.{seconds}.{body}");
-    let one = |key: Vec<u8>| {
+    let one = |key: Zeroizing<Vec<u8>>| {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), signed.as_bytes());
         format!("v1,{}", BASE64_STANDARD.encode(tag.as_ref()))
     };
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_secret_may_be_plain_text_but_not_half_of_base64() {
-        assert_eq!(key_of(&Secret::new("plain")).unwrap(), b"plain");
+        assert_eq!(**key_of(&Secret::new("plain")).unwrap(), *b"plain");
         assert_eq!(key_of(&Secret::new("whsec_%%")), None);
         assert_eq!(key_of(&Secret::new("whsec_")), None);
     }

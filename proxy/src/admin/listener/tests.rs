@@ -148,3 +148,59 @@ fn files_that_do_not_belong_together_are_refused_and_off_loopback_tls_ends_the_w
     let config = Config::load(Sources::from_text(&open)).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
 }
+
+/// A ClientHello of at most this version, with nothing newer in a list of versions.
+fn hello(version: [u8; 2]) -> Vec<u8> {
+    // ECDHE with AES, as TLS 1.2 and as TLS 1.1 have it.
+    let suites = [0xc0, 0x2b, 0xc0, 0x2f, 0xc0, 0x09, 0xc0, 0x13, 0x00, 0x2f];
+    let extensions = [
+        // Groups: P-256. Points: uncompressed. Signatures: ECDSA with SHA-256.
+        &[0, 10, 0, 4, 0, 2, 0, 23][..],
+        &[0, 11, 0, 2, 1, 0],
+        &[0, 13, 0, 4, 0, 2, 4, 3],
+    ]
+    .concat();
+    let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
+    let body =
+        [&version[..], &[7; 32], &[0], &length(&suites), &suites, &[1, 0], &length(&extensions), &extensions]
+            .concat();
+    let message = [&[1, 0][..], &length(&body), &body].concat();
+    [&[22, 3, 1][..], &length(&message), &message].concat()
+}
+
+#[tokio::test]
+async fn tls_older_than_1_2_is_refused() {
+    const HANDSHAKE: u8 = 22;
+    const ALERT: u8 = 21;
+    const PROTOCOL_VERSION: u8 = 70;
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new("first").write_server(dir.path());
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let settings = format!(
+        "admin: {{ tls: {{ cert_file: '{}', key_file: '{}' }} }}\n",
+        file("cert.pem"),
+        file("key.pem")
+    );
+    let bench = Bench::new(&settings);
+    let (app, (end, state)) = (Arc::clone(&bench.app), watch::channel(Shutdown::No));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = router(Admin::new(Arc::clone(&app), state.clone()));
+    let serving = super::serve(&app, listener, router, state);
+    let asking = async {
+        let answer = async |version: [u8; 2]| {
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            socket.write_all(&hello(version)).await.unwrap();
+            let mut head = [0; 7];
+            socket.read_exact(&mut head).await.unwrap();
+            head
+        };
+        assert_eq!(answer([3, 3]).await[0], HANDSHAKE, "TLS 1.2");
+        for (version, name) in [([3, 2], "TLS 1.1"), ([3, 1], "TLS 1.0"), ([3, 0], "SSL 3")] {
+            let head = answer(version).await;
+            assert_eq!((head[0], head[6]), (ALERT, PROTOCOL_VERSION), "{name}: {head:?}");
+        }
+        end.send_replace(Shutdown::Now);
+    };
+    tokio::task::LocalSet::new().run_until(async { tokio::join!(serving, asking) }).await;
+}

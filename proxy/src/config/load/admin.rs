@@ -9,7 +9,7 @@
 use super::{Chosen, Loader, TOKEN_CHARS_MIN, is_loopback};
 use crate::admin::tls;
 use crate::config::error::{Origin, Wrong};
-use crate::config::files::read_text;
+use crate::config::files::read_secret;
 use crate::config::settings::{self as s, Setting};
 use crate::config::tokens::TokenFrom;
 use crate::config::value::{PathKind, wrong_path};
@@ -18,6 +18,7 @@ use crate::credentials::admin::{Scope, Token, TokenHash, Tokens};
 use bursar_domain::Label;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 /// Largest file of certificates.
 const PEM_BYTES_MAX: u64 = 1 << 20;
@@ -141,7 +142,7 @@ impl Loader<'_> {
         let chosen: Chosen<Option<PathBuf>> = self.get(setting);
         let Some(path) = chosen.value else { return Pem::NotSet };
         self.watched.push(path.clone());
-        match read_text(&path, PEM_BYTES_MAX) {
+        match read_secret(&path, PEM_BYTES_MAX) {
             Ok(text) => Pem::Text(text),
             Err(trouble) => {
                 let shown = path.display().to_string();
@@ -163,5 +164,5 @@ enum Pem {
     NotSet,
     /// The mistake is told already.
     Unusable,
-    Text(String),
+    Text(Zeroizing<String>),
 }

@@ -9,22 +9,31 @@
 //! Source: OpenTelemetry's specification, "OpenTelemetry Protocol Exporter" and "Environment Variable
 //! Specification".
 //!
-//! Not here: what the settings mean for whoever sends (`telemetry::otlp`).
+//! Not here: what the settings mean for whoever sends (`telemetry::otlp`), variables that are not acted on
+//! (`others`).
+
+mod others;
+#[cfg(test)]
+mod tests;
 
 use super::{Loader, s};
 use crate::config::error::Origin;
-use crate::config::otlp::{CollectorUrl, Otlp, Root, Sampler, Target};
+use crate::config::otlp::{Batches, CollectorUrl, Otlp, Root, Sampler, Target};
+use crate::config::secret::wiped_header;
 use crate::config::value::Scalar;
 use crate::config::{OtlpProtocol, Telemetry};
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const GRPC_PORT: u16 = 4317;
 /// Longest time for an export, unless a variable says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const METRIC_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest time for an export of metrics, beside that of its collector.
+const METRIC_EXPORT_TIME: Duration = Duration::from_secs(30);
 const INTERVALS_MS: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 
 /// One kind of telemetry: its part of variables' names, its path in HTTP.
@@ -38,14 +47,11 @@ const TRACES: Signal = Signal { name: "TRACES", exporter: "OTEL_TRACES_EXPORTER"
 const METRICS: Signal = Signal { name: "METRICS", exporter: "OTEL_METRICS_EXPORTER", path: "/v1/metrics" };
 const LOGS: Signal = Signal { name: "LOGS", exporter: "OTEL_LOGS_EXPORTER", path: "/v1/logs" };
 
-/// Variables that change what would be sent, with the one value that is acted on.
-const NOT_ACTED_ON: [(&str, &str); 5] = [
-    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", ""),
-    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", ""),
-    ("OTEL_EXPORTER_OTLP_INSECURE", ""),
-    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "cumulative"),
-    ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram"),
-];
+const SIGNALS: [Signal; 3] = [TRACES, METRICS, LOGS];
+
+/// Most items that may wait, and most in one message: some 500 bytes each.
+const WAITING_MAX: usize = 65_536;
+const BATCH_MAX: usize = 4_096;
 
 impl Loader<'_> {
     pub(super) fn telemetry(&mut self) -> Telemetry {
@@ -65,15 +71,15 @@ impl Loader<'_> {
         if self.variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
             return None;
         }
-        let [traces, metrics, logs] =
-            [TRACES, METRICS, LOGS].map(|signal| self.target(&signal, base.as_ref(), protocol));
+        let [traces, mut metrics, logs] = SIGNALS.map(|signal| self.target(&signal, base.as_ref(), protocol));
         if traces.is_none() && metrics.is_none() && logs.is_none() {
             return None;
         }
-        for (variable, acted_on) in NOT_ACTED_ON {
-            if self.variable(variable).is_some_and(|text| !text.eq_ignore_ascii_case(acted_on)) {
-                self.warn_of(variable, "is not acted on by this version");
-            }
+        self.warn_of_others([traces.as_ref(), metrics.as_ref(), logs.as_ref()]);
+        if let Some(metrics) = &mut metrics {
+            // Metrics are sent once, so the shorter time is that of the export.
+            let time = self.millis("OTEL_METRIC_EXPORT_TIMEOUT").unwrap_or(METRIC_EXPORT_TIME);
+            metrics.timeout = metrics.timeout.min(time);
         }
         Some(Otlp {
             traces,
@@ -81,6 +87,8 @@ impl Loader<'_> {
             logs,
             sampler: self.sampler(),
             metric_interval: self.millis("OTEL_METRIC_EXPORT_INTERVAL").unwrap_or(METRIC_INTERVAL),
+            spans: self.batches("OTEL_BSP"),
+            log_records: self.batches("OTEL_BLRP"),
         })
     }
 
@@ -99,19 +107,45 @@ impl Loader<'_> {
         Some(url)
     }
 
+    /// Whether a signal is sent by OTLP: unless its list of exporters is without it.
+    fn exports(&mut self, signal: &Signal) -> bool {
+        let Some(text) = self.variable(signal.exporter) else { return true };
+        let mut names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let count = names.len();
+        names.retain(|name| *name != "otlp");
+        let has_it = names.len() < count;
+        if has_it && !names.is_empty() {
+            self.warn_of(signal.exporter, "names more than otlp: to the others nothing is sent");
+        } else if !has_it && names != ["none"] {
+            self.warn_of(signal.exporter, "is neither otlp nor none: nothing is sent");
+        }
+        has_it
+    }
+
+    /// How spans or log records are gathered, by the variables that begin so.
+    fn batches(&mut self, start: &str) -> Batches {
+        let usual = Batches::default();
+        let delay = self.millis(&format!("{start}_SCHEDULE_DELAY"));
+        let export_time = self.millis(&format!("{start}_EXPORT_TIMEOUT"));
+        let waiting_max = self.count(&format!("{start}_MAX_QUEUE_SIZE"), WAITING_MAX);
+        let waiting_max = waiting_max.unwrap_or(usual.waiting_max);
+        let items_max = self.count(&format!("{start}_MAX_EXPORT_BATCH_SIZE"), BATCH_MAX);
+        Batches {
+            delay: delay.unwrap_or(usual.delay),
+            export_time: export_time.unwrap_or(usual.export_time),
+            waiting_max,
+            items_max: items_max.unwrap_or(usual.items_max).min(waiting_max),
+        }
+    }
+
     fn target(
         &mut self,
         signal: &Signal,
         base: Option<&CollectorUrl>,
         protocol: OtlpProtocol,
     ) -> Option<Target> {
-        match self.variable(signal.exporter).as_deref() {
-            None | Some("otlp") => {}
-            Some("none") => return None,
-            Some(_) => {
-                self.warn_of(signal.exporter, "is neither otlp nor none: nothing is sent");
-                return None;
-            }
+        if !self.exports(signal) {
+            return None;
         }
         let own = self.url(&variable(signal, "ENDPOINT"));
         let (url, is_base) = own.map(|url| (url, false)).or_else(|| base.map(|url| (url.clone(), true)))?;
@@ -219,6 +253,15 @@ impl Loader<'_> {
         read
     }
 
+    fn count(&mut self, variable: &str, most: usize) -> Option<usize> {
+        let text = self.variable(variable)?;
+        let read = text.parse().ok().filter(|count| (1..=most).contains(count));
+        if read.is_none() {
+            self.warn_of(variable, &format!("is no number between 1 and {most}"));
+        }
+        read
+    }
+
     /// The signal's own variable, or that of all signals.
     fn of_signal<T>(&mut self, signal: &Signal, what: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         for name in [variable(signal, what), format!("OTEL_EXPORTER_OTLP_{what}")] {
@@ -259,8 +302,7 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
 
 fn headers(text: &str) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let header = |(name, value): (String, String)| {
-        let mut value = HeaderValue::try_from(value).ok()?;
-        value.set_sensitive(true);
+        let value = wiped_header(Zeroizing::new(value)).ok()?;
         Some((HeaderName::try_from(name.to_ascii_lowercase()).ok()?, value))
     };
     pairs(text)?.into_iter().map(header).collect()
@@ -276,139 +318,4 @@ fn billionths(text: &str) -> Option<u32> {
     let whole: u32 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let part: String = part.chars().chain("000000000".chars()).take(9).collect();
     whole.checked_mul(1_000_000_000)?.checked_add(part.parse().ok()?).filter(|all| *all <= 1_000_000_000)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Config, Sources};
-
-    fn config(yaml: &str, env: &[(&str, &str)]) -> Config {
-        let env =
-            |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        Config::load(Sources { env: &env, ..Sources::from_text(yaml) }).unwrap()
-    }
-
-    fn otlp(yaml: &str, env: &[(&str, &str)]) -> Otlp {
-        config(yaml, env).telemetry.otlp.unwrap()
-    }
-
-    const FILE: &str = "telemetry: {otlp: 'http://127.0.0.1:4317'}";
-
-    fn shown(target: Option<&Target>) -> Option<String> {
-        target.map(|target| format!("{} {}", Scalar::show(&target.url), target.grpc))
-    }
-
-    #[test]
-    fn nothing_is_sent_unless_somebody_names_a_collector() {
-        assert_eq!(config("", &[("OTEL_SERVICE_NAME", "x")]).telemetry.otlp, None);
-        assert_eq!(config(FILE, &[("OTEL_SDK_DISABLED", "TRUE")]).telemetry.otlp, None);
-    }
-
-    #[test]
-    fn the_port_tells_the_protocol_unless_somebody_else_does() {
-        let check = |yaml: &str, env: &[(&str, &str)], expected: &str| {
-            assert_eq!(shown(otlp(yaml, env).traces.as_ref()).unwrap(), expected);
-        };
-        check(FILE, &[], "http://127.0.0.1:4317 true");
-        check("telemetry: {otlp: 'http://h:4318/'}", &[], "http://h:4318/v1/traces false");
-        check("telemetry: {otlp: 'https://h/x'}", &[], "https://h/x/v1/traces false");
-        let forced = "telemetry: {otlp: 'http://h:9', otlp_protocol: grpc}";
-        check(forced, &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")], "http://h:9 true");
-        check(
-            FILE,
-            &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")],
-            "http://127.0.0.1:4317/v1/traces false",
-        );
-        check(
-            FILE,
-            &[("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")],
-            "http://127.0.0.1:4317/v1/traces false",
-        );
-    }
-
-    #[test]
-    fn variables_come_before_the_file_and_a_signals_own_before_those_of_all() {
-        let env = [
-            (ENDPOINT, "http://all:4318"),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://own/spans"),
-            ("OTEL_LOGS_EXPORTER", "none"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
-            ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"),
-            ("OTEL_METRIC_EXPORT_INTERVAL", "1500"),
-        ];
-        let config = config(FILE, &env);
-        let found = config.telemetry.otlp.as_ref().unwrap();
-        assert_eq!(shown(found.traces.as_ref()).unwrap(), "https://own/spans false");
-        assert_eq!(shown(found.metrics.as_ref()).unwrap(), "http://all:4318/v1/metrics false");
-        assert_eq!(found.logs, None);
-        let metrics = found.metrics.as_ref().unwrap();
-        assert_eq!(metrics.headers[0].1.as_bytes(), b"a b");
-        assert_eq!((metrics.gzip, metrics.timeout.as_millis()), (true, 2_500));
-        assert_eq!(found.metric_interval.as_millis(), 1_500);
-        assert!(!format!("{found:?}").contains("a b"), "headers are not shown");
-        assert!(config.warnings.iter().any(|warning| warning.contains("readable")), "{:?}", config.warnings);
-        let shown = config.effective().iter().find(|one| one.path == "telemetry.otlp").unwrap();
-        assert_eq!(shown.origin.to_string(), format!("environment {ENDPOINT}"));
-        let own = [("BURSAR_TELEMETRY_OTLP", "http://ours:4317"), (ENDPOINT, "http://all:4318")];
-        assert_eq!(shown_traces(&own), "http://ours:4317 true", "ours is meant for this program");
-    }
-
-    fn shown_traces(env: &[(&str, &str)]) -> String {
-        shown(otlp("", env).traces.as_ref()).unwrap()
-    }
-
-    #[test]
-    fn the_resource_has_the_services_name_and_what_the_variable_adds() {
-        let check = |env: &[(&str, &str)], expected: &[(&str, &str)]| {
-            let found = config("", env).telemetry.resource;
-            let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            assert_eq!(found, expected);
-        };
-        check(&[], &[("service.name", "bursar")]);
-        let more = ("OTEL_RESOURCE_ATTRIBUTES", "a=1,service.name=x,b=%C3%A9");
-        check(&[more], &[("service.name", "x"), ("a", "1"), ("b", "é")]);
-        check(&[more, ("OTEL_SERVICE_NAME", "y")], &[("service.name", "y"), ("a", "1"), ("b", "é")]);
-        check(&[("OTEL_RESOURCE_ATTRIBUTES", "a=1,b")], &[("service.name", "bursar")]);
-    }
-
-    #[test]
-    fn samplers_are_read_by_their_names() {
-        let check = |name: &str, argument: &str, by_parent: bool, root: Root| {
-            let env = [("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)];
-            assert_eq!(otlp(FILE, &env).sampler, Sampler { by_parent, root }, "{name} {argument}");
-        };
-        check("", "", true, Root::Always);
-        check("always_on", "", false, Root::Always);
-        check("parentbased_always_off", "", true, Root::Never);
-        check("traceidratio", "0.25", false, Root::Ratio(250_000_000));
-        check("parentbased_traceidratio", "1", true, Root::Ratio(1_000_000_000));
-        check("traceidratio", ".5", false, Root::Ratio(500_000_000));
-        check("traceidratio", "1.1", false, Root::Always);
-        check("traceidratio", "-1", false, Root::Always);
-        check("jaeger_remote", "", true, Root::Always);
-    }
-
-    #[test]
-    fn what_is_wrong_in_others_variables_is_warned_of_without_its_value() {
-        for (variable, value) in [
-            (ENDPOINT, "canary"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "canary"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "canary"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "k=canary%0A"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "canary"),
-            ("OTEL_EXPORTER_OTLP_COMPRESSION", "canary"),
-            ("OTEL_TRACES_EXPORTER", "canary"),
-            ("OTEL_TRACES_SAMPLER", "canary"),
-            ("OTEL_METRIC_EXPORT_INTERVAL", "1"),
-            ("OTEL_RESOURCE_ATTRIBUTES", "canary"),
-            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "canary"),
-            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
-        ] {
-            let warnings = config(FILE, &[(variable, value)]).warnings;
-            assert_eq!(warnings.len(), 1, "{variable} {warnings:?}");
-            assert!(warnings[0].contains(variable) && !warnings[0].contains("canary"), "{warnings:?}");
-        }
-    }
 }

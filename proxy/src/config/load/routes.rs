@@ -21,7 +21,7 @@ use crate::config::{
     SigV4, yaml,
 };
 use bursar_domain::Label;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -396,10 +396,7 @@ fn region_of(speaks: &Speaks, upstream: &Upstream) -> Option<Label> {
 /// The header line that carries `secret`. In `authorization`, a secret with a space in it is the whole
 /// value, scheme included, since keys have none.
 fn inject(header: HeaderName, secret: &Secret) -> Option<Inject> {
-    let text = secret.expose();
-    let is_key = header == AUTHORIZATION && !text.contains(' ');
-    let line = if is_key { format!("Bearer {text}") } else { text.to_owned() };
-    let mut value = HeaderValue::try_from(line).ok()?;
-    value.set_sensitive(true);
+    let is_key = header == AUTHORIZATION && !secret.expose().contains(' ');
+    let value = secret.in_header(if is_key { "Bearer " } else { "" }).ok()?;
     Some(Inject { header, value })
 }

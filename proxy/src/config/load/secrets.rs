@@ -8,10 +8,11 @@
 
 use super::{Chosen, Loader};
 use crate::config::error::{Origin, Wrong};
-use crate::config::files::{check_readable, read_text};
+use crate::config::files::{check_readable, read_secret};
 use crate::config::secret::Secret;
 use crate::config::value::{PathKind, SecretVariable, wrong_path};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Largest file with a secret.
 const SECRET_BYTES_MAX: u64 = 16 << 10;
@@ -32,7 +33,7 @@ impl Loader<'_> {
     pub(super) fn secret_file(&mut self, origin: &Origin, key: &str, path: &Path) -> Option<Secret> {
         self.watched.push(path.to_path_buf());
         let shown = path.display().to_string();
-        let secret = match read_text(path, SECRET_BYTES_MAX) {
+        let secret = match read_secret(path, SECRET_BYTES_MAX) {
             Ok(text) => check_secret(&text),
             Err(trouble) => {
                 let wrong = wrong_path(&shown, PathKind::OfSecret, &trouble.to_string(), trouble.remedy());
@@ -57,7 +58,7 @@ impl Loader<'_> {
         key: &str,
         name: &SecretVariable,
     ) -> Option<Secret> {
-        let text = (self.env)(&name.0).unwrap_or_default();
+        let text = Zeroizing::new((self.env)(&name.0).unwrap_or_default());
         match check_secret(&text) {
             Ok(secret) => {
                 self.warnings.push(format!(

@@ -116,6 +116,11 @@ impl Channel {
         sent
     }
 
+    /// Gives the connection up: an export on it was left alone halfway.
+    pub(super) fn disconnect(&mut self) {
+        self.sender = None;
+    }
+
     async fn untimed(&mut self, message: Vec<u8>) -> Result<usize, ExportError> {
         let request = self.request(message)?;
         let is_usable = match &self.sender {

@@ -23,7 +23,7 @@ use super::outbox::Outbox;
 use super::target;
 use crate::admin;
 use crate::app::App;
-use crate::config::Target;
+use crate::config::{Batches, Target};
 use crate::process;
 use crate::tasks;
 use crate::upstream::{Connector, TlsSetup, TlsSetupError};
@@ -33,10 +33,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Most items in one message.
-const BATCH: usize = 512;
-/// How long items are gathered.
-const GATHER: Duration = Duration::from_secs(1);
 /// How often a message is sent at most, and how long to wait before the second time; then twice as long.
 const TRIES_MAX: u32 = 4;
 const WAIT: Duration = Duration::from_millis(500);
@@ -100,6 +96,7 @@ pub fn start(app: &Arc<App>, tls: &TlsSetup) -> Result<Option<Exporter>, StartEr
             name: "traces",
             channel: channel(traces, "/opentelemetry.proto.collector.trace.v1.TraceService/Export"),
             outbox: &telemetry.spans,
+            batches: config.spans,
             end: end.clone(),
             health: Health::default(),
         };
@@ -107,6 +104,7 @@ pub fn start(app: &Arc<App>, tls: &TlsSetup) -> Result<Option<Exporter>, StartEr
             name: "logs",
             channel: channel(logs, "/opentelemetry.proto.collector.logs.v1.LogsService/Export"),
             outbox: &telemetry.logs,
+            batches: config.log_records,
             end: end.clone(),
             health: Health::default(),
         };
@@ -145,6 +143,7 @@ struct Stream<'a> {
     name: &'static str,
     channel: Option<Channel>,
     outbox: &'a Outbox<Arc<Event>>,
+    batches: Batches,
     end: watch::Receiver<bool>,
     health: Health,
 }
@@ -159,18 +158,18 @@ impl Stream<'_> {
                 _ = self.end.wait_for(|end| *end) => break,
             }
             tokio::select! {
-                () = tokio::time::sleep(GATHER) => {}
+                () = tokio::time::sleep(self.batches.delay) => {}
                 _ = self.end.wait_for(|end| *end) => break,
             }
             while !*self.end.borrow() && self.outbox.len() > 0 {
-                let batch = self.outbox.take(BATCH);
+                let batch = self.outbox.take(self.batches.items_max);
                 self.send(&mut channel, &encode(&batch), batch.len()).await;
             }
         }
         self.outbox.set_read(false);
         let last = async {
             while self.outbox.len() > 0 {
-                let batch = self.outbox.take(BATCH);
+                let batch = self.outbox.take(self.batches.items_max);
                 self.send(&mut channel, &encode(&batch), batch.len()).await;
             }
         };
@@ -181,12 +180,25 @@ impl Stream<'_> {
     }
 
     async fn send(&mut self, channel: &mut Channel, message: &[u8], items: usize) {
+        let time = self.batches.export_time;
+        let sent = match tokio::time::timeout(time, self.tries(channel, message)).await {
+            Ok(sent) => sent,
+            Err(_) => {
+                channel.disconnect();
+                Err(ExportError::TimedOut(time))
+            }
+        };
+        self.health.note(self.name, &channel.authority(), sent.as_ref().err());
+        self.outbox.drop_entries(sent.unwrap_or(items).min(items));
+    }
+
+    async fn tries(&mut self, channel: &mut Channel, message: &[u8]) -> Result<usize, ExportError> {
         let (mut tries, mut wait) = (1_u32, WAIT);
-        let sent = loop {
+        loop {
             let sent = channel.export(message.to_vec()).await;
             match &sent {
                 Err(error) if error.may_pass_later() && tries < TRIES_MAX && !*self.end.borrow() => {}
-                _ => break sent,
+                _ => return sent,
             }
             tries = tries.saturating_add(1);
             tokio::select! {
@@ -195,9 +207,7 @@ impl Stream<'_> {
                 _ = self.end.wait_for(|end| *end) => {}
             }
             wait = wait.saturating_mul(2);
-        };
-        self.health.note(self.name, &channel.authority(), sent.as_ref().err());
-        self.outbox.drop_entries(sent.unwrap_or(items).min(items));
+        }
     }
 }
 
