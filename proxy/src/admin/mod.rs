@@ -12,6 +12,7 @@ mod audit;
 mod books;
 mod budgets;
 mod contracts;
+mod dashboard;
 mod focus;
 mod gate;
 mod hedge;
