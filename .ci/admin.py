@@ -11,6 +11,9 @@ data, of unsupported methods, and of requests without a token. It must find noth
 What a schema cannot say (that a day exists, that `from` is before `to`, the rules of rows) is refused with
 400 or 422, so data that fit the schemas may be answered with these.
 
+A browser then opens the dashboard, with the token as its password: it must show the ledger's teams, and its
+script and headers must agree, so that nothing is refused. Without chromium it says SKIPPED.
+
 Needs PyPI for schemathesis (admin-requirements.txt, with hashes), into a directory that is thrown away; where it
 cannot be had it says SKIPPED, and fails if BURSAR_CI_STRICT is 1. BURSAR_ADMIN_SECONDS bounds the time of the
 random part (60).
@@ -21,6 +24,7 @@ import os
 import pathlib
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -115,6 +119,29 @@ def served(url, token):
         return answer.read()
 
 
+def dashboard(admin, token, dir):
+    """The dashboard in a browser, about the month before this one and this one."""
+    browser = os.environ.get("BURSAR_CHROMIUM") or shutil.which("chromium")
+    if browser is None:
+        print("SKIPPED: the dashboard in a browser (no chromium)")
+        return
+    page = admin.replace("://", f"://anybody:{token}@")
+    done = run(
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={dir / 'browser'}", "--virtual-time-budget=20000", "--enable-logging=stderr", "--dump-dom",
+        f"{page}/", cwd=dir, timeout=60,
+    )
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    # A team of the configured budget, a state of it, and the time of the figures.
+    for shown in ["team alpha", "has room", "healthy", ", as of 20"]:
+        if shown not in done.stdout:
+            sys.exit(f"the dashboard does not show {shown!r}\n{done.stdout[-6000:]}\n{said}")
+    if said or 'class="problem"' in done.stdout.split("<noscript>")[0]:
+        sys.exit(f"the dashboard has problems: {said}\n{done.stdout[-6000:]}")
+    print("the dashboard shows in a browser")
+
+
 def main(bursar):
     bursar = pathlib.Path(bursar).resolve()
     with tempfile.TemporaryDirectory() as dir:
@@ -132,6 +159,7 @@ def main(bursar):
             document = served(f"{admin}/api/v1/openapi.json", token)
             if document != (ROOT / "docs" / "reference" / "openapi.json").read_bytes():
                 sys.exit("docs/reference/openapi.json is not what the sidecar serves")
+            dashboard(admin, token, dir)
             (dir / "openapi.json").write_bytes(document)
             done = run(
                 tool, "--config-file", checks, "run", dir / "openapi.json", "--url", admin, "--checks", "all",

@@ -22,6 +22,13 @@ const SOURCES: [&str; 8] =
 const MOVES: [&str; 3] = ["HEAD", "logs/HEAD", "packed-refs"];
 /// In which order functions are linked; made by `.ci/link_order.py`.
 const ORDER: &str = "link/first.ld";
+/// What the program has in it compressed.
+const PACKED: [&str; 4] = [
+    "src/admin/schemas.json",
+    "src/admin/dashboard/page.html",
+    "src/admin/dashboard/page.css",
+    "src/admin/dashboard/page.js",
+];
 /// Digits of a commit on the line of `--version`.
 const SHORT: usize = 12;
 
@@ -44,13 +51,13 @@ fn main() -> ExitCode {
         checkout.watch();
     }
     link();
-    match pack("src/admin/schemas.json", "schemas.json.z") {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("cannot pack src/admin/schemas.json: {problem}");
-            ExitCode::FAILURE
+    for file in PACKED {
+        if let Err(problem) = pack(file) {
+            eprintln!("cannot pack {file}: {problem}");
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
 }
 
 /// What the linker does to a release, in the file and in memory: keeps one of functions that are equal byte for
@@ -83,10 +90,11 @@ fn libc_packs() -> bool {
     numbers.is_some_and(|numbers: (u32, u32)| numbers >= (2, 36))
 }
 
-/// A file of the sources, compressed where the program is made of it.
-fn pack(from: &str, name: &str) -> std::io::Result<()> {
+/// A file of the sources, compressed where the program is made of it: under its own name and `.z`.
+fn pack(from: &str) -> std::io::Result<()> {
     println!("cargo::rerun-if-changed={from}");
-    let target = PathBuf::from(variable("OUT_DIR").unwrap_or_default()).join(name);
+    let name = Path::new(from).file_name().unwrap_or_default().display().to_string();
+    let target = PathBuf::from(variable("OUT_DIR").unwrap_or_default()).join(name + ".z");
     let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
     packed.write_all(&std::fs::read(from)?)?;
     std::fs::write(target, packed.finish()?)

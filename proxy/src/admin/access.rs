@@ -5,6 +5,7 @@
 //!   whatever the path and the method; so is it off loopback, where there are always some.
 //! - A token does only what its scopes say; what it lacks is told to it alone.
 //! - A browser's page cannot write where nothing is asked.
+//! - A name and password, which browsers send by themselves, only read, and only for pages of this origin.
 //!
 //! Not here: tokens (`credentials::admin`), which operation needs what (`table`), rates (`rate`).
 
@@ -13,10 +14,13 @@ use super::table::{Needs, OPERATIONS, Operation};
 use super::{Admin, Peer, problem};
 use crate::credentials::admin::{Scope, Token};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bursar_ledger::Actor;
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,6 +32,13 @@ pub(super) struct Caller {
     token: Option<Token>,
     address: IpAddr,
 }
+
+/// Where the dashboard is.
+const DASHBOARD: &str = "/";
+/// Where its files are.
+const DASHBOARD_FILES: &str = "/dashboard/";
+/// Whose page a browser asks for.
+const FETCH_SITE: &str = "sec-fetch-site";
 
 /// The name of whoever needs no token.
 const NOBODY: &str = "loopback";
@@ -68,7 +79,7 @@ pub(super) async fn admit(State(admin): State<Admin>, mut request: Request, next
     if needs == Some(Needs::Nothing) {
         return next.run(request).await;
     }
-    let found = presented(request.headers()).and_then(|sent| config.tokens.find(sent)).cloned();
+    let found = presented(&request).and_then(|sent| config.tokens.find(&sent).cloned());
     let account = match &found {
         Some(token) => Account::Token(token.name.clone()),
         None => Account::of(address),
@@ -81,7 +92,7 @@ pub(super) async fn admit(State(admin): State<Admin>, mut request: Request, next
     match needs {
         Some(Needs::ReadOrPublic) if config.metrics_public => {}
         _ if config.tokens.is_empty() => {}
-        _ if caller.token.is_none() => return unknown(request.headers()),
+        _ if caller.token.is_none() => return unknown(&request),
         Some(Needs::ReadOrPublic) if !reads_metrics => return forbidden(Scope::Read),
         _ => {}
     }
@@ -92,30 +103,69 @@ pub(super) async fn admit(State(admin): State<Admin>, mut request: Request, next
     next.run(request).await
 }
 
-/// The bearer token of a request.
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+/// The token of a request: behind `Bearer`, or as the password of a browser that shows the dashboard.
+fn presented(request: &Request) -> Option<Cow<'_, [u8]>> {
+    let value = request.headers().get(header::AUTHORIZATION)?.as_bytes();
+    if let Some(token) = behind(value, b"bearer ") {
+        return Some(Cow::Borrowed(token));
+    }
+    let pair = behind(value, b"basic ").filter(|_| takes_password(request))?;
+    let pair = STANDARD.decode(pair).ok()?;
+    let colon = memchr::memchr(b':', &pair)?;
+    pair.get(colon.saturating_add(1)..).map(|password| Cow::Owned(password.to_vec()))
+}
+
+/// What follows `scheme`.
+fn behind<'v>(value: &'v [u8], scheme: &[u8]) -> Option<&'v [u8]> {
+    let (start, rest) = value.split_at_checked(scheme.len())?;
+    start.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// Whether a name and password may stand for a token. Browsers send them with whatever any page has them ask
+/// for, so they never write, and pages of other origins get nothing by them but the dashboard's own page,
+/// which holds no data. Browsers say which page asks; who says nothing is none.
+fn takes_password(request: &Request) -> bool {
+    let site = request.headers().get(FETCH_SITE).map(HeaderValue::as_bytes);
+    let is_own = matches!(site, None | Some(b"same-origin" | b"none"));
+    reads(request.method()) && (is_own || request.uri().path() == DASHBOARD)
+}
+
+fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// On loopback without a token, any page that somebody has open could send a form here: browsers name the
 /// page, and then it is refused.
 fn refuse_web_page(request: &Request) -> Option<Response> {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let is_page = !reads && request.headers().contains_key(header::ORIGIN);
+    let writes = !reads(request.method()) && request.method() != Method::OPTIONS;
+    let is_page = writes && request.headers().contains_key(header::ORIGIN);
     is_page.then(|| problem(StatusCode::FORBIDDEN, "a web page cannot write here: use the command line"))
 }
 
-fn unknown(headers: &HeaderMap) -> Response {
-    let (detail, told) = match headers.get(header::AUTHORIZATION) {
+fn unknown(request: &Request) -> Response {
+    let headers = request.headers();
+    let sent = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let (detail, told) = match sent {
         None => ("send a token of the admin API as `authorization: Bearer …`", "Bearer realm=\"bursar\""),
+        Some(sent) if behind(sent, b"basic ").is_some() && !takes_password(request) => (
+            "a name and password are for the dashboard, which only reads: send a token as `authorization: Bearer …`",
+            "Bearer realm=\"bursar\"",
+        ),
         Some(_) => (
             "no token of the admin API is this one: check that all of it was copied, and that it was not replaced",
             "Bearer realm=\"bursar\", error=\"invalid_token\"",
         ),
     };
-    challenge(StatusCode::UNAUTHORIZED, detail, HeaderValue::from_static(told))
+    let mut response = challenge(StatusCode::UNAUTHORIZED, detail, HeaderValue::from_static(told));
+    let accept = headers.get(header::ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
+    // Only a browser that opens a page asks for HTML; it can ask its user for a password, and not for a token.
+    // One that opened it with a password in the address sends that to the page's files only when asked.
+    let opens = memchr::memmem::find(accept, b"text/html").is_some();
+    if reads(request.method()) && (opens || request.uri().path().starts_with(DASHBOARD_FILES)) {
+        let basic = HeaderValue::from_static("Basic realm=\"bursar\", charset=\"UTF-8\"");
+        response.headers_mut().append(header::WWW_AUTHENTICATE, basic);
+    }
+    response
 }
 
 /// The token is for something else.

@@ -23,6 +23,8 @@ use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 
 pub(super) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// What is said of a body that is too large.
+pub(super) const TOO_LARGE: &str = "the body is larger than 64 MiB: send it in pieces";
 /// Longest text of an error that somebody else wrote.
 const TEXT_BYTES_MAX: usize = 4 << 10;
 
@@ -139,7 +141,7 @@ pub(super) async fn as_problem(response: Response) -> Response {
         StatusCode::METHOD_NOT_ALLOWED => {
             "this path does not take this method: the header allow says which it takes"
         }
-        StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than 64 MiB: send it in pieces",
+        StatusCode::PAYLOAD_TOO_LARGE => TOO_LARGE,
         _ if text.trim().is_empty() => "the request was refused",
         _ => text.trim(),
     };

@@ -2,20 +2,22 @@
 //!
 //! Invariants
 //! - Connections are bounded; one that has not sent its head, or agreed on TLS, in time is closed.
+//! - The HTTP library sees only what the guard let pass.
 //! - TLS is as the configuration in force says when a connection comes, so that other certificates need no
 //!   restart.
 //! - At the end answers that are under way get a moment, and whoever reads no more keeps nothing.
 //!
-//! Not here: what is answered (`super::router`), certificates (`tls`).
+//! Not here: what is answered (`super::router`, `strict`), certificates (`tls`).
 
-use super::Peer;
+use super::{Peer, strict};
 use crate::app::App;
+use crate::guard::{ConnState, GuardedIo, Ticker};
 use crate::listen::Shutdown;
 use crate::tasks;
 use axum::Router;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,15 +25,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt;
 
 /// Most connections at a time.
 const CONNECTIONS_MAX: u32 = 512;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a head may take, or the pause before the next one.
-const HEAD: Duration = Duration::from_secs(30);
+/// How often it is looked whether a client is too slow.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The most that the HTTP library buffers of a connection: more than the guard lets pass as a head.
+const BUFFER_MAX: usize = 128 * 1024;
 /// How long answers that are under way may take when the process ends. A reader that has stopped
 /// reading must not keep it.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -96,19 +100,34 @@ async fn talk<S>(stream: S, peer: SocketAddr, router: Router, mut shutdown: watc
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let ticker = Ticker::new(Instant::now());
+    let state = ConnState::new(ticker.clone());
+    let io = GuardedIo::http1(stream, strict::LIMITS, Arc::clone(&state));
+    let of_service = Arc::clone(&state);
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(Peer(peer.ip()));
-        router.clone().oneshot(request)
+        strict::answer(request, router.clone(), Peer(peer.ip()), Arc::clone(&of_service))
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        _ = shutdown.wait_for(|state| *state == Shutdown::Now) => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    // The guard has its own, stricter limits; hyper's must not be the ones that answer.
+    builder.max_headers(strict::LIMITS.headers_max.saturating_add(8)).max_buf_size(BUFFER_MAX);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = false;
+    let ended = loop {
+        tokio::select! {
+            ended = serving.as_mut() => break ended,
+            _ = shutdown.wait_for(|state| *state == Shutdown::Now), if !told => {
+                told = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            now = sweep.tick() => {
+                ticker.advance(now);
+                if !strict::look_at(&state) {
+                    tracing::debug!(%peer, "an admin client takes nothing of its answer");
+                    return;
+                }
+            }
         }
     };
     if let Err(error) = ended {

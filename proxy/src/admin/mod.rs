@@ -12,6 +12,7 @@ mod audit;
 mod books;
 mod budgets;
 mod contracts;
+mod dashboard;
 mod focus;
 mod gate;
 mod hedge;
@@ -25,6 +26,7 @@ mod rate;
 mod reconcile;
 mod reports;
 mod roi;
+mod strict;
 mod table;
 pub(crate) mod tls;
 
@@ -36,7 +38,7 @@ use crate::process;
 use crate::telemetry::target;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
@@ -109,7 +111,7 @@ fn router(admin: Admin) -> Router {
         .layer(middleware::from_fn_with_state(admin.clone(), access::admit))
         .layer(middleware::from_fn(gate::catch_panic))
         .layer(middleware::map_response(gate::as_problem))
-        .layer(middleware::map_response(no_sniff))
+        .layer(middleware::map_response(async |response| sealed(response)))
         .with_state(admin)
 }
 
@@ -150,10 +152,19 @@ pub(crate) fn rule_metrics(app: &App) -> String {
     [budgets, app.limits.metrics(), app.rules().metrics(), app.webhooks.metrics(), issuers].concat()
 }
 
-async fn no_sniff(mut response: Response) -> Response {
+/// An answer with what keeps browsers from doing anything with it but what it is for.
+fn sealed(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, &str); 3] = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let closed = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(closed);
     response
 }
 

@@ -64,7 +64,8 @@ fn written() -> Value {
             "securitySchemes": { "bearer": {
                 "type": "http", "scheme": "bearer",
                 "description": "A token of `admin.tokens` or `admin.token_file`. On loopback without tokens \
-                                nothing is asked.",
+                                nothing is asked. For GET it may also be the password of HTTP Basic, so that \
+                                a browser can show the dashboard.",
             } },
             "responses": { "problem": problem("Problem") },
             "schemas": schemas(),

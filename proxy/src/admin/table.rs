@@ -9,7 +9,7 @@
 //! (`openapi`), schemas of answers (`schemas.json`).
 
 use super::param::{Kind, Param};
-use super::{Admin, audit, books, budgets, focus, hedge, openapi, reconcile, reports, roi};
+use super::{Admin, audit, books, budgets, dashboard, focus, hedge, openapi, reconcile, reports, roi};
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
@@ -356,6 +356,14 @@ const JSON_LINES: &str = "application/x-ndjson";
 
 /// Every operation, in the order of the document.
 pub(super) static OPERATIONS: &[Operation] = &[
+    Operation::get("/", "dashboard", Needs::Read, |f| on(f, dashboard::page))
+        .about("The dashboard, for a browser. The page holds no data: it asks this API.")
+        .answers(Answer::Text(&[dashboard::HTML])),
+    Operation::get("/dashboard/{file}", "dashboardFile", Needs::Read, |f| on(f, dashboard::file))
+        .about("What the dashboard is made of.")
+        .place("file", Kind::OneOf(dashboard::FILES), "Which file.")
+        .answers(Answer::Text(&[dashboard::CSS, dashboard::SCRIPT]))
+        .refuses(&[404]),
     Operation::get("/healthz", "health", Needs::Nothing, |f| on(f, super::healthz))
         .about("The process runs."),
     Operation::get("/readyz", "ready", Needs::Nothing, |f| on(f, super::readyz))

@@ -1,4 +1,5 @@
-//! The admin listener on real sockets: TLS, certificates of clients, and others after a reload.
+//! The admin listener on real sockets: TLS, certificates of clients, and others after a reload; and what it
+//! answers to bytes that are no request.
 
 use crate::admin::tests::Bench;
 use crate::admin::{Admin, router};
@@ -9,7 +10,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -147,6 +148,152 @@ fn files_that_do_not_belong_together_are_refused_and_off_loopback_tls_ends_the_w
     );
     let config = Config::load(Sources::from_text(&open)).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+// === what is no request ===
+
+/// What is sent, the status of the answer, and what its detail says.
+fn refused() -> Vec<(Vec<u8>, u16, &'static str)> {
+    const HOST: &str = "host: localhost\r\n";
+    let head = |line: &str, more: &str| format!("{line}\r\n{HOST}{more}\r\n");
+    let get = |more: &str| head("GET /api/v1/usage HTTP/1.1", more);
+    let post = |more: &str| head("POST /api/v1/contracts HTTP/1.1", more);
+    let large = "x".repeat(100_000);
+    let many: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let chunk = |chunk: &str| post("transfer-encoding: chunked\r\n") + chunk;
+    [
+        ("\x16\x03\x01\x02\x00\x01".to_owned(), 400, "request line"),
+        ("garbage\r\n\r\n".to_owned(), 400, "request line"),
+        ("GET /\r\n\r\n".to_owned(), 400, "request line"),
+        (head("GET / HTTP/9.9", ""), 505, "HTTP version"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505, "HTTP version"),
+        (head("BREW / HTTP/1.1", ""), 501, "unknown method"),
+        (head("get / HTTP/1.1", ""), 501, "unknown method"),
+        (head("CONNECT localhost:80 HTTP/1.1", ""), 501, "CONNECT and TRACE"),
+        (head("TRACE / HTTP/1.1", ""), 501, "CONNECT and TRACE"),
+        (head("GET http://localhost/healthz HTTP/1.1", ""), 400, "must be a path"),
+        (head("GET /api/v1/usage?from=\u{e9} HTTP/1.1", ""), 400, "forbidden character"),
+        (head("GET /%zz HTTP/1.1", ""), 400, "percent-encoding"),
+        (head(&format!("GET /{} HTTP/1.1", "a".repeat(70_000)), ""), 414, "too long"),
+        (get(&format!("x-large: {large}\r\n")), 431, "too large"),
+        (get(&many), 431, "too many headers"),
+        (get(" folded: 1\r\n"), 400, "white space"),
+        (get("na me: 1\r\n"), 400, "white space before the colon"),
+        (get("name\r\n"), 400, "malformed header name"),
+        (get("name: a\x01b\r\n"), 400, "control character"),
+        (get("host: other\r\n"), 400, "more than once"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, "Host header is missing"),
+        ("GET / HTTP/1.1\nhost: a\n\n".to_owned(), 400, "CRLF"),
+        (get("content-length: 5\r\n"), 400, "carry no body"),
+        (post("content-length: five\r\n"), 400, "malformed Content-Length"),
+        (post("content-length: -1\r\n"), 400, "malformed Content-Length"),
+        (post("content-length: 1\r\ncontent-length: 2\r\n"), 400, "more than once"),
+        (post("content-length: 99999999999\r\n"), 413, "larger than 64 MiB"),
+        (post("transfer-encoding: gzip\r\n"), 400, "Transfer-Encoding"),
+        (post("transfer-encoding: chunked\r\ncontent-length: 3\r\n"), 400, "both Transfer-Encoding"),
+        (post("expect: nothing\r\n"), 417, "expectation"),
+        (chunk("zz\r\n"), 400, "malformed chunk size"),
+        (chunk("3;a=b\r\nabc\r\n0\r\n\r\n"), 400, "chunk extensions"),
+        (chunk("3\r\nabcd\r\n"), 400, "chunk data"),
+        (head("POST /api/v1/contracts HTTP/1.0", "transfer-encoding: chunked\r\n"), 400, "needs HTTP/1.1"),
+    ]
+    .map(|(text, status, detail)| (text.into_bytes(), status, detail))
+    .into()
+}
+
+/// All that is answered until the other side ends.
+async fn talked<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, sent: &[u8]) -> String {
+    // What is refused early is not read to its end.
+    let _ = stream.write_all(sent).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The answer is a problem of this status that says this, with every header that answers have.
+fn check_refused(answer: &str, status: u16, detail: &str, about: &str) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{about}: {answer:?}"));
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{about}: {head}");
+    for header in
+        ["content-type: application/problem+json", "x-content-type-options: nosniff", "connection: close"]
+    {
+        assert!(head.contains(header), "{about}: {header}: {head}");
+    }
+    let problem: serde_json::Value =
+        serde_json::from_str(body).unwrap_or_else(|_| panic!("{about}: {body:?}"));
+    assert_eq!(problem["status"], status, "{about}");
+    assert!(problem["detail"].as_str().unwrap().contains(detail), "{about}: {problem}");
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_answered_with_a_problem_with_and_without_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("first");
+    authority.write_server(dir.path());
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let tls = format!(
+        "admin: {{ tls: {{ cert_file: '{}', key_file: '{}' }} }}\n",
+        file("cert.pem"),
+        file("key.pem")
+    );
+    let bench = Bench::new("");
+    let (app, (end, state)) = (Arc::clone(&bench.app), watch::channel(Shutdown::No));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = router(Admin::new(Arc::clone(&app), state.clone()));
+    let serving = super::serve(&app, listener, router, state);
+    let asking = async {
+        for (sent, status, detail) in refused() {
+            let about: String = String::from_utf8_lossy(&sent).chars().take(90).collect();
+            let answer = talked(TcpStream::connect(address).await.unwrap(), &sent).await;
+            check_refused(&answer, status, detail, &about);
+        }
+        // What came before is answered first, and HTTP/1.0 is served.
+        let two = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/9.9\r\n\r\n";
+        let answer = talked(TcpStream::connect(address).await.unwrap(), two).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        check_refused(&answer[answer.find("HTTP/1.1 505").unwrap()..], 505, "HTTP version", "the second");
+        let old = talked(TcpStream::connect(address).await.unwrap(), b"GET /healthz HTTP/1.0\r\n\r\n").await;
+        assert!(old.starts_with("HTTP/1.0 200 OK") && old.ends_with("ok\n"), "{old}");
+        let nothing = b"GET /nothing HTTP/1.0\r\n\r\n";
+        let old = talked(TcpStream::connect(address).await.unwrap(), nothing).await;
+        assert!(old.contains(" 404 ") && old.contains("application/problem+json"), "{old}");
+
+        app.set_config(Config::load(Sources::from_text(&tls)).unwrap());
+        let client = authority.client(None);
+        for (sent, status, detail) in refused() {
+            let socket = TcpStream::connect(address).await.unwrap();
+            let stream = client.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
+            let answer = talked(stream, &sent).await;
+            check_refused(&answer, status, detail, &format!("TLS, {detail}"));
+        }
+        end.send_replace(Shutdown::Now);
+    };
+    tokio::task::LocalSet::new().run_until(async { tokio::join!(serving, asking) }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_or_a_body_that_stalls_is_answered_with_408_and_silence_with_nothing() {
+    let bench = Bench::new("");
+    let (_end, state) = watch::channel(Shutdown::No);
+    let router = router(Admin::new(Arc::clone(&bench.app), state.clone()));
+    for (sent, status) in [
+        ("GET /healthz HTTP/1.1\r\nhost:", Some((408, "head did not arrive"))),
+        (
+            "POST /api/v1/contracts HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n[",
+            Some((408, "body stalled")),
+        ),
+        ("", None),
+    ] {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let serving = super::talk(server, peer, router.clone(), state.clone());
+        let (answer, ()) = tokio::join!(talked(client, sent.as_bytes()), serving);
+        match status {
+            Some((status, detail)) => check_refused(&answer, status, detail, sent),
+            None => assert_eq!(answer, ""),
+        }
+    }
 }
 
 /// A ClientHello of at most this version, with nothing newer in a list of versions.
