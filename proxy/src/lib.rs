@@ -33,6 +33,7 @@ pub mod limits;
 pub mod listen;
 mod overrides;
 pub mod period;
+mod prices;
 mod process;
 mod prune;
 mod reconcile;

@@ -22,6 +22,7 @@ pub mod metrics;
 mod openapi;
 mod paging;
 mod param;
+mod prices;
 mod rate;
 mod reconcile;
 mod reports;
@@ -29,6 +30,7 @@ mod roi;
 mod strict;
 mod table;
 pub(crate) mod tls;
+mod webhooks;
 
 pub(crate) use contracts::look as look_at_contracts;
 

@@ -14,6 +14,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bursar_ledger::export::TableFormat;
+use bursar_ledger::focus::FocusError;
 use bursar_ledger::{QueryError, ReadError};
 use serde::Deserialize;
 use std::io::Write;
@@ -154,7 +155,7 @@ pub(super) async fn streamed(
     let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
     drop(tokio::task::spawn_blocking(move || {
         let mut out = ChunkWriter { sender, buffer: Vec::with_capacity(CHUNK) };
-        let written = write(&mut out).and_then(|()| Ok(out.flush()?));
+        let written = write(&mut out).and_then(|()| Ok(out.send()?));
         let last = match written {
             Ok(()) => Piece::End,
             Err(error) => {
@@ -193,6 +194,11 @@ struct Failure {
 
 impl Failure {
     fn of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Self {
+        use FocusError::{By, TooManyCorrections, TooManyRows, Zone};
+        let rows = error.downcast_ref();
+        if let Some(FocusFailure::Rows(By(_) | Zone | TooManyRows | TooManyCorrections)) = rows {
+            return Self { status: StatusCode::BAD_REQUEST, detail: error.to_string() };
+        }
         let asked = match (error.downcast_ref(), error.downcast_ref()) {
             (Some(FocusFailure::Ask(error)), _) | (_, Some(ExportFailure::Ask(error))) => Some(error),
             _ => None,
@@ -242,12 +248,20 @@ impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= CHUNK {
-            self.flush()?;
+            self.send()?;
         }
         Ok(bytes.len())
     }
 
+    /// Nothing leaves early: writers flush when they are dropped, also because of a failure, and what has
+    /// begun cannot be refused any more.
     fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl ChunkWriter {
+    fn send(&mut self) -> std::io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use crate::guard::deadlines::Deadlines;
 use crate::guard::{self, ConnState, Exchange, Limits, Overdue, Rejection};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -87,7 +87,13 @@ fn refused(rejection: Rejection) -> Response {
         Rejection::BodyTooLarge => super::gate::TOO_LARGE.to_owned(),
         rejection => rejection.to_string(),
     };
-    let mut response = sealed(problem(rejection.status(), &detail));
+    // Of these methods it is known that no operation takes them.
+    let is_forbidden = rejection == Rejection::ForbiddenMethod;
+    let status = if is_forbidden { StatusCode::METHOD_NOT_ALLOWED } else { rejection.status() };
+    let mut response = sealed(problem(status, &detail));
+    if is_forbidden {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD,POST"));
+    }
     // Nothing more is read from it.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response

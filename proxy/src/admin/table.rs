@@ -9,7 +9,9 @@
 //! (`openapi`), schemas of answers (`schemas.json`).
 
 use super::param::{Kind, Param};
-use super::{Admin, audit, books, budgets, dashboard, focus, hedge, openapi, reconcile, reports, roi};
+use super::{
+    Admin, audit, books, budgets, dashboard, focus, hedge, openapi, prices, reconcile, reports, roi, webhooks,
+};
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
@@ -346,6 +348,15 @@ const ROI: &[Param] = &[
     AS,
 ];
 
+/// Models of a price book.
+const PICK: &[Param] = &[
+    Param::new("provider", Kind::Text(64), "Only this provider."),
+    Param::new("model", Kind::Text(256), "Only the model of this name; `*` stands for any text."),
+];
+const AT: Param = Param::new("at", Kind::Time, "The time; now when absent.");
+const AT_ALL: Param =
+    Param::new("at", Kind::Time, "Prices of this time for all records; of each record's own when absent.");
+
 /// Of every list.
 pub(super) const PAGES: &[Param] = &[
     Param::new("limit", Kind::Whole(1, 10_000), "Most rows of a page; 1000 when absent."),
@@ -599,6 +610,44 @@ Param::new("billing_account", Kind::Text(256), "The billing account; the ledger'
     Operation::get("/api/v1/contract-presets", "contractPresets", Needs::Read, |f| on(f, audit::presets))
         .about("Presets of contracts: what each fixes, and what is to be filled in. Command: `bursar contract presets`.")
         .json("Presets"),
+    Operation::get("/api/v1/prices", "prices", Needs::Read, |f| on(f, prices::prices))
+        .about("Prices of the book in force that hold at a time. Command: `bursar price list`.")
+        .query(&[PICK, &[AT]])
+        .pages("prices", "id")
+        .json("Prices")
+        .refuses(&[404]),
+    Operation::get("/api/v1/prices/sheet", "priceSheet", Needs::Read, |f| on(f, prices::sheet))
+        .about("Every row of the book in force about one model. Command: `bursar price show`.")
+        .query(&[&[
+            Param::new("model", Kind::Text(256), "The model, in any form that a call may name it.").needed(),
+            Param::new("provider", Kind::Text(64), "The provider; needed where several have the model."),
+        ]])
+        .json("PriceSheet")
+        .refuses(&[404]),
+    Operation::get("/api/v1/prices/diff", "priceDiff", Needs::Read, |f| on(f, prices::differences))
+        .about("What differs between the built-in book and the one in force, or between two times. Command: `bursar price diff`.")
+        .query(&[PICK, &[AT,
+            Param::new("before", Kind::OneOf(prices::BOOKS), "What to compare with; builtin when absent."),
+            Param::new("after", Kind::OneOf(prices::BOOKS), "What to compare; in_force when absent."),
+            Param::new("before_at", Kind::Time, "The time of the first book; that of the other when absent."),
+        ]])
+        .json("PriceDiff")
+        .refuses(&[404]),
+    Operation::get("/api/v1/prices/replay", "priceReplay", Needs::Read, |f| on(f, prices::replay))
+        .about("Recorded usage at the prices in force beside what it was recorded at; nothing is written. Command: `bursar price replay`.")
+        .query(&[SPAN, &[AT_ALL]])
+        .json("PriceReplay"),
+    Operation::post("/api/v1/prices/replay", "priceReplayBeside", Needs::Read, |f| limited(on(f, prices::replay_beside)))
+        .about("The same at the prices of the overlay in the body; nothing is written. Command: `bursar price replay --overlay`.")
+        .query(&[SPAN, &[AT_ALL]])
+        .body(Body::Overlay)
+        .json("PriceReplay")
+        .refuses(&[413, 415, 422]),
+    Operation::post("/api/v1/webhooks/test", "testWebhooks", Needs::Admin, |f| on(f, webhooks::test))
+        .about("Sends a signed test event to each webhook, once, and says what came of it. Command: `bursar webhook test`.")
+        .query(&[&[Param::new("name", Kind::Text(256), "Only this webhook.")]])
+        .json("WebhookTests")
+        .refuses(&[404]),
     Operation::get("/api/v1/why", "why", Needs::Read, |f| on(f, budgets::why))
         .about("Why a request was refused, or that it was not. Command: `bursar why`.")
         .query(&[&[Param::new("id", Kind::Id, "The request's id.").needed()]])

@@ -221,6 +221,10 @@ async fn what_cannot_be_exported_is_refused_before_the_answer_begins() {
         ("cost-and-usage?as=reported", "as reported is asked of one calendar month"),
         ("contract-commitment?as=reported", "as reported is asked of one calendar month"),
         ("cost-and-usage?as=of+old", "as"),
+        (
+            "cost-and-usage?by=source&to=2027-01-01&from=2026-11-01&on=2026-11-30",
+            "source is no custom column",
+        ),
     ] {
         let refused = bench.get(&format!("/api/v1/focus/{query}")).await;
         check_problem(&refused, 400, said, query);

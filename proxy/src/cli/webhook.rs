@@ -8,10 +8,9 @@ use super::fault::Fault;
 use super::serve::load_config;
 use crate::config::{Config, Overrides, Webhook};
 use crate::failure::chain;
-use crate::ids::IdSource;
 use crate::tasks;
 use crate::upstream::{Connector, TlsSetup};
-use crate::webhooks::{Teller, send};
+use crate::webhooks::try_once;
 use anyhow::bail;
 use bursar_domain::{Clock, SystemClock};
 use clap::{Args, Subcommand};
@@ -75,10 +74,7 @@ fn chosen<'c>(config: &'c Config, names: &[String]) -> anyhow::Result<Vec<&'c We
 
 /// Whether the receiver took the event.
 async fn try_one(connector: &Connector, webhook: &Webhook) -> bool {
-    let now = SystemClock.now();
-    let id = format!("evt_test_{}", IdSource::default().next(now));
-    let event = Teller::test(&webhook.name, &id, now);
-    match send(connector, webhook, &event, now).await {
+    match try_once(connector, webhook, SystemClock.now()).await {
         Ok(status) => {
             println!("{} ({}): taken, {status}", webhook.name, webhook.url);
             true

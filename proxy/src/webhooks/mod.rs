@@ -27,8 +27,7 @@ mod sign;
 mod state;
 mod told;
 
-pub(crate) use event::Teller;
-pub(crate) use send::{SendError, send};
+pub(crate) use send::try_once;
 pub(crate) use sign::key_of;
 pub use state::FILE;
 
@@ -41,8 +40,9 @@ use crate::upstream::{Connector, TlsSetup};
 use bursar_domain::{Label, Timestamp};
 use bursar_policies::budget::window::Window;
 use bursar_policies::budget::{Mode, Why};
-use event::Event;
+use event::{Event, Teller};
 use queue::{Follows, Tried};
+use send::{SendError, send};
 use state::State;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -7,10 +7,11 @@
 //!
 //! Not here: trying again (`queue`).
 
-use super::event::Event;
+use super::event::{Event, Teller};
 use super::queue::Tried;
 use super::sign::signatures;
 use crate::config::Webhook;
+use crate::ids::IdSource;
 use crate::upstream::{Connector, ErrandError, deliver};
 use bursar_domain::Timestamp;
 use bytes::Bytes;
@@ -56,6 +57,16 @@ impl SendError {
             Self::NoAnswer(_) => Tried::NotNow(None),
         }
     }
+}
+
+/// Sends an event that only says that somebody tries the webhook, once.
+pub(crate) async fn try_once(
+    connector: &Connector,
+    webhook: &Webhook,
+    now: Timestamp,
+) -> Result<StatusCode, SendError> {
+    let id = format!("evt_test_{}", IdSource::default().next(now));
+    send(connector, webhook, &Teller::test(&webhook.name, &id, now), now).await
 }
 
 /// Sends `event` once.

@@ -77,6 +77,11 @@ fn read_by_handler(id: &str) -> &'static [&'static str] {
         "revokeBudgetOverride" => fields::<budgets::RevokeQuery>(),
         "reconcile" => fields::<reconcile::ReconcileQuery>(),
         "audit" => fields::<crate::audit::Options>(),
+        "prices" => fields::<prices::ListQuery>(),
+        "priceSheet" => fields::<prices::SheetQuery>(),
+        "priceDiff" => fields::<prices::DiffQuery>(),
+        "priceReplay" | "priceReplayBeside" => fields::<prices::ReplayQuery>(),
+        "testWebhooks" => fields::<webhooks::TestQuery>(),
         "why" => fields::<budgets::WhyQuery>(),
         _ => &[],
     }

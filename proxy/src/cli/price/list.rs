@@ -1,63 +1,27 @@
 //! `bursar price list` and `bursar price show`.
 //!
-//! Not here: which price holds (`bursar_policies::price::Holding`).
+//! Not here: which prices these are (`crate::prices`).
 
-use super::{ListArgs, ShowArgs, TableFormat, book, instant, pick, write_rows};
-use anyhow::bail;
-use bursar_domain::Timestamp;
-use bursar_policies::price::{Holding, ModelEntry, PriceBook, PriceKind, PriceRow, Term, instant_text};
-use serde_json::{Value, json};
-use std::collections::HashMap;
+use super::{ListArgs, ShowArgs, TableFormat, book, instant, write_rows};
+use crate::prices::list::{Line, above, currency, document, kind, lines, sheet};
+use crate::prices::pick;
+use bursar_policies::price::{PriceRow, instant_text};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-
-/// A price that holds, with its model and what its row says.
-pub(super) struct Line {
-    pub(super) provider: Arc<str>,
-    pub(super) model: Arc<str>,
-    pub(super) holding: Holding,
-    from: Option<Timestamp>,
-    source: Arc<str>,
-}
-
-/// What holds for the models that were picked.
-pub(super) fn lines(book: &PriceBook, models: &[ModelEntry], at: Timestamp) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for entry in models {
-        let holding = book.holding(&entry.provider, &entry.model, at);
-        if holding.is_empty() {
-            continue;
-        }
-        let rows = book.sheet(&entry.provider, &entry.model).map(|(_, rows)| rows).unwrap_or_default();
-        let rows: HashMap<&str, &PriceRow> = rows.iter().map(|row| (&*row.id, row)).collect();
-        for holding in holding {
-            let row = holding.rows.first().and_then(|id| rows.get(&**id));
-            lines.push(Line {
-                provider: Arc::clone(&entry.provider),
-                model: Arc::clone(&entry.model),
-                from: row.and_then(|row| row.from),
-                source: row.map_or_else(|| Arc::from(""), |row| Arc::clone(&row.source)),
-                holding,
-            });
-        }
-    }
-    lines
-}
 
 /// Prints the prices that hold.
 pub(super) fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let book = book(&args.book)?;
     let at = instant(args.pick.at.as_deref(), "--at")?;
-    let picked = pick::pick(&[&book], &args.pick)?;
+    let picked = pick::pick(&[&book], args.pick.wanted())?;
     let lines = lines(&book, &picked.models, at);
     if let Some(remark) = &picked.remark {
         eprintln!("bursar: {remark}");
     }
     let mut out = std::io::stdout().lock();
     if args.format == TableFormat::Json {
-        let prices: Vec<Value> = lines.iter().map(line_json).collect();
-        writeln!(out, "{:#}", json!({ "at": crate::report::rfc3339(at), "prices": prices }))?;
+        writeln!(out, "{:#}", document(&lines, at))?;
         return Ok(ExitCode::SUCCESS);
     }
     let titles = [
@@ -102,87 +66,14 @@ fn line_cells(line: &Line) -> Vec<String> {
     ]
 }
 
-/// What is absent holds always, or everywhere.
-fn line_json(line: &Line) -> Value {
-    let Line { provider, model, holding, from, source } = line;
-    let mut object = json!({
-        "provider": &**provider,
-        "model": &**model,
-        "tier": &*holding.tier,
-        "region": holding.region.as_deref(),
-        "hours": holding.hours.map(|hours| hours.to_string()),
-        "item": holding.item.name(),
-        "above": (holding.above > 0).then_some(holding.above),
-        "list": holding.list.as_deref(),
-        "contracted": &holding.contracted,
-        "per": holding.per,
-        "currency": holding.currency.code(),
-        "from": from.map(instant_text),
-        "source": &**source,
-        "rows": holding.rows.iter().map(|id| &**id).collect::<Vec<_>>(),
-    });
-    without_nulls(&mut object);
-    object
-}
-
-fn without_nulls(value: &mut Value) {
-    if let Value::Object(object) = value {
-        object.retain(|_, value| !value.is_null());
-    }
-}
-
-/// The one provider that has `model`.
-fn only_provider(book: &PriceBook, model: &str) -> anyhow::Result<String> {
-    let mut providers = pick::providers_of(book, model);
-    match providers.len() {
-        0 => {
-            // Whoever names a provider alone means its models.
-            if book.models().any(|entry| *entry.provider == *model) {
-                bail!(
-                    "{model:?} is a provider: name a model of it too, or see `bursar price list --provider {model}`"
-                );
-            }
-            bail!(
-                "the price book has no model {model:?}{}; all whose names have it: `bursar price list --model '*{model}*'`",
-                pick::near_anywhere(book, model)
-            );
-        }
-        1 => Ok(providers.remove(0)),
-        _ => bail!(
-            "several providers have {model:?}: name one of {}, as in `bursar price show {} {model}`",
-            providers.join(", "),
-            providers.first().map_or("", String::as_str)
-        ),
-    }
-}
-
 /// Prints every row about one model.
 pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let book = book(&args.book)?;
-    let provider = match &args.provider {
-        Some(provider) => provider.clone(),
-        None => only_provider(&book, &args.model)?,
-    };
-    let Some((entry, mut rows)) = book.sheet(&provider, &args.model) else {
-        pick::known_provider(&[&book], &provider)?;
-        bail!(
-            "the price book has no model {:?} of provider {provider:?}{}; all of them: `bursar price list \
-             --provider {provider}`",
-            args.model,
-            pick::near_models(&book, &provider, &args.model),
-        );
-    };
-    let place = |row: &PriceRow| (row.tier != Arc::from("standard"), row.tier.clone(), row.region.clone());
-    rows.sort_by(|a, b| {
-        place(a).cmp(&place(b)).then_with(|| a.from.cmp(&b.from)).then_with(|| a.id.cmp(&b.id))
-    });
+    let sheet = sheet(&book, args.provider.as_deref(), &args.model)?;
+    let (entry, rows) = (&sheet.entry, &sheet.rows);
     let mut out = std::io::stdout().lock();
     if args.format == TableFormat::Json {
-        let rows: Vec<Value> = rows.iter().map(row_json).collect();
-        let names: Vec<&str> = entry.names.iter().map(|name| &**name).collect();
-        let document =
-            json!({ "provider": &*entry.provider, "model": &*entry.model, "names": names, "rows": rows });
-        writeln!(out, "{document:#}")?;
+        writeln!(out, "{:#}", sheet.document())?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.format == TableFormat::Table {
@@ -196,25 +87,6 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     ];
     write_rows(args.format, &titles, rows.iter().map(row_cells), &mut out)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The currency of a price; a factor has none.
-fn currency(row: &PriceRow) -> String {
-    match &row.term {
-        Term::Price { price, .. } => price.rate.currency().to_string(),
-        Term::Uplift(_) | Term::Discount(_) => String::new(),
-    }
-}
-
-const fn kind(row: &PriceRow) -> &'static str {
-    match row.kind {
-        PriceKind::List => "list",
-        PriceKind::Contracted => "contracted",
-    }
-}
-
-fn above(row: &PriceRow) -> Option<u64> {
-    row.price().map(|(_, above, _)| above).filter(|above| *above > 0)
 }
 
 fn row_cells(row: &PriceRow) -> Vec<String> {
@@ -233,24 +105,4 @@ fn row_cells(row: &PriceRow) -> Vec<String> {
         row.source.to_string(),
         row.id.to_string(),
     ]
-}
-
-fn row_json(row: &PriceRow) -> Value {
-    let mut object = json!({
-        "row": &*row.id,
-        "tier": &*row.tier,
-        "region": row.region.as_deref(),
-        "hours": row.hours.map(|hours| hours.to_string()),
-        "item": row.term_name(),
-        "above": above(row),
-        "value": row.value_text(),
-        "unit": row.unit_text(),
-        "currency": Some(currency(row)).filter(|code| !code.is_empty()),
-        "kind": kind(row),
-        "from": row.from.map(instant_text),
-        "until": row.until.map(instant_text),
-        "source": &*row.source,
-    });
-    without_nulls(&mut object);
-    object
 }

@@ -3,18 +3,18 @@
 //! Invariants
 //! - Nothing here changes a ledger, a book or a configuration; `import` writes one new file.
 //!
-//! Not here: which price holds (`bursar_policies::price`), which overlay is in force (`cli::serve`).
+//! Not here: what is told (`crate::prices`), which price holds (`bursar_policies::price`), which overlay is in force (`cli::serve`).
 
 mod diff;
 mod import;
 mod list;
-mod pick;
 mod replay;
 
 use super::fault::Fault;
 use super::{ReadArgs, TableFormat, environment, serve};
 use crate::config::{OverlayFormat, Overrides};
 use crate::period::{self, Names};
+use crate::prices::pick::Wanted;
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock, Timestamp};
 use bursar_policies::price::PriceBook;
@@ -62,6 +62,12 @@ pub(crate) struct PickArgs {
     /// The time: a date, a time (RFC 3339), or an age such as 30d [default: now].
     #[arg(long)]
     at: Option<String>,
+}
+
+impl PickArgs {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { provider: self.provider.as_deref(), model: self.model.as_deref() }
+    }
 }
 
 /// `bursar price list`

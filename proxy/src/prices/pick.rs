@@ -7,36 +7,44 @@
 //!
 //! Not here: what the models cost (`list`, `diff`).
 
-use super::PickArgs;
 use crate::config::suggest::nearest_of;
-use anyhow::bail;
+use crate::hedge::AskError;
 use bursar_policies::price::{ModelEntry, PriceBook};
 use std::collections::BTreeSet;
 
 /// Most models that are shown for the beginning of a name. A pattern has no limit.
-pub(super) const BEGINNING_MODELS_MAX: usize = 20;
+const BEGINNING_MODELS_MAX: usize = 20;
 /// Most names in a suggestion.
 const NEAREST_MAX: usize = 5;
 
+/// Which models are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    /// Only those of this provider.
+    pub(crate) provider: Option<&'a str>,
+    /// Only the model of this name, in any form that a call may use; `*` stands for any text.
+    pub(crate) model: Option<&'a str>,
+}
+
 /// The models that were picked, and a remark where that is more, or less, than was written.
 #[derive(Debug)]
-pub(super) struct Picked {
-    pub(super) models: Vec<ModelEntry>,
-    pub(super) remark: Option<String>,
+pub(crate) struct Picked {
+    pub(crate) models: Vec<ModelEntry>,
+    pub(crate) remark: Option<String>,
 }
 
 /// Picks from `books` (all that are compared): what one of them knows is picked from each.
-pub(super) fn pick(books: &[&PriceBook], pick: &PickArgs) -> anyhow::Result<Picked> {
-    if let Some(provider) = &pick.provider {
+pub(crate) fn pick(books: &[&PriceBook], wanted: Wanted<'_>) -> Result<Picked, AskError> {
+    if let Some(provider) = wanted.provider {
         known_provider(books, provider)?;
     }
     let mut seen = BTreeSet::new();
     let mut all: Vec<ModelEntry> = books.iter().flat_map(|book| book.models()).collect();
     all.retain(|entry| {
-        let provider = pick.provider.as_deref().is_none_or(|provider| *entry.provider == *provider);
+        let provider = wanted.provider.is_none_or(|provider| *entry.provider == *provider);
         provider && seen.insert((entry.provider.clone(), entry.model.clone()))
     });
-    let Some(model) = pick.model.as_deref() else { return Ok(Picked { models: all, remark: None }) };
+    let Some(model) = wanted.model else { return Ok(Picked { models: all, remark: None }) };
     if model.contains('*') {
         all.retain(|entry| names(entry).any(|name| fits(model, name)));
         let remark = all.is_empty().then(|| format!("no model's name fits {model:?}"));
@@ -64,7 +72,7 @@ pub(super) fn pick(books: &[&PriceBook], pick: &PickArgs) -> anyhow::Result<Pick
 }
 
 /// Fails with the known providers unless one is called `provider`.
-pub(super) fn known_provider(books: &[&PriceBook], provider: &str) -> anyhow::Result<()> {
+pub(crate) fn known_provider(books: &[&PriceBook], provider: &str) -> Result<(), AskError> {
     let known: BTreeSet<_> =
         books.iter().flat_map(|book| book.models()).map(|entry| entry.provider).collect();
     if known.contains(provider) {
@@ -75,24 +83,24 @@ pub(super) fn known_provider(books: &[&PriceBook], provider: &str) -> anyhow::Re
         None => String::new(),
     };
     let list = known.iter().map(|name| &**name).collect::<Vec<_>>().join(", ");
-    bail!("the price book has no provider {provider:?}{meant}; it has {list}");
+    Err(AskError::Missing(format!("the price book has no provider {provider:?}{meant}; it has {list}")))
 }
 
 /// What to try where `provider` has no model that calls itself `model`.
-pub(super) fn near_models(book: &PriceBook, provider: &str, model: &str) -> String {
+pub(crate) fn near_models(book: &PriceBook, provider: &str, model: &str) -> String {
     let all: Vec<ModelEntry> = book.models().filter(|entry| *entry.provider == *provider).collect();
     near(&all, model)
 }
 
 /// The providers with a model that a call may name so.
-pub(super) fn providers_of(book: &PriceBook, model: &str) -> Vec<String> {
+pub(crate) fn providers_of(book: &PriceBook, model: &str) -> Vec<String> {
     let known: BTreeSet<_> = book.models().map(|entry| entry.provider).collect();
     let with = known.iter().filter(|provider| book.sheet(provider, model).is_some());
     with.map(ToString::to_string).collect()
 }
 
 /// Models of any provider whose names are near `model`, as the end of a sentence.
-pub(super) fn near_anywhere(book: &PriceBook, model: &str) -> String {
+pub(crate) fn near_anywhere(book: &PriceBook, model: &str) -> String {
     near(&book.models().collect::<Vec<_>>(), model)
 }
 
