@@ -18,6 +18,10 @@ EXPOSURE_MAX = 2.0
 # Time to close the ledger after the drain, in every place that kills later.
 CLOSING_SECONDS = 10
 DURATION = re.compile(r"(\d+)(ms|s|m|h)")
+# A file of a Secret, where pods and containers have it.
+SECRET_FILE = re.compile(r"/run/secrets/[\w.-]+(?:/[\w.-]+)?")
+# Those of them that are certificates or keys, and the one of ours that stands for each.
+CERTIFICATES = re.compile(r"/run/secrets/bursar-admin-(?:tls|client)/")
 
 
 class Skipped(Exception):
@@ -124,12 +128,37 @@ def seconds(duration):
 
 # === configuration of Bursar in other files
 
+def furnish(context, text, folder):
+    """`text` with what it names of Secrets and of the ledger's volume in `folder`, where the Secrets' files are made."""
+    for path in sorted(set(SECRET_FILE.findall(text))):
+        local = folder / "secrets" / path.removeprefix("/run/secrets/")
+        local.parent.mkdir(parents=True, exist_ok=True)
+        if CERTIFICATES.match(path):
+            shutil.copy(certificate(context) / ("tls.key" if path.endswith(".key") else "tls.crt"), local)
+        else:
+            local.write_text(f"a-token-of-this-check-for{path}\n")
+    return text.replace("/run/secrets", f"{folder}/secrets").replace("/var/lib/bursar", str(folder))
+
+
+def certificate(context):
+    """A folder with a certificate for 127.0.0.1 that vouches for itself, and its key."""
+    folder = context.folder / "certificate"
+    if not folder.exists():
+        openssl = installed("openssl")
+        folder.mkdir()
+        settings = "[req]\ndistinguished_name=name\nx509_extensions=more\nprompt=no\n[name]\nCN=bursar\n[more]\n"
+        (folder / "settings").write_text(settings + "basicConstraints=critical,CA:FALSE\nsubjectAltName=IP:127.0.0.1\n")
+        done = run(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                   "-config", folder / "settings", "-keyout", folder / "tls.key", "-out", folder / "tls.crt")
+        if done.returncode != 0:
+            raise RuntimeError(f"openssl makes no certificate: {done.stderr.strip()[-200:]}")
+    return folder
+
+
 def check_config(context, text, where):
     """Lets `bursar check` read it, with its files and folders in a place of our own."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=context.folder))
-    (folder / "token").write_text("a-token-of-this-check-0123456789\n")
-    text = re.sub(r"(token_file: *)[^\s,}]+", rf"\g<1>{folder}/token", text)
-    text = text.replace("/var/lib/bursar", str(folder))
+    text = furnish(context, text, folder)
     file = folder / "bursar.yaml"
     file.write_text(text)
     done = run(context.bursar, "check", "--config", file, env={"PATH": os.environ["PATH"]})
@@ -292,26 +321,35 @@ def check_pod(context, workload, configs, where):
         say(spec["initContainers"][0]["name"] == "bursar", "Bursar must be the first init container: later ones may use it")
     else:
         say(spec.get("automountServiceAccountToken") is False or where.startswith("helm: serviceAccount.automountToken"), "the service account's token is mounted")
-    probes = {"startupProbe": "/readyz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
-    for probe, path in probes.items():
-        asked = container.get(probe, {}).get("httpGet", {})
-        say(asked.get("path") == path and asked.get("port") == "admin", f"{probe} asks {asked or 'nothing'} instead of {path} on the admin port")
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
     claims = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
     for mount in container["volumeMounts"]:
         say(mount["name"] in volumes or mount["name"] in claims, f"the volume {mount['name']} is mounted and not defined")
+        # A kubelet never updates those.
+        say("subPath" not in mount and "subPathExpr" not in mount, f"the volume {mount['name']} is mounted with a subPath: its changes never reach the pod")
     if claims:
         say(spec.get("securityContext", {}).get("fsGroup") == 65532, "a claimed volume needs fsGroup 65532 to be written to")
     name = next(volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume)
     if not say(name in configs, f"the ConfigMap {name} is not among the documents"):
         return
     config = check_config(context, configs[name], where)
+    check_probes(say, container, config["admin"].get("tls", {}))
     stop = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     grace = spec.get("terminationGracePeriodSeconds", 30)
     least = stop + drain_seconds(config) + CLOSING_SECONDS
     say(grace >= least, f"the pod is killed after {grace} s; preStop, drain and closing take up to {least:.0f} s")
     loopback = config["listen"].startswith("127.")
     say(loopback == native, f"listen is {config['listen']}")
+
+
+def check_probes(say, container, tls):
+    """What asks whether it lives and serves: a kubelet, unless the listener wants a certificate, which a kubelet has not."""
+    for probe, path in {"startupProbe": "/readyz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}.items():
+        asked = {key: value for key, value in container.get(probe, {}).items() if key in ("httpGet", "exec")}
+        wanted = {"httpGet": {"path": path, "port": "admin", **({"scheme": "HTTPS"} if tls else {})}}
+        if "client_ca_file" in tls:
+            wanted = {"exec": {"command": ["/usr/local/bin/bursar", "ledger", "stats"] + ["--ready"] * (path == "/readyz")}}
+        say(asked == wanted, f"{probe} asks {asked or 'nothing'} instead of {wanted}: {path} on the admin port")
 
 
 def check_manifests(context):
@@ -347,6 +385,8 @@ CHART = "deploy/helm/bursar"
 BASES = {
     "defaults": {},
     "ephemeral": {"persistence": {"enabled": False}},
+    "tls": {"admin": {"tls": {"secretName": "bursar-tls"}}},
+    "mutual": {"admin": {"tls": {"secretName": "bursar-tls", "caKey": "ca.crt", "clientCaKey": "clients.crt", "clientSecretName": "bursar-probe"}}},
     "sidecar": {"mode": "sidecar", "sidecar": {"containers": [{"name": "app", "image": "example.org/app:1"}]}},
     "inject": {"mode": "inject", "inject": {"certificate": {"caBundle": "Q0E="}}},
     "managed": {"mode": "inject", "inject": {"certificate": {"certManager": {"enabled": True}}}},
@@ -358,7 +398,16 @@ REFUSED = [
     {"config": {"server": {"timeouts": {"drain": "1s"}}}}, {"drainSeconds": 601}, {"persistence": {"size": "much"}},
     {"mode": "inject"}, {"inject": {"failurePolicy": "Maybe"}}, {"inject": {"excludedNamespaces": []}}, {"inject": {"sidecar": {"onMistake": "ignore"}}},
     {"inject": {"sidecar": {"imagePullSecrets": ["registry"]}}}, {"inject": {"sidecar": {"imagePullSecrets": [{"name": "My_Registry"}]}}},
+    {"admin": {"tokens": [{"name": "prometheus", "scopes": ["read"]}]}}, {"admin": {"tokens": [{"name": "prometheus", "scopes": ["all"], "hash": "b3:" + "0" * 64}]}},
+    {"admin": {"tokens": [{"name": "../token", "scopes": ["read"], "secret": {"name": "a", "key": "b"}}]}}, {"admin": {"tls": {"certFile": "/tls.crt"}}},
     {"service": {"type": "ExternalName"}}, {"secrets": ["../etc"]}, {"networkPolicy": {"egress": {"port": 1}}},
+]
+
+
+# Values that a template must refuse, and a part of what it must say.
+CONTRADICTIONS = [
+    ({"admin": {"tls": {"clientCaKey": "ca.crt"}}}, "need admin.tls.secretName"),
+    ({"admin": {"tls": {"secretName": "bursar-tls", "clientCaKey": "ca.crt"}}}, "needs admin.tls.clientSecretName: a kubelet has no certificate"),
 ]
 
 
@@ -426,6 +475,7 @@ def check_helm(context):
         "inject": {"MutatingWebhookConfiguration", "Deployment", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
     }
     wanted["managed"] = wanted["inject"] | {"Certificate", "Issuer"}
+    wanted["tls"] = wanted["mutual"] = wanted["defaults"]
     for name, pages in plain.items():
         if pages:
             context.expect(kinds(pages) == wanted[name], f"helm: {name}: renders {sorted(kinds(pages))}")
@@ -440,7 +490,7 @@ def check_helm(context):
     for path, case in each.items():
         value, base = case if isinstance(case, list) else (case, "defaults")
         for name in {"defaults", "sidecar", "inject", base} if path != "mode" else {base}:
-            if name != base and path.startswith(("sidecar.", "inject.")):
+            if name != base and (path.startswith(("sidecar.", "inject.")) or base in ("tls", "mutual")):
                 continue
             pages = render(merged(BASES[name], nested(path, value)), f"{path} over {name}", [versions[0], versions[-1]])
             renders += 1
@@ -453,8 +503,46 @@ def check_helm(context):
             context.fail(f"helm: the schema takes {json.dumps(values)}")
         except helm_python.HelmValuesError:
             pass
+    for values, said in CONTRADICTIONS:
+        try:
+            chart.render(values, name="shop", namespace="llm")
+            context.fail(f"helm: the templates take {json.dumps(values)}")
+        except helm_python.HelmError as error:
+            context.expect(said in str(error), f"helm: {json.dumps(values)} is refused without {said!r}: {error}")
+    renders += check_restarts(context, chart)
     return (f"{renders} renders of {len(documented)} values by Helm's SDK {helm_python.helm_sdk_version()} as a library (not the helm "
             f"command), {len(REFUSED)} bad values refused")
+
+
+def check_restarts(context, chart):
+    """Pods are replaced for what only a restart changes, by the reference, and for no other setting; returns the renders."""
+    import helm_python
+
+    def template(values):
+        pages = manifests_of(chart.render(values, name="shop", namespace="llm"))
+        [pod] = [document["spec"]["template"] for page in pages.values() for document in load_all(page) if document["kind"] == "StatefulSet"]
+        return pod
+
+    plain, needed, others = template({}), [], {}
+    for part in context.text("docs/reference/configuration.md").split("\n### `")[1:]:
+        path = part.split("`")[0]
+        values = {"config": nested(path, "other")}
+        try:
+            chart.validate_schema(values)
+        except helm_python.HelmValuesError:
+            # The chart's own: those that values change are below.
+            continue
+        if "\n- Takes effect: when the program starts again\n" in part.split("\n## ")[0] + "\n":
+            needed.append(path)
+            context.expect(template(values) != plain, f"helm: another {path} restarts no pod, but takes effect at a restart only")
+        elif "[]" not in path:
+            others = merged(others, values)
+    context.expect(len(needed) > 10, f"helm: the reference names {len(needed)} settings that only a restart changes")
+    context.expect(template(others) == plain, "helm: other settings restart pods, though none of them needs it")
+    context.expect(template({"bindAddress": "[::]"}) != plain, "helm: another bindAddress restarts no pod")
+    quiet = {"metricsPublic": True, "tokens": [{"name": "people", "scopes": ["read"], "hash": "b3:" + "0" * 64}]}
+    context.expect(template({"admin": quiet}) == plain, "helm: tokens by their hash restart pods")
+    return len(needed) + 4
 
 
 # === systemd
@@ -524,32 +612,40 @@ def check_rules(context):
         context.expect(alert in tested[True], f"rules_test.yaml: no test lets {alert} fire")
         context.expect(alert in tested[False], f"rules_test.yaml: no test keeps {alert} silent")
 
-    for name in ("deploy/prometheus/prometheus.yaml", "deploy/compose/prometheus.yaml"):
-        check_scraping(context, promtool, context.yaml(name), name)
+    in_kubernetes, beside = "deploy/prometheus/prometheus.yaml", "deploy/compose/prometheus.yaml"
+    check_scraping(context, promtool, context.yaml(in_kubernetes), in_kubernetes, ["bursar", "bursar-inject"])
+    # The webhook runs in Kubernetes only.
+    check_scraping(context, promtool, context.yaml(beside), beside, ["bursar"])
+    with_tls = re.sub(r"# ((?:scheme|tls_config): )", r"\1", context.text(in_kubernetes))
+    [job] = [job for job in load_all(with_tls)[0]["scrape_configs"] if job["job_name"] == "bursar"]
+    context.expect(job.get("scheme") == "https" and "server_name" in job.get("tls_config", {}), f"{in_kubernetes}: the lines for TLS say {job}")
+    check_scraping(context, promtool, load_all(with_tls)[0], f"{in_kubernetes} with TLS", ["bursar", "bursar-inject"])
     collector = context.yaml("deploy/otel/collector.yaml")
     for kind in ("receivers", "processors", "exporters"):
         defined = set(collector[kind])
         used = {name for pipeline in collector["service"]["pipelines"].values() for name in pipeline[kind]}
         context.expect(used == defined, f"otel/collector.yaml: {kind}: defined {sorted(defined)}, used {sorted(used)}")
-    check_scraping(context, promtool, collector["receivers"]["prometheus"]["config"], "otel/collector.yaml")
+    check_scraping(context, promtool, collector["receivers"]["prometheus"]["config"], "otel/collector.yaml", ["bursar"])
     return f"{len(alerts)} alerts, each fires and stays silent in a test; promtool {run(promtool, '--version').stdout.split()[2]}; the collector by our own rules"
 
 
-def check_scraping(context, promtool, config, name):
+def check_scraping(context, promtool, config, name, wanted):
     """By promtool, with the files it names made, and without what Debian's build cannot do."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=context.folder))
     shutil.copy(context.path("deploy/prometheus/rules.yaml"), folder / "rules.yaml")
     (folder / "token").write_text("token")
     jobs = config["scrape_configs"]
-    # The webhook runs in Kubernetes only.
-    wanted = ["bursar", "bursar-inject"] if name == "deploy/prometheus/prometheus.yaml" else ["bursar"]
     names = [job["job_name"] for job in jobs]
     context.expect(names == wanted, f"{name}: the alerts need the job names {' and '.join(wanted)}, not {' and '.join(names)}")
     for job in jobs:
         if job["job_name"] == "bursar-inject":
             context.expect("authorization" not in job, f"{name}: the webhook is sent a token that is not for it")
         elif context.expect("credentials_file" in job.get("authorization", {}), f"{name}: the token must come from a file"):
+            whose = pathlib.Path(job["authorization"]["credentials_file"])
+            context.expect("admin" not in f"{whose.parent.name}/{whose.name}", f"{name}: {whose} is the token that may do everything")
             job["authorization"]["credentials_file"] = str(folder / "token")
+        if "ca_file" in job.get("tls_config", {}):
+            job["tls_config"]["ca_file"] = str(folder / "token")
         if found := job.pop("kubernetes_sd_configs", None):
             context.expect(found == [{"role": "pod"}], f"{name}: kubernetes_sd_configs is {found}")
     if "rule_files" in config:
@@ -580,6 +676,7 @@ def check_compose(context):
             say(known, f"the volume {volume} has no source")
         for secret in service.get("secrets", []):
             say(secret in compose["secrets"], f"the secret {secret} is not defined")
+            say(name == "bursar" or secret != "admin-token", "it has the token that may do everything")
         for needed in service.get("depends_on", []):
             say(needed in compose["services"], f"it depends on {needed}, which is not there")
     bursar = compose["services"]["bursar"]
@@ -648,10 +745,10 @@ def command_problem(bursar, parts):
 def checks():
     # The modules below know this one by its name, also where it is the program: one `Skipped`, not two.
     sys.modules.setdefault("deploy", sys.modules[__name__])
-    import deploy_inject, deploy_live
+    import deploy_admin, deploy_inject, deploy_live
     return {
         "dockerfile": check_dockerfile, "image": deploy_live.check_image, "manifests": check_manifests, "helm": check_helm,
-        "inject": deploy_inject.check_inject,
+        "inject": deploy_inject.check_inject, "admin": deploy_admin.check_admin,
         "systemd": check_systemd, "calls": deploy_live.check_calls, "rules": check_rules, "compose": check_compose,
         "dashboards": deploy_live.check_dashboards, "guides": check_guides,
     }

@@ -232,8 +232,7 @@ def environment(container):
 def shown(context, variables, config):
     """What `bursar check --show` says of a container's variables, with its files in a place of our own."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=context.folder))
-    (folder / "token").write_text("a-token-of-this-check-0123456789\n")
-    local = lambda text: text.replace("/run/secrets/bursar-admin", str(folder)).replace("/var/lib/bursar", str(folder))
+    local = lambda text: deploy.furnish(context, text, folder)
     variables = {name: local(value) for name, value in variables.items()}
     if "BURSAR_CONFIG" in variables:
         (folder / "bursar.yaml").write_text(local(config))

@@ -678,6 +678,11 @@ fn a_signal_lets_a_stream_end_and_the_process_with_it() {
     sidecar.line("draining");
     assert_eq!(sidecar.get("/readyz").status(), 503);
     assert_eq!(sidecar.get("/healthz").status(), 200);
+    let admin = sidecar.admin_url();
+    let probe = |more: &[&str]| run(dir.path(), &[&["ledger", "stats", "--admin", &admin], more].concat());
+    let ready = probe(&["--ready"]);
+    assert_eq!((code(&ready), code(&probe(&[]))), (1, 0), "it is alive and not ready");
+    assert!(stderr(&ready).contains("draining"), "{}", stderr(&ready));
     // One that was not even accepted yet is reset.
     let end = idle.read(&mut [0_u8; 1]);
     let is_reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
@@ -907,6 +912,8 @@ fn a_ledger_is_copied_while_in_use_verified_and_restored() {
     );
     let stats = stdout(&run(dir.path(), &["ledger", "stats", "--admin", &sidecar.admin_url()]));
     assert!(stats.contains("\"acknowledged\": 3"), "{stats}");
+    let ready = run(dir.path(), &["ledger", "stats", "--ready", "--admin", &sidecar.admin_url()]);
+    assert_eq!(stdout(&ready), "ready\n");
     assert_eq!(code(&run(dir.path(), &["ledger", "verify", "--data-dir", "data"])), 1, "it is in use");
     sidecar.stop();
 

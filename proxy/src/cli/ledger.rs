@@ -2,6 +2,7 @@
 //!
 //! Invariants
 //! - `verify` ends with 3 when the ledger is not what it should be, `repair` when anything is gone.
+//! - `stats` ends with 0 whenever a sidecar answers; `stats --ready` only when its `/readyz` says so.
 //!
 //! Not here: the work itself (`bursar_ledger`).
 
@@ -56,6 +57,10 @@ pub(super) struct VerifyArgs {
 /// `bursar ledger stats`
 #[derive(Debug, Args)]
 pub(super) struct StatsArgs {
+    /// Only ask whether the sidecar serves (`/readyz`), for probes: ends with 1 while it drains, and while its
+    /// ledger cannot record and `ledger.fail` is `closed`.
+    #[arg(long)]
+    ready: bool,
     #[command(flatten)]
     ask: AdminArgs,
 }
@@ -164,17 +169,7 @@ pub(super) fn run(command: &LedgerCommand) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match command {
         LedgerCommand::Verify(args) => verify_ledger(args, &mut out),
-        LedgerCommand::Stats(args) => {
-            let client = source::sidecar(&args.ask)?;
-            let local = tokio::task::LocalSet::new();
-            let stats: Value = local.block_on(&tasks::runtime()?, async {
-                let mut body = Vec::new();
-                client.get("/api/v1/ledger/stats", &mut body).await?;
-                serde_json::from_slice(&body).context("the sidecar's answer is no JSON")
-            })?;
-            writeln!(out, "{stats:#}")?;
-            Ok(ExitCode::SUCCESS)
-        }
+        LedgerCommand::Stats(args) => write_stats(args, &mut out),
         LedgerCommand::Backup(args) => {
             let copied = backup(&data_dir(args.data_dir.as_ref())?, &args.target)?;
             let (path, bytes) = (copied.path.display(), copied.bytes);
@@ -201,6 +196,20 @@ pub(super) fn run(command: &LedgerCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn write_stats(args: &StatsArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let client = source::sidecar(&args.ask)?;
+    let path = if args.ready { "/readyz" } else { "/api/v1/ledger/stats" };
+    let mut body = Vec::new();
+    tokio::task::LocalSet::new().block_on(&tasks::runtime()?, client.get(path, &mut body))?;
+    if args.ready {
+        out.write_all(&body)?;
+    } else {
+        let stats: Value = serde_json::from_slice(&body).context("the sidecar's answer is no JSON")?;
+        writeln!(out, "{stats:#}")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn prune_ledger(args: &PruneArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {

@@ -5,7 +5,7 @@
 //! Not here: the table (`settings`). A test compares the published files with what this writes.
 
 use super::providers::{BUILT_IN, PROVIDERS, Strip};
-use super::settings::{ALL, Described};
+use super::settings::{ALL, Applies, Described};
 use super::value::Shape;
 use serde_json::{Map, Value as Json, json};
 use std::fmt::Write;
@@ -28,7 +28,8 @@ with `BURSAR_` and sets nothing is reported as a warning.
 `KiB`, `MiB` or `GiB`.
 - **Paths** are relative to the working directory.
 - **YAML:** unknown and duplicate keys are errors. Aliases, merge keys and tags are not supported.
-- **Changes** take effect when the program starts again.
+- **Changes** of the file, and of files that it names, take effect [while the program runs](../guide/reload.md), \
+but for settings that say *Takes effect: when the program starts again*.
 ";
 
 /// The reference page, in Markdown.
@@ -66,6 +67,9 @@ fn entry(setting: &dyn Described) -> String {
     let variables: Vec<String> = setting.variables().iter().map(|name| format!("`{name}`")).collect();
     if !variables.is_empty() {
         let _ = writeln!(text, "- Environment: {}", variables.join(" or "));
+    }
+    if setting.applies() == Applies::Restart {
+        text.push_str("- Takes effect: when the program starts again\n");
     }
     text
 }

@@ -176,17 +176,18 @@ impl Sidecar<'_> {
                 ),
             ];
         }
-        // The image's own health check; a kubelet cannot ask loopback.
-        let run = json!({"command": ["/usr/local/bin/bursar", "ledger", "stats"]});
+        // A kubelet cannot ask loopback. `stats` answers while the process runs, `stats --ready` while it serves.
+        let alive = json!({"command": ["/usr/local/bin/bursar", "ledger", "stats"]});
+        let ready = json!({"command": ["/usr/local/bin/bursar", "ledger", "stats", "--ready"]});
         [
             (
                 "startupProbe",
-                json!({"exec": run, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 60}),
+                json!({"exec": ready, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 60}),
             ),
-            ("livenessProbe", json!({"exec": run, "periodSeconds": 20, "timeoutSeconds": 5})),
+            ("livenessProbe", json!({"exec": alive, "periodSeconds": 20, "timeoutSeconds": 5})),
             (
                 "readinessProbe",
-                json!({"exec": run, "periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 2}),
+                json!({"exec": ready, "periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 2}),
             ),
         ]
     }

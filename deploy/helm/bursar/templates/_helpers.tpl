@@ -36,6 +36,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "%s-admin" (include "bursar.fullname" .)) .Values.admin.tokenSecret.name -}}
 {{- end -}}
 
+{{/* Where the tokens of admin.tokens come from that stand in Secrets; each is a file of its name. */}}
+{{- define "bursar.tokenSources" -}}
+{{- $sources := list -}}
+{{- range .Values.admin.tokens -}}
+{{- if .secret -}}
+{{- $items := list (dict "key" .secret.key "path" .name) -}}
+{{- $sources = append $sources (dict "secret" (dict "name" .secret.name "items" $items)) -}}
+{{- end -}}
+{{- end -}}
+{{- with $sources -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "bursar.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
@@ -47,6 +61,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* bursar.yaml: what is given, and over it what the chart decides. */}}
 {{- define "bursar.config" -}}
 {{- $admin := dict "listen" (printf "%s:4142" .Values.bindAddress) "token_file" "/run/secrets/bursar-admin/token" "metrics_public" .Values.admin.metricsPublic -}}
+{{- $tokens := list -}}
+{{- range .Values.admin.tokens -}}
+{{- $token := dict "name" .name "scopes" .scopes -}}
+{{- if .hash -}}
+{{- $_ := set $token "hash" .hash -}}
+{{- else -}}
+{{- $_ := set $token "file" (printf "/run/secrets/bursar-admin-tokens/%s" .name) -}}
+{{- end -}}
+{{- $tokens = append $tokens $token -}}
+{{- end -}}
+{{- with $tokens -}}
+{{- $_ := set $admin "tokens" . -}}
+{{- end -}}
+{{- with .Values.admin.tls -}}
+{{- if and (not .secretName) (or .caKey .clientCaKey .clientSecretName) -}}
+{{- fail "admin.tls.caKey, clientCaKey and clientSecretName need admin.tls.secretName: without it the admin listener has no TLS" -}}
+{{- end -}}
+{{- if and .clientCaKey (not .clientSecretName) -}}
+{{- fail "admin.tls.clientCaKey needs admin.tls.clientSecretName: a kubelet has no certificate to show, so probes are commands in the pod, which need one" -}}
+{{- end -}}
+{{- if .secretName -}}
+{{- $tls := dict "cert_file" "/run/secrets/bursar-admin-tls/tls.crt" "key_file" "/run/secrets/bursar-admin-tls/tls.key" -}}
+{{- if .clientCaKey -}}
+{{- $_ := set $tls "client_ca_file" (printf "/run/secrets/bursar-admin-tls/%s" .clientCaKey) -}}
+{{- end -}}
+{{- $_ := set $admin "tls" $tls -}}
+{{- end -}}
+{{- end -}}
 {{- $fixed := dict "admin" $admin "ledger" (dict "path" "/var/lib/bursar/ledger") "server" (dict "timeouts" (dict "drain" (printf "%ds" (int .Values.drainSeconds)))) -}}
 {{- if eq .Values.mode "gateway" -}}
 {{- $_ := set $fixed "listen" (printf "%s:4141" .Values.bindAddress) -}}
@@ -55,6 +97,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $fixed "listen" "127.0.0.1:4141" -}}
 {{- end -}}
 {{- toYaml (mustMergeOverwrite (deepCopy .Values.config) $fixed) -}}
+{{- end -}}
+
+{{/* What of bursar.yaml only a restart changes, as docs/reference/configuration.md says at each setting. */}}
+{{- define "bursar.restart" -}}
+{{- $config := include "bursar.config" . | fromYaml -}}
+{{- $found := dict -}}
+{{- range list
+  "listen" "allow_plaintext" "admin.listen"
+  "ledger.path" "ledger.durability" "ledger.group_delay" "ledger.queue_entries_max" "ledger.retention.detail"
+  "currency" "reserve.body_bytes" "server"
+  "upstream.pool_idle" "upstream.pool_max_idle_per_host" "upstream.ca_file"
+  "counting.threads" "counting.queue_entries_max"
+  "telemetry.series_max" "telemetry.otlp" "telemetry.otlp_protocol" "telemetry.log.format"
+-}}
+{{- $path := . -}}
+{{- $value := $config -}}
+{{- range splitList "." $path -}}
+{{- $value = ternary $value dict (kindIs "map" $value) -}}
+{{- $value = index $value . -}}
+{{- end -}}
+{{- $_ := set $found $path $value -}}
+{{- end -}}
+{{- toYaml $found -}}
 {{- end -}}
 
 {{/* Longest time between the order to end and the end of the pod; 15 seconds are to close the ledger. */}}
@@ -66,10 +131,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* Asks `path`; by a command that shows a certificate where the listener wants one. */}}
 {{- define "bursar.probe" -}}
+{{- if .tls.clientCaKey -}}
+exec: { command: [/usr/local/bin/bursar, ledger, stats{{ if eq .path "/readyz" }}, --ready{{ end }}] }
+{{- else if .tls.secretName -}}
+httpGet: { path: {{ .path }}, port: admin, scheme: HTTPS }
+{{- else -}}
 httpGet: { path: {{ .path }}, port: admin }
+{{- end }}
 periodSeconds: {{ .times.periodSeconds }}
-timeoutSeconds: 2
+timeoutSeconds: {{ ternary 5 2 (not (empty .tls.clientCaKey)) }}
 failureThreshold: {{ .times.failureThreshold }}
 {{- end -}}
 
@@ -87,6 +159,13 @@ failureThreshold: {{ .times.failureThreshold }}
   {{- end }}
   env:
     - { name: BURSAR_CONFIG, value: /etc/bursar/bursar.yaml }
+    {{- with .Values.admin.tls.caKey }}
+    - { name: BURSAR_ADMIN_CA_FILE, value: {{ printf "/run/secrets/bursar-admin-tls/%s" . }} }
+    {{- end }}
+    {{- if .Values.admin.tls.clientSecretName }}
+    - { name: BURSAR_ADMIN_CERT_FILE, value: /run/secrets/bursar-admin-client/tls.crt }
+    - { name: BURSAR_ADMIN_KEY_FILE, value: /run/secrets/bursar-admin-client/tls.key }
+    {{- end }}
     {{- with .Values.env }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -96,11 +175,11 @@ failureThreshold: {{ .times.failureThreshold }}
     {{- end }}
     - { name: admin, containerPort: 4142, protocol: TCP }
   startupProbe:
-    {{- include "bursar.probe" (dict "path" "/readyz" "times" .Values.probes.startup) | nindent 4 }}
+    {{- include "bursar.probe" (dict "path" "/readyz" "times" .Values.probes.startup "tls" .Values.admin.tls) | nindent 4 }}
   livenessProbe:
-    {{- include "bursar.probe" (dict "path" "/healthz" "times" .Values.probes.liveness) | nindent 4 }}
+    {{- include "bursar.probe" (dict "path" "/healthz" "times" .Values.probes.liveness "tls" .Values.admin.tls) | nindent 4 }}
   readinessProbe:
-    {{- include "bursar.probe" (dict "path" "/readyz" "times" .Values.probes.readiness) | nindent 4 }}
+    {{- include "bursar.probe" (dict "path" "/readyz" "times" .Values.probes.readiness "tls" .Values.admin.tls) | nindent 4 }}
   resources:
     {{- toYaml .Values.resources | nindent 4 }}
   securityContext:
@@ -114,8 +193,18 @@ failureThreshold: {{ .times.failureThreshold }}
     seccompProfile: { type: RuntimeDefault }
   volumeMounts:
     - { name: bursar-data, mountPath: /var/lib/bursar }
+    # A whole directory: a `subPath` would never show the pod another file.
     - { name: bursar-config, mountPath: /etc/bursar, readOnly: true }
     - { name: bursar-admin, mountPath: /run/secrets/bursar-admin, readOnly: true }
+    {{- if include "bursar.tokenSources" . }}
+    - { name: bursar-admin-tokens, mountPath: /run/secrets/bursar-admin-tokens, readOnly: true }
+    {{- end }}
+    {{- if .Values.admin.tls.secretName }}
+    - { name: bursar-admin-tls, mountPath: /run/secrets/bursar-admin-tls, readOnly: true }
+    {{- end }}
+    {{- if .Values.admin.tls.clientSecretName }}
+    - { name: bursar-admin-client, mountPath: /run/secrets/bursar-admin-client, readOnly: true }
+    {{- end }}
     {{- range .Values.secrets }}
     - { name: {{ printf "secret-%s" . }}, mountPath: {{ printf "/run/secrets/%s" . }}, readOnly: true }
     {{- end }}
@@ -130,6 +219,21 @@ failureThreshold: {{ .times.failureThreshold }}
     secretName: {{ include "bursar.tokenSecret" . }}
     defaultMode: 0444
     items: [{ key: {{ .Values.admin.tokenSecret.key }}, path: token }]
+{{- with include "bursar.tokenSources" . }}
+- name: bursar-admin-tokens
+  projected:
+    defaultMode: 0444
+    sources:
+      {{- . | nindent 6 }}
+{{- end }}
+{{- with .Values.admin.tls.secretName }}
+- name: bursar-admin-tls
+  secret: { secretName: {{ . }}, defaultMode: 0444 }
+{{- end }}
+{{- with .Values.admin.tls.clientSecretName }}
+- name: bursar-admin-client
+  secret: { secretName: {{ . }}, defaultMode: 0444 }
+{{- end }}
 {{- range .Values.secrets }}
 - name: {{ printf "secret-%s" . }}
   secret: { secretName: {{ . }}, defaultMode: 0444 }

@@ -283,9 +283,12 @@ fn the_default_needs_nothing_in_the_namespace_and_its_configuration_is_right() {
     assert_eq!(spec["volumes"], json!([{"emptyDir": {"sizeLimit": "1Gi"}, "name": "bursar-data"}]));
     let sidecar = &spec["initContainers"][0];
     assert_eq!(sidecar.get("ports"), None);
-    let command = json!(["/usr/local/bin/bursar", "ledger", "stats"]);
-    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-        assert_eq!(sidecar[probe]["exec"]["command"], command, "{probe}");
+    let alive = ["/usr/local/bin/bursar", "ledger", "stats"];
+    let ready = ["/usr/local/bin/bursar", "ledger", "stats", "--ready"];
+    for (probe, command) in
+        [("startupProbe", &ready[..]), ("livenessProbe", &alive[..]), ("readinessProbe", &ready[..])]
+    {
+        assert_eq!(sidecar[probe]["exec"]["command"], json!(command), "{probe}");
     }
     let variables = variables_of(sidecar);
     let config = Config::load(Sources {
