@@ -52,6 +52,7 @@ mod retention;
 mod revenue;
 pub mod roi;
 mod rollup;
+mod room;
 mod seen;
 mod settle;
 #[cfg(any(test, feature = "simulated-disk"))]
@@ -94,6 +95,7 @@ use disk::{Disk, RealDisk};
 use guard::DirectoryLock;
 use journal::segment::Check;
 use retention::{Keeper, Pruner};
+use room::Room;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -123,6 +125,8 @@ pub struct Options {
     pub observer: Option<Arc<dyn Observer>>,
     /// How long single records are kept. `None`: for ever.
     pub retention: Option<Retention>,
+    /// Most bytes that all files in the data directory may take. `None`: all that there is.
+    pub bytes_max: Option<u64>,
 }
 
 impl Options {
@@ -139,6 +143,7 @@ impl Options {
             on_progress: None,
             observer: None,
             retention: None,
+            bytes_max: None,
         }
     }
 
@@ -249,6 +254,10 @@ pub struct Stats {
     pub last_commit_us: u64,
     /// Bytes of the journal, without zeros ahead.
     pub journal_bytes: u64,
+    /// Bytes of all files in the data directory, as of the last look and what the journal wrote since.
+    pub data_bytes: u64,
+    /// Most that they may be, if that is bounded.
+    pub bytes_max: Option<u64>,
     /// Segments of the journal that have their records.
     pub segments: u64,
     /// Segments of which only hourly totals are left.
@@ -308,7 +317,9 @@ impl Ledger {
         })?;
         let open::Opened { lock, mut journal, store, is_checked, recent, interrupted, facts, report } =
             opened;
-        let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store));
+        let room = Arc::new(Room::new(&options.dir, options.bytes_max));
+        journal.keep_within(room.clone());
+        let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store, room));
         shared.facts.begin_with(facts);
         if let StoreState::Unavailable { reason } = &report.store {
             shared.note_store_trouble(reason);
@@ -448,6 +459,13 @@ impl Ledger {
         self.inner.shared.is_troubled()
     }
 
+    /// Another bound of the bytes in the data directory, from now on. Writing goes on by itself where it waited
+    /// for room and there is some now.
+    pub fn limit_bytes(&self, bytes_max: Option<u64>) {
+        self.inner.shared.room.limit(bytes_max);
+        self.inner.shared.wake();
+    }
+
     /// Answers a question about usage. Every record acknowledged before the call is in the answer.
     /// Reads files: not for an async thread.
     pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
@@ -518,6 +536,8 @@ impl Ledger {
             provider_cost_differs: counters.provider_cost_differs.load(Ordering::Relaxed),
             last_commit_us: counters.last_commit_us.load(Ordering::Relaxed),
             journal_bytes: view.bytes(),
+            data_bytes: shared.room.bytes(),
+            bytes_max: shared.room.bytes_max(),
             segments: view.segments().count() as u64,
             rolled_segments: view.rolled.len() as u64,
             rolled_records: view.rolled.iter().fold(0, |sum, roll| sum.saturating_add(roll.header.records)),
