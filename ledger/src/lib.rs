@@ -55,6 +55,7 @@ mod rollup;
 mod room;
 mod seen;
 mod settle;
+mod ship;
 #[cfg(any(test, feature = "simulated-disk"))]
 mod simulated;
 mod store;
@@ -85,6 +86,7 @@ pub use retention::{DETAIL_DAYS_MIN, Kept, PruneAsk, PruneError, PruneReport, Re
 pub use revenue::{RevenueImported, revenue_events};
 pub use rollup::{MoneySum, MoneyTotals, Totals};
 pub use settle::{Caller, Observer, Pricer, USAGE_RAW_BYTES_MAX};
+pub use ship::{Shipped, Shipper};
 #[cfg(feature = "simulated-disk")]
 pub use simulated::SimulatedDisk;
 pub use verify::{StoreCheck, Verified, VerifyError, verify};
