@@ -318,7 +318,8 @@ def check_pod(context, workload, configs, where):
     say("@sha256:" in image or re.search(r":(?!latest$)[^:/]+$", image), f"the image {image} is not pinned")
     if native:
         say(container.get("restartPolicy") == "Always", "an init container is a native sidecar with restartPolicy: Always only")
-        say(spec["initContainers"][0]["name"] == "bursar", "Bursar must be the first init container: later ones may use it")
+        names = [one["name"] for one in spec["initContainers"]]
+        say(names[names[0] == SHIPPER] == "bursar", "Bursar must be the first init container but for the shipper: later ones may use it")
     else:
         say(spec.get("automountServiceAccountToken") is False or where.startswith("helm: serviceAccount.automountToken"), "the service account's token is mounted")
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
@@ -329,11 +330,13 @@ def check_pod(context, workload, configs, where):
         say("subPath" not in mount and "subPathExpr" not in mount, f"the volume {mount['name']} is mounted with a subPath: its changes never reach the pod")
     if claims:
         say(spec.get("securityContext", {}).get("fsGroup") == 65532, "a claimed volume needs fsGroup 65532 to be written to")
+    check_shipper(context, spec, container, volumes, where)
     name = next(volume["configMap"]["name"] for volume in volumes.values() if "configMap" in volume)
     if not say(name in configs, f"the ConfigMap {name} is not among the documents"):
         return
     config = check_config(context, configs[name], where)
     check_probes(say, container, config["admin"].get("tls", {}))
+    check_room(context, workload, config, volumes, where)
     stop = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     grace = spec.get("terminationGracePeriodSeconds", 30)
     least = stop + drain_seconds(config) + CLOSING_SECONDS
@@ -350,6 +353,49 @@ def check_probes(say, container, tls):
         if "client_ca_file" in tls:
             wanted = {"exec": {"command": ["/usr/local/bin/bursar", "ledger", "stats"] + ["--ready"] * (path == "/readyz")}}
         say(asked == wanted, f"{probe} asks {asked or 'nothing'} instead of {wanted}: {path} on the admin port")
+
+
+SHIPPER = "bursar-ship"
+UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
+
+
+def bytes_of(quantity):
+    number, unit = re.fullmatch(r"([0-9]+)([A-Za-z]*)", str(quantity)).groups()
+    return int(number) * UNITS[unit]
+
+
+def check_room(context, workload, config, volumes, where):
+    """The ledger stays below its volume's size: a pod that fills its emptyDir is evicted."""
+    size = volumes.get("bursar-data", {}).get("emptyDir", {}).get("sizeLimit")
+    for claim in workload["spec"].get("volumeClaimTemplates", []):
+        size = claim["spec"]["resources"]["requests"]["storage"]
+    if size is None:
+        return
+    most = config.get("ledger", {}).get("bytes_max")
+    if context.expect(most is not None, f"{where}: the volume has {size} and ledger.bytes_max is not set"):
+        share = bytes_of(most) / bytes_of(size)
+        context.expect(0.8 < share <= 0.9, f"{where}: ledger.bytes_max is {share:.2f} of the volume")
+
+
+def check_shipper(context, spec, bursar, volumes, where):
+    """The container that ships copies ends after Bursar, only reads the ledger and is as confined."""
+    names = [one["name"] for one in spec.get("initContainers", [])]
+    if SHIPPER not in names:
+        return
+    shipper = spec["initContainers"][names.index(SHIPPER)]
+    say = lambda condition, text: context.expect(condition, f"{where}: {SHIPPER}: {text}")
+    say(names[0] == SHIPPER and shipper.get("restartPolicy") == "Always", "is no native sidecar before all others: the last copy would lack records")
+    say(shipper["image"] == bursar["image"], "has another image than Bursar")
+    say(shipper.get("securityContext") == bursar["securityContext"], "is not confined as Bursar is")
+    say("memory" in shipper.get("resources", {}).get("limits", {}), "has no memory limit")
+    mounts = {mount["name"]: mount for mount in shipper["volumeMounts"]}
+    say(mounts.get("bursar-data", {}).get("readOnly") is True, "may write to the ledger")
+    copies = mounts.get("bursar-copies", {})
+    say("bursar-copies" in volumes and copies.get("mountPath"), "has no volume for the copies")
+    args = shipper["args"]
+    say(args[:2] == ["ledger", "backup"] and f"{copies.get('mountPath')}/$(POD_NAME)" in args, f"args are {args}")
+    problem = command_problem(context.bursar, args)
+    say(problem is None, f"args: {problem}")
 
 
 def check_manifests(context):
@@ -388,6 +434,8 @@ BASES = {
     "tls": {"admin": {"tls": {"secretName": "bursar-tls"}}},
     "mutual": {"admin": {"tls": {"secretName": "bursar-tls", "caKey": "ca.crt", "clientCaKey": "clients.crt", "clientSecretName": "bursar-probe"}}},
     "sidecar": {"mode": "sidecar", "sidecar": {"containers": [{"name": "app", "image": "example.org/app:1"}]}},
+    "shipping": {"mode": "sidecar", "sidecar": {"containers": [{"name": "app", "image": "example.org/app:1"}]},
+                 "persistence": {"enabled": False}, "shipping": {"volume": {"persistentVolumeClaim": {"claimName": "copies"}}}},
     "inject": {"mode": "inject", "inject": {"certificate": {"caBundle": "Q0E="}}},
     "managed": {"mode": "inject", "inject": {"certificate": {"certManager": {"enabled": True}}}},
 }
@@ -396,6 +444,7 @@ REFUSED = [
     {"mode": "daemon"}, {"mode": "sidecar"}, {"replica": 2}, {"replicas": -1}, {"image": {"digest": "latest"}},
     {"config": {"listen": "0.0.0.0:1"}}, {"config": {"admin": {}}}, {"config": {"ledger": {"path": "/"}}},
     {"config": {"server": {"timeouts": {"drain": "1s"}}}}, {"drainSeconds": 601}, {"persistence": {"size": "much"}},
+    {"shipping": {"every": "5"}}, {"shipping": {"volume": {"nfs": {}, "csi": {}}}}, {"shipping": {"to": "/x"}},
     {"mode": "inject"}, {"inject": {"failurePolicy": "Maybe"}}, {"inject": {"excludedNamespaces": []}}, {"inject": {"sidecar": {"onMistake": "ignore"}}},
     {"inject": {"sidecar": {"imagePullSecrets": ["registry"]}}}, {"inject": {"sidecar": {"imagePullSecrets": [{"name": "My_Registry"}]}}},
     {"admin": {"tokens": [{"name": "prometheus", "scopes": ["read"]}]}}, {"admin": {"tokens": [{"name": "prometheus", "scopes": ["all"], "hash": "b3:" + "0" * 64}]}},
@@ -414,7 +463,7 @@ CONTRADICTIONS = [
 def leaves(values, prefix=""):
     for key, value in values.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and value and path not in ("resources", "inject.resources", "inject.sidecar.baseUrls"):
+        if isinstance(value, dict) and value and path not in ("resources", "inject.resources", "shipping.resources", "inject.sidecar.baseUrls"):
             yield from leaves(value, path + ".")
         else:
             yield path
@@ -474,6 +523,7 @@ def check_helm(context):
         "sidecar": {"StatefulSet", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
         "inject": {"MutatingWebhookConfiguration", "Deployment", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget"},
     }
+    wanted["shipping"] = wanted["ephemeral"] - {"Service"}
     wanted["managed"] = wanted["inject"] | {"Certificate", "Issuer"}
     wanted["tls"] = wanted["mutual"] = wanted["defaults"]
     for name, pages in plain.items():

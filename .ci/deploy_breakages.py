@@ -33,6 +33,8 @@ TABLE = [
     ("manifests", "deploy/kubernetes/gateway.yaml", "  maxUnavailable: 1", "  minAvailable: 1", "minAvailable"),
     ("manifests", "deploy/kubernetes/sidecar.yaml", "restartPolicy: Always", "tty: false", "native sidecar"),
     ("manifests", "deploy/kubernetes/sidecar.yaml", "listen: 127.0.0.1:4141", "listen: 0.0.0.0:4141", "bursar check"),
+    ("manifests", "deploy/kubernetes/sidecar.yaml", "bytes_max: 921MiB", "bytes_max: 1GiB", "of the volume"),
+    ("helm", "deploy/helm/bursar/templates/_helpers.tpl", "mountPath: /var/lib/bursar, readOnly: true", "mountPath: /var/lib/bursar", "may write to the ledger"),
     ("manifests", "deploy/kubernetes/sidecar.yaml", "endPort: 4141", "endPort: 4142", "admin port to everybody"),
     ("manifests", "deploy/kubernetes/sidecar.yaml", "name: support-bot-bursar }", "name: other }", "ConfigMap"),
     ("manifests", "deploy/kubernetes/inject.yaml", "failurePolicy: Ignore\n", "failurePolicy: Fail\n", "can be the outage"),

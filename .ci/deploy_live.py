@@ -132,7 +132,7 @@ EVENTS = [("search", "fine", 200), ("search", "streams", 200), ("search", "sums"
 CONFIG = """
 listen: 127.0.0.1:0
 admin: {{ listen: "127.0.0.1:0", token_file: {folder}/token }}
-ledger: {{ path: {folder}/ledger }}
+ledger: {{ path: {folder}/ledger, bytes_max: 1GiB }}
 identity: {{ required: [team] }}
 builtin_routes: false
 routes:

@@ -6,7 +6,7 @@ use crate::transcripts::{
 };
 use bursar_ledger::RecordRange;
 use bursar_tests::frames::{END_STREAM, kind};
-use bursar_tests::{Client, Setup, System, run, unhurried};
+use bursar_tests::{Client, Machine, Setup, System, run, unhurried};
 use std::time::Duration;
 
 const SYNC: &str = "ledger: { durability: sync }";
@@ -228,5 +228,75 @@ fn when_open_no_places_are_kept() {
         nearly_full(&system, 0).await;
         let mut client = system.client();
         assert_eq!(ask(&system, &mut client).await, 200);
+    });
+}
+
+// === at ledger.bytes_max ===
+
+/// A ledger of small segments, so that it needs room soon.
+fn small_segments(fail: &str) -> Setup {
+    Setup { machine: Some(Machine::new()), ..small_queue(fail) }
+}
+
+/// Waits until the writer has nothing to do or no room.
+async fn writer_rests(system: &System) {
+    let ledger = system.app.ledger.clone();
+    let wait = tokio::task::spawn_blocking(move || {
+        while ledger.stats().queue_entries > 0 && !ledger.is_troubled() {
+            std::thread::yield_now();
+        }
+    });
+    unhurried(wait).await.unwrap();
+}
+
+/// Takes all room from the ledger, and asks until it says so; returns how many requests passed.
+async fn at_the_bound(system: &System) -> usize {
+    let mut client = system.client();
+    system.app.ledger.limit_bytes(Some(1));
+    let mut passed = 0;
+    while !system.app.ledger.is_troubled() {
+        match ask(system, &mut client).await {
+            200 => passed += 1,
+            status => assert_eq!((status, system.app.ledger.is_troubled()), (503, true)),
+        }
+        writer_rests(system).await;
+    }
+    passed
+}
+
+#[test]
+fn at_its_bound_an_open_ledger_lets_traffic_flow_and_has_all_of_it_when_there_is_room() {
+    small_segments("open").run(|system| async move {
+        let mut passed = at_the_bound(&system).await;
+        let mut client = system.client();
+        for _ in 0..10 {
+            assert_eq!(ask(&system, &mut client).await, 200);
+            passed += 1;
+        }
+        assert!(journaled(&system) < passed);
+        assert_eq!(system.metric("bursar_ledger_healthy"), 0);
+        assert_eq!(system.metric("bursar_ledger_bytes_max"), 1);
+        system.app.ledger.limit_bytes(None);
+        assert_eq!(system.records().await.len(), passed);
+        assert_eq!(system.metric("bursar_records_lost_total"), 0);
+        assert_eq!(system.metric("bursar_ledger_healthy"), 1);
+    });
+}
+
+#[test]
+fn at_its_bound_a_closed_ledger_refuses_and_loses_nothing_of_what_was_let_in() {
+    small_segments("closed").run(|system| async move {
+        let passed = at_the_bound(&system).await;
+        let mut client = system.client();
+        client.post(CHAT_PATH, &[], CHAT).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status(), reply.header("retry-after")), (503, Some("5")));
+        assert_eq!(reply.json()["error"]["code"], "ledger_unavailable");
+        assert_eq!(system.provider.received().len(), passed, "nothing more reached the upstream");
+        system.app.ledger.limit_bytes(None);
+        assert_eq!(system.records().await.len(), passed);
+        assert_eq!(ask(&system, &mut client).await, 200);
+        assert_eq!(system.records().await.len(), passed + 1);
+        assert_eq!(system.metric("bursar_records_lost_total"), 0);
     });
 }

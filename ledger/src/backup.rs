@@ -19,7 +19,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// So often the journal is looked at anew when its end was being written.
-const LOOKS_MAX: u32 = 50;
+pub(crate) const LOOKS_MAX: u32 = 50;
 
 /// What a copy holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ fn copy_once(dir: &Path, target: &Path) -> Result<Copied, CopyError> {
 }
 
 /// The journal as it lies there. Its end may be in the middle of being written; then it is looked at again.
-fn look(journal: &Path, dir: &Path) -> Result<Found, OpenError> {
+pub(crate) fn look(journal: &Path, dir: &Path) -> Result<Found, OpenError> {
     let no_ledger = || OpenError::from(DirectoryError::NoLedger { path: dir.to_owned() });
     if !journal.is_dir() {
         return Err(no_ledger());
@@ -151,7 +151,7 @@ pub(crate) fn partial_of(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-fn copy_file(from: &Path, to: &Path, limit: u64) -> io::Result<u64> {
+pub(crate) fn copy_file(from: &Path, to: &Path, limit: u64) -> io::Result<u64> {
     let mut options = File::options();
     options.write(true).create_new(true);
     let mut copy = disk::private(&mut options).open(to)?;

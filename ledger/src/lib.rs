@@ -53,8 +53,10 @@ mod retention;
 mod revenue;
 pub mod roi;
 mod rollup;
+mod room;
 mod seen;
 mod settle;
+mod ship;
 #[cfg(any(test, feature = "simulated-disk"))]
 mod simulated;
 mod store;
@@ -85,6 +87,7 @@ pub use retention::{DETAIL_DAYS_MIN, Kept, PruneAsk, PruneError, PruneReport, Re
 pub use revenue::{RevenueImported, revenue_events};
 pub use rollup::{MoneySum, MoneyTotals, Totals};
 pub use settle::{Caller, Observer, Pricer, USAGE_RAW_BYTES_MAX};
+pub use ship::{Shipped, Shipper};
 #[cfg(feature = "simulated-disk")]
 pub use simulated::SimulatedDisk;
 pub use verify::{StoreCheck, Verified, VerifyError, verify};
@@ -95,6 +98,7 @@ use disk::{Disk, RealDisk};
 use guard::DirectoryLock;
 use journal::segment::Check;
 use retention::{Keeper, Pruner};
+use room::Room;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -124,6 +128,8 @@ pub struct Options {
     pub observer: Option<Arc<dyn Observer>>,
     /// How long single records are kept. `None`: for ever.
     pub retention: Option<Retention>,
+    /// Most bytes that all files in the data directory may take. `None`: all that there is.
+    pub bytes_max: Option<u64>,
 }
 
 impl Options {
@@ -140,6 +146,7 @@ impl Options {
             on_progress: None,
             observer: None,
             retention: None,
+            bytes_max: None,
         }
     }
 
@@ -250,6 +257,10 @@ pub struct Stats {
     pub last_commit_us: u64,
     /// Bytes of the journal, without zeros ahead.
     pub journal_bytes: u64,
+    /// Bytes of all files in the data directory, as of the last look and what the journal wrote since.
+    pub data_bytes: u64,
+    /// Most that they may be, if that is bounded.
+    pub bytes_max: Option<u64>,
     /// Segments of the journal that have their records.
     pub segments: u64,
     /// Segments of which only hourly totals are left.
@@ -309,7 +320,9 @@ impl Ledger {
         })?;
         let open::Opened { lock, mut journal, store, is_checked, recent, interrupted, facts, report } =
             opened;
-        let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store));
+        let room = Arc::new(Room::new(&options.dir, options.bytes_max));
+        journal.keep_within(room.clone());
+        let shared = Arc::new(Shared::new(settings.queue_entries_max, journal.view(), store, room));
         shared.facts.begin_with(facts);
         if let StoreState::Unavailable { reason } = &report.store {
             shared.note_store_trouble(reason);
@@ -449,6 +462,13 @@ impl Ledger {
         self.inner.shared.is_troubled()
     }
 
+    /// Another bound of the bytes in the data directory, from now on. Writing goes on by itself where it waited
+    /// for room and there is some now.
+    pub fn limit_bytes(&self, bytes_max: Option<u64>) {
+        self.inner.shared.room.limit(bytes_max);
+        self.inner.shared.wake();
+    }
+
     /// Answers a question about usage. Every record acknowledged before the call is in the answer.
     /// Reads files: not for an async thread.
     pub fn usage(&self, query: &UsageQuery) -> Result<UsageReport, QueryError> {
@@ -519,6 +539,8 @@ impl Ledger {
             provider_cost_differs: counters.provider_cost_differs.load(Ordering::Relaxed),
             last_commit_us: counters.last_commit_us.load(Ordering::Relaxed),
             journal_bytes: view.bytes(),
+            data_bytes: shared.room.bytes(),
+            bytes_max: shared.room.bytes_max(),
             segments: view.segments().count() as u64,
             rolled_segments: view.rolled.len() as u64,
             rolled_records: view.rolled.iter().fold(0, |sum, roll| sum.saturating_add(roll.header.records)),

@@ -198,6 +198,7 @@ impl Pruner {
         }
         report.rolled_bytes = Some(0);
         if !segments.is_empty() {
+            let _relief = self.shared.room.relieve();
             append_facts(&self.shared, note(self.clock.as_ref())?)?;
         }
         for round in segments.chunks(SEGMENTS_PER_ROUND) {
@@ -245,7 +246,9 @@ impl Pruner {
             written.push(Rolled { header, path: Arc::from(path) });
         }
         let facts = written.iter().map(|roll| checkpoint(roll, None)).collect();
+        let relief = self.shared.room.relieve();
         append_facts(&self.shared, dated(facts, self.clock.as_ref())?)?;
+        drop(relief);
         for roll in &written {
             let new = new_path(&roll.path);
             self.disk.rename(&new, &roll.path).map_err(|e| failed("rename", &new, e))?;

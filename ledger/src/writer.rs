@@ -5,7 +5,7 @@
 //! - A producer never blocks: it pushes, and wakes the writer only if that is asleep.
 //! - A record is acknowledged after its frame is as durable as promised, and is in every later query.
 //! - Records of one frame are settled in the order of the queue; sequences have no gaps.
-//! - A failed write (a full disk) is tried again, in a new segment, until it succeeds: the frame and
+//! - A failed write (a full disk, or no room within the bound) is tried again, in a new segment, until it succeeds: the frame and
 //!   the queue keep what came. After a failed sync nothing is acknowledged until a restart.
 //! - The store receives only what the journal has made durable, every two seconds (or 100,000
 //!   records, or 4,096 rows), and is flushed every five seconds and at the end.
@@ -31,6 +31,7 @@ use crate::opening::{Opening, Openings, Take};
 use crate::query::RollupSource;
 use crate::queue::Queue;
 use crate::rollup::{Dimensions, Hour, Rollups, Totals};
+use crate::room::{Purse, Room};
 use crate::seen::{RecentIds, Seen};
 use crate::settle::{self, Caller, Counting, Observer, Pricer};
 use crate::store::{Keys, Store, StoreError};
@@ -150,6 +151,8 @@ pub(crate) struct Shared {
     store: Mutex<Option<Arc<Store>>>,
     /// Whether the store's rows may be used.
     pub(crate) checked: Checked,
+    /// What the directory takes and may take.
+    pub(crate) room: Arc<Room>,
     journal_trouble: Mutex<Option<String>>,
     store_trouble: Mutex<Option<String>>,
     last_error: Mutex<Option<String>>,
@@ -170,7 +173,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(queue_entries_max: usize, view: View, store: Option<Store>) -> Self {
+    pub(crate) fn new(queue_entries_max: usize, view: View, store: Option<Store>, room: Arc<Room>) -> Self {
         Self {
             queue: Queue::new(queue_entries_max),
             openings: Openings::new(queue_entries_max),
@@ -192,6 +195,7 @@ impl Shared {
             store_gate: Mutex::default(),
             store: Mutex::new(store.map(Arc::new)),
             checked: Checked::default(),
+            room,
             journal_trouble: Mutex::default(),
             store_trouble: Mutex::default(),
             last_error: Mutex::default(),
@@ -387,6 +391,8 @@ pub(crate) struct Writer {
     /// Usage records of this frame.
     usage_records: u32,
     take: Take,
+    /// Exchanges of an earlier run are being settled.
+    is_recovering: bool,
     observer: Option<Arc<dyn Observer>>,
     /// Where the journal was when the store was last made equal to it.
     applied: Option<Waypoint>,
@@ -471,6 +477,7 @@ impl Writer {
             open: HashSet::default(),
             usage_records: 0,
             take: Take::Seen,
+            is_recovering: false,
             keys: Keys::default(),
             all_keys: None,
             batch: Vec::new(),
@@ -525,6 +532,7 @@ impl Writer {
     /// Settles exchanges that an earlier run left open.
     fn settle_interrupted(&mut self, interrupted: Vec<Opening>) {
         self.open.extend(interrupted.iter().map(|opening| opening.id));
+        self.is_recovering = true;
         let mut rest = interrupted.into_iter();
         loop {
             let group = rest.by_ref().take(self.settings.group_records_max.max(1));
@@ -537,6 +545,7 @@ impl Writer {
                 })
                 .collect();
             if batch.is_empty() {
+                self.is_recovering = false;
                 return;
             }
             self.shared.counters.appended.fetch_add(batch.len() as u64, Ordering::Relaxed);
@@ -884,12 +893,16 @@ impl Writer {
             Durability::Relaxed => Promise::Written,
         };
         let mut wait = RETRY_FIRST;
-        while let Err(error) = self.journal.commit(&self.frame, promise, self.clock.now()) {
-            if error.latches || self.is_closing() {
+        loop {
+            let is_last = self.is_closing();
+            let Err(error) = self.try_frame(promise, is_last) else { break };
+            if error.latches || is_last {
                 self.shared.latch(&chain_text(&error));
                 return false;
             }
             self.shared.degrade(&chain_text(&error));
+            // Whoever gives room back must not wait for it.
+            self.give_up();
             std::thread::park_timeout(wait);
             wait = wait.saturating_mul(2).min(RETRY_MAX);
         }
@@ -897,6 +910,13 @@ impl Writer {
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.shared.counters.last_commit_us.store(took, Ordering::Relaxed);
         true
+    }
+
+    /// What was begun is ended, and room given back, from the reserve.
+    fn try_frame(&mut self, promise: Promise, is_last: bool) -> Result<(), JournalError> {
+        let is_for_reserve = is_last || self.is_recovering || self.shared.room.is_relieved();
+        self.journal.spend(if is_for_reserve { Purse::Reserve } else { Purse::Ordinary });
+        self.journal.commit(&self.frame, promise, self.clock.now())
     }
 
     /// Lets readers see the frame that was just written.
@@ -1046,6 +1066,7 @@ impl Writer {
         if let Some(waypoint) = self.applied.take() {
             self.journal.keep(waypoint);
         }
+        self.shared.room.measure();
     }
 
     /// Writes and syncs everything that is there; applies and flushes it if the store may be changed.
@@ -1067,6 +1088,8 @@ impl Writer {
         if self.shared.checked.is_over() {
             self.apply(true);
             self.flush();
+        } else {
+            self.shared.room.measure();
         }
         let outcome = if self.shared.has_failed() {
             Err(NotRecorded::JournalFailed)

@@ -59,6 +59,7 @@ pub fn apply(app: &App, newer: Newer) -> Result<Applied, ReloadError> {
     crate::admin::look_at_contracts(app);
     app.limits.replace(config.limits.clone());
     app.set_rules(config.rules.clone());
+    app.ledger.limit_bytes(config.ledger.bytes_max);
     app.prices.set_book(prices);
     telemetry::set_level(config.telemetry.log_level.as_str());
     app.metrics.expect_providers(config.routes.providers());

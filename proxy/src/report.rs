@@ -361,6 +361,8 @@ pub fn stats_json(stats: &Stats) -> Value {
         "provider_cost_differs": stats.provider_cost_differs,
         "last_commit_us": stats.last_commit_us,
         "journal_bytes": stats.journal_bytes,
+        "data_bytes": stats.data_bytes,
+        "bytes_max": stats.bytes_max,
         "segments": stats.segments,
         "rolled_segments": stats.rolled_segments,
         "rolled_records": stats.rolled_records,

@@ -471,6 +471,96 @@ fn on_a_full_disk_traffic_follows_the_setting_and_all_resumes_when_there_is_room
     }
 }
 
+/// The only copy of a ledger below `copies`.
+fn copy_in(dir: &Path) -> Option<PathBuf> {
+    let found = std::fs::read_dir(dir.join("copies")).ok()?.map(|entry| entry.unwrap().path());
+    let mut whole = found.filter(|path| path.extension().is_none());
+    let first = whole.next();
+    assert_eq!(whole.next(), None, "one ledger has one copy");
+    first
+}
+
+/// Restores the copy to `name`, and counts its records that are verified.
+fn restored(dir: &Path, name: &str) -> u64 {
+    let copy = copy_in(dir).unwrap();
+    let said = stdout(&run(dir, &["ledger", "restore", copy.to_str().unwrap(), "--data-dir", name]));
+    assert!(said.starts_with("verified and restored"), "{said}");
+    json_of(dir, &["ledger", "verify", "--json", "--data-dir", name])["records"].as_u64().unwrap()
+}
+
+#[test]
+fn copies_of_a_ledger_in_use_are_shipped_and_the_last_one_has_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    std::fs::write(path.join("bursar.yaml"), settings("open")).unwrap();
+    // As in a pod: the shipper is there first and ends last.
+    let args = ["ledger", "backup", "--data-dir", "data", "--to", "copies", "--every", "1s"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
+    command.args(args).current_dir(path).env_clear().stdin(Stdio::null()).stderr(Stdio::null());
+    let mut shipper = command.spawn().unwrap();
+    let shipped = || -> u64 {
+        let Some(copy) = copy_in(path) else { return 0 };
+        let found = run(path, &["ledger", "verify", "--json", "--data-dir", copy.to_str().unwrap()]);
+        // It may be growing just now.
+        let found: Option<Value> = serde_json::from_slice(&found.stdout).ok();
+        found.and_then(|found| found["records"].as_u64()).unwrap_or(0)
+    };
+
+    let sidecar = Sidecar::start_with(path, &["--config", "bursar.yaml"]);
+    let mut asked = 0;
+    until(|| {
+        assert_eq!(chat(&sidecar), 200);
+        shipped() >= 3
+    });
+    // It is killed at any moment: what was shipped can be restored.
+    drop(sidecar);
+    assert!(restored(path, "after-kill") >= 3);
+
+    let sidecar = Sidecar::start_with(path, &["--config", "bursar.yaml"]);
+    for _ in 0..20 {
+        assert_eq!(chat(&sidecar), 200);
+        asked += 1;
+    }
+    sidecar.end();
+    assert_eq!(sidecar::end(&mut shipper), Some(0));
+    let there = json_of(path, &["ledger", "verify", "--json", "--data-dir", "data"]);
+    let records = there["records"].as_u64().unwrap();
+    assert!(records >= asked + 3);
+    assert_eq!(restored(path, "after-end"), records);
+    let again = json_of(path, &["ledger", "verify", "--json", "--data-dir", "after-end"]);
+    assert_eq!(again["hash"], there["hash"], "the whole chain is there");
+    let said = stdout(&run(path, &["ledger", "backup", "--data-dir", "data", "--to", "copies"]));
+    assert!(said.ends_with("(0 bytes)\n"), "nothing is left to copy: {said}");
+}
+
+#[test]
+fn what_cannot_be_shipped_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = ["ledger", "backup", "--data-dir", "data", "--to", "copies"];
+    check_refused(dir.path(), &none, 1, &["there is no ledger in data"]);
+    check_refused(dir.path(), &["ledger", "backup"], 2, &["<TARGET>", "required"]);
+    check_refused(dir.path(), &["ledger", "backup", "x", "--to", "y"], 2, &["cannot be used with"]);
+    let often = ["ledger", "backup", "--to", "y", "--every", "5"];
+    check_refused(dir.path(), &often, 2, &["--every", "write a whole number with s, m or h"]);
+    let filled = filled();
+    std::fs::write(filled.path().join("copies"), b"a file").unwrap();
+    let ship = ["ledger", "backup", "--data-dir", "data", "--to", "copies"];
+    check_refused(filled.path(), &ship, 1, &["copies"]);
+}
+
+#[test]
+fn a_bound_that_cannot_hold_a_ledger_is_refused_with_key_value_and_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    for (value, parts) in [
+        ("1MiB", ["ledger.bytes_max", "1MiB", "64MiB"]),
+        ("lots", ["ledger.bytes_max", "lots", "KiB, MiB or GiB"]),
+    ] {
+        std::fs::write(dir.path().join("bursar.yaml"), format!("ledger: {{ bytes_max: {value} }}\n"))
+            .unwrap();
+        check_refused(dir.path(), &["check", "--config", "bursar.yaml"], 3, &parts);
+    }
+}
+
 #[test]
 fn a_directory_that_cannot_be_written_is_named_at_the_start_and_nothing_listens() {
     let dir = tempfile::tempdir().unwrap();

@@ -213,6 +213,7 @@ impl System {
             queue_entries_max: config.ledger.queue_entries_max,
             group_delay: config.ledger.group_delay,
             group_records_max: setup.group_records_max,
+            bytes_max: config.ledger.bytes_max,
             observer: Some(Observers::new(&budgets, &telemetry)),
             ..Options::new(&machine.ledger())
         };

@@ -11,6 +11,7 @@
 //!   until a restart (promise P5).
 //! - Space ahead is filled with zeros in pieces, so `fdatasync` rarely has metadata to write; a rest
 //!   of zeros is the normal end. That filling is best effort: it can fail without harm.
+//! - A frame that would take more than the ledger's room fails before a byte of it is written.
 //! - Of the oldest segments only rolls may be left (`roll`); the chain goes through them.
 //! - How far the open segment was found whole is kept beside it (`waypoint`), as a hint.
 //!
@@ -24,6 +25,7 @@ pub(crate) mod segment;
 pub(crate) mod waypoint;
 
 use crate::disk::{Disk, DiskFile, is_full};
+use crate::room::{Purse, Room};
 use bursar_domain::{LedgerId, Timestamp};
 use format::{
     FOOTER_BYTES, FRAME_HEAD_BYTES, Footer, FrameHead, Hash, Ranges, SEGMENT_HEADER_BYTES, SegmentHeader,
@@ -213,6 +215,9 @@ pub(crate) struct Journal {
     crc: u32,
     trail: Trail,
     waypoints: waypoint::Keeper,
+    /// What the directory may take; none: all that there is.
+    room: Option<Arc<Room>>,
+    purse: Purse,
 }
 
 /// Where and how a journal is kept.
@@ -233,7 +238,7 @@ impl Journal {
             previous_hash: format::GENESIS,
             made_at: now,
         };
-        let made = create_segment(&place, &header)?;
+        let made = create_segment(&place, &header, FILL_BYTES)?;
         Ok(Self::assemble(place, ledger, (Vec::new(), Vec::new()), made))
     }
 
@@ -252,7 +257,7 @@ impl Journal {
             previous_hash: last.header.hash,
             made_at: now,
         };
-        let made = create_segment(&place, &header)?;
+        let made = create_segment(&place, &header, FILL_BYTES)?;
         Ok(Self::assemble(place, ledger, (rolled, Vec::new()), made))
     }
 
@@ -270,7 +275,7 @@ impl Journal {
                 previous_hash: last.hash,
                 made_at: now,
             };
-            let made = create_segment(&place, &header)?;
+            let made = create_segment(&place, &header, FILL_BYTES)?;
             segments.push(last);
             let earlier = (found.rolled.clone(), segments);
             return Ok(Self::assemble(place, found.ledger, earlier, made));
@@ -310,6 +315,8 @@ impl Journal {
             crc,
             trail: Trail::default(),
             waypoints: waypoint::Keeper::default(),
+            room: None,
+            purse: Purse::Ordinary,
         }
     }
 
@@ -353,6 +360,16 @@ impl Journal {
         self.age_max = Some(micros);
     }
 
+    /// Writes no more than there is room for.
+    pub(crate) fn keep_within(&mut self, room: Arc<Room>) {
+        self.room = Some(room);
+    }
+
+    /// What the next frames may be written from.
+    pub(crate) fn spend(&mut self, purse: Purse) {
+        self.purse = purse;
+    }
+
     /// The journal as readers may see it.
     pub(crate) fn view(&self) -> View {
         View {
@@ -394,9 +411,17 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let (Some(head), Some(ranges)) = (frame.head, frame.ranges) else { return Ok(()) };
         let bytes = head.frame_bytes();
+        let is_over = !self.doubtful && self.needs_new_segment(bytes, now);
+        let end = self.current.data_end.saturating_add(bytes);
+        let more = if self.doubtful || is_over {
+            bytes.saturating_add(SEGMENT_HEADER_BYTES).saturating_add(FOOTER_BYTES)
+        } else {
+            end.saturating_sub(self.filled)
+        };
+        self.check_room(more)?;
         if self.doubtful {
             self.abandon(now)?;
-        } else if self.needs_new_segment(bytes, now) {
+        } else if is_over {
             self.seal()?;
             self.roll(now)?;
         }
@@ -447,13 +472,32 @@ impl Journal {
         has_frames && end > self.segment_bytes
     }
 
+    fn check_room(&self, bytes: u64) -> Result<(), JournalError> {
+        let checked = self.room.as_ref().map_or(Ok(()), |room| room.check(bytes, self.purse));
+        checked.map_err(|source| JournalError::write("write", &self.current.path, source))
+    }
+
+    /// How many zeros may be written ahead. The reserve is not for them.
+    fn fill_bytes(&self) -> u64 {
+        let left = self.room.as_ref().map_or(u64::MAX, |room| room.left(Purse::Ordinary));
+        left.min(FILL_BYTES)
+    }
+
+    fn note_length(&self, before: u64, after: u64) {
+        if let Some(room) = &self.room {
+            room.changed(before, after);
+        }
+    }
+
     /// Writes zeros after `end`, a piece at a time. Failing costs speed, nothing else.
     fn fill(&mut self, end: u64) {
         if end <= self.filled {
             return;
         }
-        let piece = self.filled.saturating_add(FILL_BYTES).min(self.segment_bytes);
+        let piece = self.filled.saturating_add(self.fill_bytes()).min(self.segment_bytes);
+        let before = self.filled;
         self.filled = write_zeros(self.file.as_mut(), end, piece.max(end));
+        self.note_length(before, self.filled);
     }
 
     /// Ends the current segment with a footer and gives back the zeros behind it.
@@ -468,7 +512,11 @@ impl Journal {
         let at = self.current.data_end;
         // Without a footer the segment is read once at each open; nothing else is lost.
         if self.file.write_all_at(&footer.encode(), at).is_ok() {
-            let _ = self.file.set_len(at.saturating_add(FOOTER_BYTES));
+            let len = at.saturating_add(FOOTER_BYTES);
+            if self.file.set_len(len).is_ok() {
+                self.note_length(self.filled, len);
+                self.filled = len;
+            }
         }
         let unsynced = self.synced_sequence != self.current.last_sequence;
         self.sync_file().map_err(|error| JournalError { latches: error.latches || unsynced, ..error })?;
@@ -480,7 +528,10 @@ impl Journal {
     /// where the good part ends.
     fn abandon(&mut self, now: Timestamp) -> Result<(), JournalError> {
         self.sync()?;
-        let _ = self.file.set_len(self.current.data_end);
+        if self.file.set_len(self.current.data_end).is_ok() {
+            self.note_length(self.filled, self.current.data_end);
+            self.filled = self.current.data_end;
+        }
         self.roll(now)
     }
 
@@ -508,7 +559,8 @@ impl Journal {
         };
         let place =
             Place { disk: self.disk.clone(), dir: self.dir.clone(), segment_bytes: self.segment_bytes };
-        let Made { segment, file, filled, crc } = create_segment(&place, &header)?;
+        let Made { segment, file, filled, crc } = create_segment(&place, &header, self.fill_bytes())?;
+        self.note_length(0, filled);
         Arc::make_mut(&mut self.sealed).push(std::mem::replace(&mut self.current, segment));
         self.file = file;
         self.filled = filled;
@@ -533,14 +585,14 @@ struct Made {
 }
 
 /// Makes a segment under a temporary name and renames it, so that a segment always has a whole
-/// header.
-fn create_segment(place: &Place, header: &SegmentHeader) -> Result<Made, JournalError> {
+/// header; as many zeros are `ahead`.
+fn create_segment(place: &Place, header: &SegmentHeader, ahead: u64) -> Result<Made, JournalError> {
     let path = segment_path(&place.dir, header.number);
     let new = path.with_extension("new");
     let mut file = place.disk.create(&new).map_err(|e| JournalError::write("make", &new, e))?;
     let bytes = header.encode();
     file.write_all_at(&bytes, 0).map_err(|e| JournalError::write("write", &new, e))?;
-    let filled = write_zeros(file.as_mut(), SEGMENT_HEADER_BYTES, place.segment_bytes.min(FILL_BYTES));
+    let filled = write_zeros(file.as_mut(), SEGMENT_HEADER_BYTES, place.segment_bytes.min(ahead));
     file.sync_data().map_err(|e| JournalError::sync(&new, e))?;
     place.disk.rename(&new, &path).map_err(|e| JournalError::write("rename", &new, e))?;
     place.disk.sync_dir(&place.dir).map_err(|e| JournalError::sync(&place.dir, e))?;

@@ -15,6 +15,7 @@ pub(super) fn render(stats: &Stats) -> String {
         ("ledger_queue_entries_max", "Most records that may wait", stats.queue_entries_max as u64),
         ("ledger_last_commit_microseconds", "How long the last group commit took", stats.last_commit_us),
         ("ledger_journal_bytes", "Size of the journal", stats.journal_bytes),
+        ("ledger_bytes", "Size of all files in the data directory", stats.data_bytes),
         ("ledger_segments", "Segments of the journal", stats.segments),
         ("ledger_open", "Exchanges under way that are in the journal", stats.open),
     ];
@@ -37,7 +38,8 @@ pub(super) fn render(stats: &Stats) -> String {
         ),
     ];
     let mut page = String::new();
-    for (name, help, value) in gauges {
+    let bound = stats.bytes_max.map(|most| ("ledger_bytes_max", "Most that ledger_bytes may be", most));
+    for (name, help, value) in gauges.into_iter().chain(bound) {
         page.push_str(&format!(
             "# HELP bursar_{name} {help}.\n# TYPE bursar_{name} gauge\nbursar_{name} {value}\n"
         ));

@@ -9,17 +9,18 @@
 use super::fault::Fault;
 use super::grid::{self, column, text};
 use super::place::{self, PlaceArgs};
-use super::{AdminArgs, TableFormat, serve, source};
+use super::{AdminArgs, TableFormat, serve, ship, source};
 use crate::tasks;
 use crate::{audit, prune, trial};
 use anyhow::Context;
 use bursar_domain::{Clock, SystemClock, Timestamp};
-use bursar_ledger::{Repaired, StoreCheck, Verified, VerifyError, backup, repair, restore, verify};
+use bursar_ledger::{Repaired, Shipper, StoreCheck, Verified, VerifyError, backup, repair, restore, verify};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LedgerCommand {
@@ -27,7 +28,8 @@ pub(super) enum LedgerCommand {
     Verify(VerifyArgs),
     /// Show the ledger's figures in a running sidecar.
     Stats(StatsArgs),
-    /// Copy the ledger, which may be in use, to a new directory.
+    /// Copy the ledger, which may be in use, to a new directory; or bring a copy up to date, once or every so
+    /// often.
     Backup(BackupArgs),
     /// Make a data directory from a backup.
     Restore(RestoreArgs),
@@ -72,7 +74,15 @@ pub(super) struct BackupArgs {
     #[arg(long)]
     data_dir: Option<PathBuf>,
     /// Directory to make. It appears only when complete.
-    target: PathBuf,
+    #[arg(required_unless_present = "to", conflicts_with = "to")]
+    target: Option<PathBuf>,
+    /// Bring the copy in a directory below this one up to date, which has the ledger's id as its name: only what
+    /// is new is copied.
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Do so again and again, such as every 5m, and a last time when told to end.
+    #[arg(long, value_name = "SPAN", requires = "to", value_parser = ship::span)]
+    every: Option<Duration>,
 }
 
 /// `bursar ledger restore`
@@ -171,10 +181,8 @@ pub(super) fn run(command: &LedgerCommand) -> anyhow::Result<ExitCode> {
         LedgerCommand::Verify(args) => verify_ledger(args, &mut out),
         LedgerCommand::Stats(args) => write_stats(args, &mut out),
         LedgerCommand::Backup(args) => {
-            let copied = backup(&data_dir(args.data_dir.as_ref())?, &args.target)?;
-            let (path, bytes) = (copied.path.display(), copied.bytes);
-            writeln!(out, "copied up to sequence {} to {path} ({bytes} bytes)", copied.last_sequence)?;
-            Ok(ExitCode::SUCCESS)
+            drop(out);
+            back_up(args)
         }
         LedgerCommand::Repair(args) => {
             let dir = data_dir(args.data_dir.as_ref())?;
@@ -209,6 +217,33 @@ fn write_stats(args: &StatsArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode
         let stats: Value = serde_json::from_slice(&body).context("the sidecar's answer is no JSON")?;
         writeln!(out, "{stats:#}")?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn back_up(args: &BackupArgs) -> anyhow::Result<ExitCode> {
+    let dir = data_dir(args.data_dir.as_ref())?;
+    let (path, last_sequence, bytes) = match (&args.to, &args.target) {
+        (Some(to), _) => {
+            if let Some(every) = args.every {
+                return ship::run(&dir, to, every);
+            }
+            let shipped = Shipper::new(&dir, to).ship()?;
+            let shipped = shipped.with_context(|| format!("there is no ledger in {}", dir.display()))?;
+            if let Some((aside, why)) = &shipped.set_aside {
+                eprintln!(
+                    "bursar: the copy there could not be continued ({why}): it is now {}",
+                    aside.display()
+                );
+            }
+            (shipped.path, shipped.last_sequence, shipped.bytes)
+        }
+        (None, Some(target)) => {
+            let copied = backup(&dir, target)?;
+            (copied.path, copied.last_sequence, copied.bytes)
+        }
+        (None, None) => anyhow::bail!("name the directory to make, or one to bring up to date with --to"),
+    };
+    println!("copied up to sequence {last_sequence} to {} ({bytes} bytes)", path.display());
     Ok(ExitCode::SUCCESS)
 }
 

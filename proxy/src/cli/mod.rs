@@ -32,6 +32,7 @@ mod reconcile;
 mod revenue;
 mod roi;
 mod serve;
+mod ship;
 mod slips;
 mod source;
 mod usage;

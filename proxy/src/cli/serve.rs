@@ -230,6 +230,7 @@ fn open_ledger(
             .ledger
             .detail_days
             .map(|days| Retention::of(Duration::from_secs(u64::from(days).saturating_mul(86_400)))),
+        bytes_max: config.ledger.bytes_max,
         ..Options::new(&config.ledger.path)
     };
     let pricer: Arc<dyn bursar_ledger::Pricer> = prices.clone();

@@ -428,6 +428,7 @@ impl Loader<'_> {
     }
 
     fn ledger(&mut self) -> Ledger {
+        let bytes_max = self.get(&s::LEDGER_BYTES_MAX).value.map(|size| size.0 as u64);
         let detail = self.get(&s::LEDGER_RETENTION_DETAIL);
         self.retention_origin = detail.origin;
         self.get(&s::LEDGER_RETENTION_ROLLUP);
@@ -443,6 +444,7 @@ impl Loader<'_> {
             group_delay: self.get(&s::LEDGER_GROUP_DELAY).value,
             fail: self.get(&s::LEDGER_FAIL).value,
             queue_entries_max: count(self.get(&s::LEDGER_QUEUE_ENTRIES_MAX).value),
+            bytes_max,
             detail_days: detail.value.0,
         }
     }

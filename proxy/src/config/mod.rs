@@ -339,6 +339,8 @@ pub struct Ledger {
     pub fail: FailMode,
     /// Most records that wait for the disk.
     pub queue_entries_max: usize,
+    /// Most bytes that its directory may take, if that is bounded.
+    pub bytes_max: Option<u64>,
     /// For how many days single records are kept; `None`: for ever.
     pub detail_days: Option<u32>,
 }
@@ -529,7 +531,11 @@ impl Config {
         Self {
             listen: running.listen,
             admin: Admin { listen: running.admin.listen, ..self.admin },
-            ledger: Ledger { fail: self.ledger.fail, ..running.ledger.clone() },
+            ledger: Ledger {
+                fail: self.ledger.fail,
+                bytes_max: self.ledger.bytes_max,
+                ..running.ledger.clone()
+            },
             currency: running.currency,
             server: running.server.clone(),
             upstream: running.upstream.clone(),

@@ -195,6 +195,8 @@ const fn counts(min: u32, max: u32) -> Range<u32> {
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+/// Largest bound of a ledger: 16 TiB.
+const LEDGER_BYTES: usize = (1_usize << 30).saturating_mul(16_384);
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
@@ -268,6 +270,15 @@ settings! {
         .doc("Most records that wait for the disk. When more come, `ledger.fail` decides.")
         .because("Holds several seconds of a busy sidecar in some tens of MiB.")
         .at_restart();
+    LEDGER_BYTES_MAX: Option<Size> = Setting::new("ledger.bytes_max", sizes(64 * MIB, LEDGER_BYTES), || None)
+        .default_words("none: all that the volume has")
+        .doc("Most bytes that all files below `ledger.path` may take: journal, embedded database, totals of old \
+              records and whatever else lies there. A twenty-fifth of it, 32 MiB at most, is kept for who ends \
+              what was begun and gives room back. At the bound it is as on a full disk: records wait in the \
+              queue, and `ledger.fail` decides; writing goes on by itself when there is room. The log tells of \
+              80 % and 95 %. Nothing is removed because of it. See docs/guide/sizing.md.")
+        .because("Set it below the size of a volume that is shared or evicts, such as 90 % of an emptyDir's \
+                  `sizeLimit`.");
     LEDGER_RETENTION_DETAIL: KeptDays = Setting::new("ledger.retention.detail", kept_days(), || KeptDays(None))
         .doc("How long single records are kept. Older ones are rolled up, a whole journal segment at a time, \
               into hourly totals by team, workload, provider, model, route, API, tier, outcome and source; \

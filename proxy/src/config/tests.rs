@@ -71,6 +71,7 @@ fn without_any_source_every_setting_has_its_default() {
             group_delay: Duration::from_millis(5),
             fail: FailMode::Open,
             queue_entries_max: 65_536,
+            bytes_max: None,
             detail_days: None,
         }
     );
@@ -197,7 +198,7 @@ fn a_full_file_is_read_whole() {
     let config = good(
         "listen: 0.0.0.0:80
 allow_plaintext: true
-ledger: { path: /data, durability: sync, fail: closed, queue_entries_max: 1000, group_delay: 20ms, retention: { detail: 90d, rollup: forever } }
+ledger: { path: /data, durability: sync, fail: closed, queue_entries_max: 1000, group_delay: 20ms, bytes_max: 900MiB, retention: { detail: 90d, rollup: forever } }
 identity: { team: checkout, tags: { version: 1.10, on: true }, required: [team, 'tag:version', team], trust_headers: false, on_bad_tag: refuse, aliases: false }
 server: { workers: 3, timeouts: { head: 1500ms, drain: 2m }, limits: { body_bytes: 1048576, head_bytes: 32KiB } }
 upstream: { connect: 1s, idle: 1h, pool_max_idle_per_host: 0 }
@@ -211,6 +212,7 @@ routes:
     assert_eq!(config.ledger.durability, Durability::Sync);
     assert_eq!(config.ledger.group_delay, Duration::from_millis(20));
     assert_eq!(config.ledger.detail_days, Some(90));
+    assert_eq!(config.ledger.bytes_max, Some(900 << 20));
     assert_eq!(config.identity.tags.get("version").map(Label::as_str), Some("1.10"));
     let version = RequiredTag::Tag(Label::new("version").unwrap());
     assert_eq!(config.identity.required, [RequiredTag::Team, version]);

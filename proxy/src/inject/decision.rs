@@ -284,7 +284,7 @@ impl<'a> Pod<'a> {
         patch.add(&[spec, Step::Key("terminationGracePeriodSeconds")], json!(grace));
         self.add_volumes(&mut patch, volumes.into_iter().map(|(_, volume)| volume));
         // The last, since it moves the other init containers.
-        let (list, container) = (Step::Key("initContainers"), sidecar.container());
+        let (list, container) = (Step::Key("initContainers"), sidecar.container(self.own_data().is_some()));
         match self.init_containers {
             // The first of them: later ones may use it.
             Some(_) => patch.add(&[spec, list, Step::Index(0)], container),

@@ -21,6 +21,7 @@ mod review;
 mod server;
 mod settings;
 mod sidecar;
+mod volume;
 
 pub(crate) use certificates::Certificates;
 pub(crate) use server::{Injector, Listeners, serve};

@@ -11,6 +11,7 @@
 
 use super::annotations::Wishes;
 use super::settings::Settings;
+use super::volume;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -55,14 +56,15 @@ impl Sidecar<'_> {
     }
 
     /// The init container, with `restartPolicy: Always` a native sidecar.
-    pub(super) fn container(&self) -> Value {
+    /// Where the pod `has_data`, the size of its ledger's volume is its own business.
+    pub(super) fn container(&self, has_data: bool) -> Value {
         let mut container = json!({
             "name": CONTAINER,
             "image": self.settings.image,
             "imagePullPolicy": self.settings.image_pull_policy,
             "args": ["serve"],
             "restartPolicy": "Always",
-            "env": self.environment(),
+            "env": self.environment(has_data),
             "resources": self.settings.resources,
             "securityContext": {
                 "allowPrivilegeEscalation": false,
@@ -143,8 +145,13 @@ impl Sidecar<'_> {
         variables
     }
 
-    fn environment(&self) -> Value {
-        self.variables().iter().map(|(name, value)| variable(name, value)).collect()
+    fn environment(&self, has_data: bool) -> Value {
+        let mut variables = self.variables();
+        if !has_data && let Some(mib) = volume::mib_max(&self.settings.data_volume) {
+            // Unlike the others: who has set it knows better.
+            variables.entry("BURSAR_LEDGER_BYTES_MAX".to_owned()).or_insert_with(|| format!("{mib}MiB"));
+        }
+        variables.iter().map(|(name, value)| variable(name, value)).collect()
     }
 
     fn mounts(&self) -> Value {

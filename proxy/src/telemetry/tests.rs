@@ -77,6 +77,8 @@ pub(crate) fn stats() -> Stats {
         provider_cost_differs: 0,
         last_commit_us: 5,
         journal_bytes: 100,
+        data_bytes: 200,
+        bytes_max: Some(1_000),
         segments: 1,
         rolled_segments: 0,
         rolled_records: 0,

@@ -41,6 +41,22 @@ impl Sidecar {
     }
 }
 
+/// Tells a process to end, as a kubelet would, and waits until it has.
+#[allow(dead_code, reason = "not every test ends what it starts by a signal")]
+pub(crate) fn end(child: &mut Child) -> Option<i32> {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    child.wait().unwrap().code()
+}
+
+impl Sidecar {
+    /// Ends it as a kubelet would.
+    #[allow(dead_code, reason = "not every test ends what it starts by a signal")]
+    pub(crate) fn end(mut self) {
+        assert_eq!(end(&mut self.child), Some(0));
+    }
+}
+
 impl Drop for Sidecar {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -58,6 +58,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* Nine tenths of the ledger's volume, in MiB; nothing where its size is no whole number or too small to bound. */}}
+{{- define "bursar.ledgerMax" -}}
+{{- $size := toString (ternary .Values.persistence.size .Values.persistence.sizeLimit .Values.persistence.enabled) -}}
+{{- $units := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 -}}
+{{- $number := regexFind "^[0-9]+" $size -}}
+{{- $unit := trimPrefix $number $size -}}
+{{- if hasKey $units $unit -}}
+{{- $mib := div (mul (div (mul (int64 $number) (int64 (get $units $unit))) 10) 9) 1048576 -}}
+{{- if ge $mib (int64 64) -}}{{- printf "%dMiB" $mib -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* bursar.yaml: what is given, and over it what the chart decides. */}}
 {{- define "bursar.config" -}}
 {{- $admin := dict "listen" (printf "%s:4142" .Values.bindAddress) "token_file" "/run/secrets/bursar-admin/token" "metrics_public" .Values.admin.metricsPublic -}}
@@ -90,6 +102,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- $fixed := dict "admin" $admin "ledger" (dict "path" "/var/lib/bursar/ledger") "server" (dict "timeouts" (dict "drain" (printf "%ds" (int .Values.drainSeconds)))) -}}
+{{- $ledgerMax := include "bursar.ledgerMax" . -}}
+{{- if and $ledgerMax (not (hasKey (default dict .Values.config.ledger) "bytes_max")) -}}
+{{- $_ := set $fixed.ledger "bytes_max" $ledgerMax -}}
+{{- end -}}
 {{- if eq .Values.mode "gateway" -}}
 {{- $_ := set $fixed "listen" (printf "%s:4141" .Values.bindAddress) -}}
 {{- $_ := set $fixed "allow_plaintext" true -}}
@@ -122,12 +138,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml $found -}}
 {{- end -}}
 
-{{/* Longest time between the order to end and the end of the pod; 15 seconds are to close the ledger. */}}
+{{/* Longest time between the order to end and the end of the pod; 15 seconds are to close the ledger, 30 for its last copy. */}}
 {{- define "bursar.graceSeconds" -}}
+{{- $closing := ternary 15 45 (empty .Values.shipping.volume) -}}
 {{- if eq .Values.mode "gateway" -}}
-{{- add (int .Values.preStopSeconds) (int .Values.drainSeconds) 15 -}}
+{{- add (int .Values.preStopSeconds) (int .Values.drainSeconds) $closing -}}
 {{- else -}}
-{{- add (int .Values.sidecar.graceSeconds) (int .Values.drainSeconds) 15 -}}
+{{- add (int .Values.sidecar.graceSeconds) (int .Values.drainSeconds) $closing -}}
 {{- end -}}
 {{- end -}}
 
@@ -210,6 +227,31 @@ failureThreshold: {{ .times.failureThreshold }}
     {{- end }}
 {{- end -}}
 
+{{/* The container that ships copies of the ledger: a native sidecar before Bursar, so that it ends after it. */}}
+{{- define "bursar.shipper" -}}
+- name: bursar-ship
+  image: {{ include "bursar.image" . | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  args: [ledger, backup, --data-dir, /var/lib/bursar/ledger, --to, /var/lib/bursar-copies/$(POD_NAME), --every, {{ .Values.shipping.every }}]
+  restartPolicy: Always
+  env:
+    - { name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }
+  resources:
+    {{- toYaml .Values.shipping.resources | nindent 4 }}
+  securityContext:
+    allowPrivilegeEscalation: false
+    capabilities: { drop: [ALL] }
+    privileged: false
+    readOnlyRootFilesystem: true
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    seccompProfile: { type: RuntimeDefault }
+  volumeMounts:
+    - { name: bursar-data, mountPath: /var/lib/bursar, readOnly: true }
+    - { name: bursar-copies, mountPath: /var/lib/bursar-copies }
+{{- end -}}
+
 {{/* Its volumes, but for the ledger's where that is a claim. */}}
 {{- define "bursar.volumes" -}}
 - name: bursar-config
@@ -237,6 +279,10 @@ failureThreshold: {{ .times.failureThreshold }}
 {{- range .Values.secrets }}
 - name: {{ printf "secret-%s" . }}
   secret: { secretName: {{ . }}, defaultMode: 0444 }
+{{- end }}
+{{- with .Values.shipping.volume }}
+- name: bursar-copies
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- if not .Values.persistence.enabled }}
 - name: bursar-data

@@ -304,6 +304,20 @@ fn the_default_needs_nothing_in_the_namespace_and_its_configuration_is_right() {
     assert_eq!(config.identity.workload.as_ref().map(|workload| workload.as_str()), Some("support-bot"));
     assert!(config.listen.ip().is_loopback() && config.admin.listen.ip().is_loopback());
     assert_eq!(config.server.timeouts.drain.as_secs(), 30);
+    assert_eq!(config.ledger.bytes_max, Some(921 << 20), "nine tenths of the emptyDir");
+}
+
+#[test]
+fn a_bound_that_is_set_and_a_volume_of_the_pod_s_own_are_left_alone() {
+    let bound = |pod: &Value, file: &str| {
+        let after = injected(pod, &settings(file));
+        variables_of(&after["spec"]["initContainers"][0]).remove("BURSAR_LEDGER_BYTES_MAX")
+    };
+    let told = bound(&asking(&[]), "env: { BURSAR_LEDGER_BYTES_MAX: 100MiB }\n");
+    assert_eq!(told.as_deref(), Some("100MiB"));
+    let mut own = asking(&[]);
+    own["spec"]["volumes"] = json!([{"name": "bursar-data", "emptyDir": {}}]);
+    assert_eq!(bound(&own, ""), None);
 }
 
 fn variables_of(container: &Value) -> BTreeMap<String, String> {
