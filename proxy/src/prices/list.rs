@@ -90,10 +90,10 @@ fn only_provider(book: &PriceBook, model: &str) -> Result<String, AskError> {
                     "{model:?} is a provider: name a model of it too, or see `bursar price list --provider {model}`"
                 )));
             }
-            return Err(AskError::Missing(format!(
+            Err(AskError::Missing(format!(
                 "the price book has no model {model:?}{}; all whose names have it: `bursar price list --model '*{model}*'`",
                 pick::near_anywhere(book, model)
-            )));
+            )))
         }
         1 => Ok(providers.remove(0)),
         _ => Err(AskError::Wrong(format!(
