@@ -96,7 +96,8 @@ fn only_provider(book: &PriceBook, model: &str) -> Result<String, AskError> {
             )))
         }
         1 => Ok(providers.remove(0)),
-        _ => Err(AskError::Wrong(format!(
+        // No one model is meant, as with a name that nobody has.
+        _ => Err(AskError::Missing(format!(
             "several providers have {model:?}: name one of {}, as in `bursar price show {} {model}`",
             providers.join(", "),
             providers.first().map_or("", String::as_str)

@@ -196,6 +196,7 @@ macro_rules! transcript {
 
 // Below the macro, which it uses.
 mod alike;
+mod cut;
 mod gemini;
 mod others;
 mod peers;
