@@ -1,6 +1,6 @@
 """Sends requests of several kinds through the binary and asserts that its memory stays within its bound.
 
-usage: memory.py BURSAR [--requests 20000] [--limit-mib 32] [--idle-mib 20]
+usage: memory.py BURSAR [--requests 20000] [--limit-mib 32] [--idle-mib 16]
 
 Plain and streamed chats, small and large, over 64 connections, with a mock provider in this process. The bound
 is of VmHWM: the most that the process ever held, start included. What it holds before the first request has a bound
@@ -149,7 +149,7 @@ def main():
     options.add_argument("bursar", type=pathlib.Path)
     options.add_argument("--requests", type=int, default=20_000)
     options.add_argument("--limit-mib", type=int, default=32)
-    options.add_argument("--idle-mib", type=int, default=20)
+    options.add_argument("--idle-mib", type=int, default=16)
     options = options.parse_args()
     options.bursar = options.bursar.resolve()
     with tempfile.TemporaryDirectory() as folder:
