@@ -444,7 +444,7 @@ REFUSED = [
     {"mode": "daemon"}, {"mode": "sidecar"}, {"replica": 2}, {"replicas": -1}, {"image": {"digest": "latest"}},
     {"config": {"listen": "0.0.0.0:1"}}, {"config": {"admin": {}}}, {"config": {"ledger": {"path": "/"}}},
     {"config": {"server": {"timeouts": {"drain": "1s"}}}}, {"drainSeconds": 601}, {"persistence": {"size": "much"}},
-    {"shipping": {"every": "5"}}, {"shipping": {"volume": {"nfs": {}, "csi": {}}}}, {"shipping": {"to": "/x"}},
+    {"shipping": {"every": "5"}}, {"shipping": {"every": "25h"}}, {"shipping": {"every": "86401s"}}, {"shipping": {"volume": {"nfs": {}, "csi": {}}}}, {"shipping": {"to": "/x"}},
     {"mode": "inject"}, {"inject": {"failurePolicy": "Maybe"}}, {"inject": {"excludedNamespaces": []}}, {"inject": {"sidecar": {"onMistake": "ignore"}}},
     {"inject": {"sidecar": {"imagePullSecrets": ["registry"]}}}, {"inject": {"sidecar": {"imagePullSecrets": [{"name": "My_Registry"}]}}},
     {"admin": {"tokens": [{"name": "prometheus", "scopes": ["read"]}]}}, {"admin": {"tokens": [{"name": "prometheus", "scopes": ["all"], "hash": "b3:" + "0" * 64}]}},

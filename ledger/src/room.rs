@@ -6,8 +6,8 @@
 //!
 //! Invariants
 //! - Whoever writes records stops [`reserve`] bytes below the bound. What is below that is for who ends what
-//!   was begun (records in the queue when the ledger is closed, exchanges that were interrupted) and for who
-//!   gives room back (the checkpoints of rolls).
+//!   was begun (exchanges that were interrupted) and for who gives room back (the checkpoints of rolls).
+//! - Records that wait when the ledger is closed are written past the bound: they would be lost otherwise.
 //! - One look at most in a failed write, and one with each flush of the embedded database: none with a record.
 //! - 80 % and 95 % are told of once each time that they are passed.
 //!
@@ -34,6 +34,8 @@ pub(crate) enum Purse {
     Ordinary,
     /// All.
     Reserve,
+    /// Whatever the disk has: what waits when the process ends has a bound of its own, that of the queue.
+    Last,
 }
 
 /// The bound is reached.
@@ -121,6 +123,7 @@ impl Room {
         let kept = match purse {
             Purse::Ordinary => reserve(bytes_max),
             Purse::Reserve => 0,
+            Purse::Last => return UNBOUNDED,
         };
         bytes_max.saturating_sub(kept).saturating_sub(self.bytes())
     }

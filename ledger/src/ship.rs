@@ -7,16 +7,19 @@
 //! - Each ledger has a directory of its own below the target, named by its id. What is there is continued only
 //!   if it is whole and is the beginning of the ledger (the chain hash at its end is the ledger's there);
 //!   otherwise it is set aside under another name and the ledger copied anew. No copy is written over.
-//! - The ledger is only read.
+//! - The ledger is only read. A copy is left alone while a process has it open, and where it is the ledger
+//!   itself, or a link to something else.
+//! - What cannot be read now is no reason to begin anew: the next round tries again.
 //!
 //! Not here: a copy of one moment (`backup`), when to ship (the program).
 
 use crate::backup::{CopyError, LOOKS_MAX, backup, copy_file, look, sync_dir};
-use crate::guard::DirectoryError;
+use crate::guard::{DirectoryError, claim_offline};
 use crate::journal::Segment;
-use crate::journal::find::{self, Found};
+use crate::journal::find::{self, FindError, Found};
 use crate::journal::format::{HASH_BYTES, Hash, SEGMENT_HEADER_BYTES};
-use crate::journal::segment::{Check, SegmentReader, Step, read_header};
+use crate::journal::read::ReadError;
+use crate::journal::segment::{Check, SegmentError, SegmentReader, Step, read_header};
 use crate::open::OpenError;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -98,7 +101,10 @@ impl Shipper {
         let ours = look(&self.dir.join("journal"), &self.dir)?;
         let path = self.to.join(ours.ledger.to_string());
         let mut set_aside = None;
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
+            refuse_ledger_itself(&self.dir, &path)?;
+            // Whoever serves from the copy has it for itself.
+            let _lock = claim_offline(&path).map_err(OpenError::from)?;
             match self.go_on(&ours, &path) {
                 Ok((last_sequence, bytes)) => {
                     self.is_sure = true;
@@ -125,8 +131,10 @@ impl Shipper {
         let theirs = match find::find(&journal) {
             Ok(Some(theirs)) => theirs,
             Ok(None) => return unfit("it has no journal"),
+            Err(FindError::Io { path, source }) => return Err(unread(&path, source)),
             Err(error) => return Err(Stop::Unfit(error.to_string())),
         };
+        refuse_links(&theirs)?;
         if !self.is_sure {
             check_all(&theirs)?;
         }
@@ -187,8 +195,8 @@ impl<'a> Begin<'a> {
         let same = ours.segments.iter().find(|segment| segment.number == last.number);
         let grows = match same {
             Some(segment) => {
-                if segment.data_end < last.data_end || hash_at(segment, last.data_end).ok() != Some(last.hash)
-                {
+                let hash = |at| hash_at(segment, at).map_err(|e| wrong(&segment.path, &segment.path, e));
+                if segment.data_end < last.data_end || hash(last.data_end)? != last.hash {
                     return unfit("it has records that the ledger has not");
                 }
                 let is_whole = theirs.last_is_sealed && theirs.tail.is_none();
@@ -220,13 +228,50 @@ fn hash_at(segment: &Segment, at: u64) -> io::Result<Hash> {
     Ok(hash)
 }
 
+/// A file of a copy that cannot be read: it is gone, or there is trouble that passes.
+fn unread(path: &Path, source: io::Error) -> Stop {
+    match source.kind() {
+        io::ErrorKind::NotFound => Stop::Unfit(format!("{} is gone", path.display())),
+        _ => Stop::Copy(wrong(path, path, source)),
+    }
+}
+
+/// The place of the copy is the ledger's own, or a link, which may lead there.
+fn refuse_ledger_itself(dir: &Path, path: &Path) -> Result<(), CopyError> {
+    let refuse = |what| Err(wrong(dir, path, io::Error::new(io::ErrorKind::InvalidInput, what)));
+    if path.is_symlink() {
+        return refuse("it is a link: ship to a directory");
+    }
+    let same = |a: &Path| a.canonicalize().map_err(|source| wrong(dir, path, source));
+    if same(dir)? == same(path)? {
+        return refuse("it is the ledger that is to be shipped: ship to another directory");
+    }
+    Ok(())
+}
+
+/// Files that are appended to or removed must be the copy's own.
+fn refuse_links(theirs: &Found) -> Result<(), CopyError> {
+    let segments = theirs.segments.iter().map(|segment| &*segment.path);
+    let rolls = theirs.rolled.iter().map(|roll| &*roll.path);
+    let mut files = segments.chain(rolls);
+    let Some(link) = files.find(|file| file.is_symlink() || file.parent().is_some_and(Path::is_symlink))
+    else {
+        return Ok(());
+    };
+    let what = io::Error::new(io::ErrorKind::InvalidInput, "a copy is made of files, and this is a link");
+    Err(wrong(link, link, what))
+}
+
 /// Reads everything in a copy.
 fn check_all(found: &Found) -> Result<(), Stop> {
     for roll in &found.rolled {
-        roll.read().map_err(|error| Stop::Unfit(error.to_string()))?;
+        roll.read().map_err(|error| match error {
+            ReadError::Io { path, source } => unread(&path, source),
+            other => Stop::Unfit(other.to_string()),
+        })?;
     }
     for segment in &found.segments {
-        let is_whole = walks_to_end(segment).map_err(|source| wrong(&segment.path, &segment.path, source))?;
+        let is_whole = walks_to_end(segment).map_err(|source| unread(&segment.path, source))?;
         if !is_whole {
             return unfit("a frame of it is damaged");
         }
@@ -236,7 +281,11 @@ fn check_all(found: &Found) -> Result<(), Stop> {
 
 fn walks_to_end(segment: &Segment) -> io::Result<bool> {
     let opened = SegmentReader::open(&segment.path, Some(segment.data_end), Check::Chain);
-    let Ok(mut reader) = opened else { return Ok(false) };
+    let mut reader = match opened {
+        Ok(reader) => reader,
+        Err(SegmentError::Io(error)) => return Err(error),
+        Err(SegmentError::Header(_)) => return Ok(false),
+    };
     loop {
         match reader.step()? {
             Step::Frame(_) => {}

@@ -901,8 +901,14 @@ impl Writer {
                 return false;
             }
             self.shared.degrade(&chain_text(&error));
-            // Whoever gives room back must not wait for it.
+            // Whoever gives room back must not wait for it, nor what was written for what could not be.
             self.give_up();
+            if due(self.timers.unsynced_since, SYNC_EVERY, monotonic()) {
+                self.sync();
+                if self.shared.has_failed() {
+                    return false;
+                }
+            }
             std::thread::park_timeout(wait);
             wait = wait.saturating_mul(2).min(RETRY_MAX);
         }
@@ -912,10 +918,13 @@ impl Writer {
         true
     }
 
-    /// What was begun is ended, and room given back, from the reserve.
+    /// What was begun is ended, and room given back, from the reserve; at the end all that waits is written.
     fn try_frame(&mut self, promise: Promise, is_last: bool) -> Result<(), JournalError> {
-        let is_for_reserve = is_last || self.is_recovering || self.shared.room.is_relieved();
-        self.journal.spend(if is_for_reserve { Purse::Reserve } else { Purse::Ordinary });
+        self.journal.spend(match is_last {
+            true => Purse::Last,
+            false if self.is_recovering || self.shared.room.is_relieved() => Purse::Reserve,
+            false => Purse::Ordinary,
+        });
         self.journal.commit(&self.frame, promise, self.clock.now())
     }
 

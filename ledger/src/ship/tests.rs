@@ -203,3 +203,57 @@ fn what_was_rolled_up_is_rolled_up_in_the_copy_too() {
     assert!(anew.set_aside.is_some_and(|(_, why)| why.contains("rolled up")));
     assert_eq!(restored(&anew.path), 61);
 }
+
+#[test]
+fn a_copy_that_is_in_use_or_is_the_ledger_itself_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, to) = (dir.path().join("data"), dir.path().join("to"));
+    let (ledger, _) = open(&path);
+    put(&ledger, 1);
+    let copy = ship(&mut Shipper::new(&path, &to)).path;
+    // Served from the copy: neither is it written to nor does it lose its name.
+    let (served, _) = open(&copy);
+    put(&served, 2);
+    put(&ledger, 3);
+    let before = files(&copy);
+    let in_use = Shipper::new(&path, &to).ship().unwrap_err();
+    assert!(
+        matches!(&in_use, CopyError::Source(OpenError::Directory(DirectoryError::InUse { .. }))),
+        "{in_use:?}"
+    );
+    // And what is served is itself shipped to where it lies.
+    let itself = Shipper::new(&copy, &to).ship().unwrap_err();
+    assert!(
+        matches!(&itself, CopyError::Copy { source, .. } if source.kind() == io::ErrorKind::InvalidInput)
+    );
+    assert_eq!(files(&copy), before);
+    put(&served, 4);
+    served.close().unwrap();
+    assert_eq!(verify(&copy).unwrap().records, 3);
+    ledger.close().unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_in_the_place_of_a_copy_or_of_its_file_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, to) = (dir.path().join("data"), dir.path().join("to"));
+    let (ledger, _) = open(&path);
+    put(&ledger, 1);
+    let refused = |shipper: &mut Shipper| match shipper.ship().unwrap_err() {
+        CopyError::Copy { source, .. } => assert_eq!(source.kind(), io::ErrorKind::InvalidInput),
+        other => panic!("{other:?}"),
+    };
+    let copy = ship(&mut Shipper::new(&path, &to)).path;
+    let segment = files(&copy).pop().unwrap().0;
+    let original = path.join("journal").join(segment.file_name().unwrap());
+    std::fs::remove_file(&segment).unwrap();
+    std::os::unix::fs::symlink(&original, &segment).unwrap();
+    refused(&mut Shipper::new(&path, &to));
+    std::fs::remove_dir_all(&copy).unwrap();
+    std::os::unix::fs::symlink(&path, &copy).unwrap();
+    refused(&mut Shipper::new(&path, &to));
+    put(&ledger, 2);
+    ledger.close().unwrap();
+    assert_eq!(verify(&path).unwrap().records, 2);
+}

@@ -58,6 +58,9 @@ async fn pass(State(gate): State<std::sync::Arc<Gate>>, mut request: Request, ne
         Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let page = gate.operation.pages.map(|pages| (pages, Page::taken_from(&mut pairs)));
+    if let Some((_, page)) = &page {
+        request.extensions_mut().insert(page.clone());
+    }
     if let Some(uri) = with_query(request.uri(), &param::write(&pairs)) {
         *request.uri_mut() = uri;
     }

@@ -23,6 +23,7 @@ use axum::response::{IntoResponse, Response};
 use bursar_domain::{Clock, Timestamp};
 use bursar_ledger::Actor;
 use bursar_ledger::hedge::{ImportError, Mode};
+use bursar_policies::price::PriceBook;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -273,6 +274,22 @@ pub(super) async fn compose(
     .await
 }
 
+/// Read, an overlay takes some 170 times its bytes for a moment, whoever sends it.
+const OVERLAY_BYTES_MAX: usize = 256 << 10;
+
+/// The built-in prices with those of an overlay in a body.
+pub(super) fn overlaid(body: Bytes) -> Result<PriceBook, String> {
+    if body.len() > OVERLAY_BYTES_MAX {
+        return Err(format!(
+            "the overlay has {} bytes: at most {OVERLAY_BYTES_MAX} here; send the prices that differ alone, or use \
+             the command on the machine of the ledger, which reads files of any length",
+            body.len()
+        ));
+    }
+    let text = String::from_utf8(body.into()).map_err(|_| "the overlay is no UTF-8 text".to_owned())?;
+    other_book(&text, "overlay", OverlayFormat::Auto)
+}
+
 /// `GET /api/v1/hedge/report`
 pub(super) async fn hedge_report(State(admin): State<Admin>, query: Asked<Options>) -> Response {
     answer(admin, query, |admin, options| report::document(&admin.app.priced(), options, admin.app.now()))
@@ -285,11 +302,7 @@ pub(super) async fn hedge_report_beside(
     query: Asked<Options>,
     body: Bytes,
 ) -> Response {
-    let read = super::reports::blocking(move || {
-        let text = String::from_utf8(body.into()).map_err(|_| "the overlay is no UTF-8 text".to_owned())?;
-        other_book(&text, "overlay", OverlayFormat::Auto)
-    });
-    let book = match read.await {
+    let book = match super::reports::blocking(move || overlaid(body)).await {
         Some(Ok(book)) => book,
         Some(Err(error)) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &error),
         None => return problem(StatusCode::INTERNAL_SERVER_ERROR, "the report failed; see the log"),

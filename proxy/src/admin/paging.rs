@@ -44,6 +44,17 @@ impl Page {
         page
     }
 
+    /// Of a long list, the rows that [`Page::cut`] needs: one before the page and one after it too.
+    pub(super) fn window<'r, T>(&self, rows: &'r [T], name: impl Fn(&T) -> String) -> &'r [T] {
+        let before = match &self.cursor {
+            None => Some(0),
+            Some(cursor) => rows.iter().position(|row| name(row) == *cursor),
+        };
+        let rest = before.and_then(|at| rows.get(at..)).unwrap_or_default();
+        let most = self.limit.saturating_add(2);
+        rest.get(..most).unwrap_or(rest)
+    }
+
     /// The document with only these rows, and the cursor of those that follow.
     pub(super) fn cut(&self, mut document: Value, pages: Pages) -> Result<Value, NoSuchRow> {
         let Some(object) = document.as_object_mut() else { return Ok(document) };
@@ -78,6 +89,33 @@ mod tests {
     use serde_json::json;
 
     const PAGES: Pages = Pages { rows: "rows", key: "n" };
+
+    #[test]
+    fn a_window_of_a_long_list_makes_the_same_page_as_the_list() {
+        let rows: Vec<u32> = (0..40).collect();
+        let document =
+            |rows: &[u32]| json!({"rows": rows.iter().map(|n| json!({"n": n})).collect::<Vec<_>>()});
+        for (limit, cursor) in [
+            ("1", None),
+            ("7", Some("0")),
+            ("7", Some("32")),
+            ("7", Some("33")),
+            ("50", Some("39")),
+            ("40", None),
+        ] {
+            let page = page(limit, cursor);
+            let window = page.window(&rows, u32::to_string);
+            assert!(window.len() <= page.limit + 2);
+            assert_eq!(
+                page.cut(document(window), PAGES),
+                page.cut(document(&rows), PAGES),
+                "{limit} {cursor:?}"
+            );
+        }
+        let gone = page("5", Some("77"));
+        assert_eq!(gone.window(&rows, u32::to_string), [0; 0]);
+        assert_eq!(gone.cut(document(&[]), PAGES), Err(NoSuchRow));
+    }
 
     fn page(limit: &str, cursor: Option<&str>) -> Page {
         let mut pairs = vec![("limit", limit.to_owned()), ("by", "team".to_owned())];

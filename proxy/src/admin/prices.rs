@@ -5,16 +5,16 @@
 //!
 //! Not here: the figures (`crate::prices`).
 
-use super::hedge::{Asked, answer};
+use super::hedge::{Asked, answer, overlaid};
+use super::paging::Page;
 use super::{Admin, problem};
-use crate::config::OverlayFormat;
 use crate::hedge::AskError;
-use crate::hedge::priced::other_book;
 use crate::period::{self, Names};
 use crate::prices::pick::{Picked, Wanted, pick};
 use crate::prices::replay::{Facts, Replay};
 use crate::prices::{diff, list};
 use crate::report;
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -68,32 +68,30 @@ pub(super) struct ReplayQuery {
 pub(super) const BOOKS: &[&str] = &["builtin", "in_force"];
 
 /// `GET /api/v1/prices`
-pub(super) async fn prices(State(admin): State<Admin>, query: Asked<ListQuery>) -> Response {
-    answer(admin, query, |admin, query| {
+pub(super) async fn prices(
+    State(admin): State<Admin>,
+    Extension(page): Extension<Page>,
+    query: Asked<ListQuery>,
+) -> Response {
+    answer(admin, query, move |admin, query| {
         let book = in_force(admin);
         let at = instant(admin, "at", query.at.as_deref())?;
         let wanted = Wanted { provider: query.provider.as_deref(), model: query.model.as_deref() };
         let picked = pick(&[&book], wanted)?;
-        let mut document = list::document(&list::lines(&book, &picked.models, at), at);
-        document.get_mut("prices").and_then(Value::as_array_mut).into_iter().flatten().for_each(named);
+        // A book has some sixteen thousand prices: only those of the page become a document.
+        let lines = list::lines(&book, &picked.models, at);
+        let lines = page.window(&lines, list::name);
+        let mut document = list::document(lines, at);
+        let prices = document.get_mut("prices").and_then(Value::as_array_mut).into_iter().flatten();
+        for (price, line) in prices.zip(lines) {
+            if let Some(price) = price.as_object_mut() {
+                price.insert("id".to_owned(), list::name(line).into());
+            }
+        }
         remarked(&mut document, &picked);
         Ok(document)
     })
     .await
-}
-
-/// Gives a price a name of its own, by which a page ends.
-fn named(price: &mut Value) {
-    let parts = ["provider", "model", "tier", "region", "hours", "item", "above"];
-    let text = |part: &&str| match price.get(*part) {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    };
-    let name = parts.iter().map(text).collect::<Vec<_>>().join("|");
-    if let Some(price) = price.as_object_mut() {
-        price.insert("id".to_owned(), name.into());
-    }
 }
 
 /// Says where more, or less, was picked than was asked for.
@@ -144,10 +142,7 @@ pub(super) async fn replay_beside(
     query: Asked<ReplayQuery>,
     body: Bytes,
 ) -> Response {
-    let read = super::reports::blocking(move || {
-        let text = String::from_utf8(body.into()).map_err(|_| "the overlay is no UTF-8 text".to_owned())?;
-        other_book(&text, "overlay", OverlayFormat::Auto)
-    });
+    let read = super::reports::blocking(move || overlaid(body));
     match read.await {
         Some(Ok(book)) => answer(admin, query, move |admin, query| replayed(admin, query, &book)).await,
         Some(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, &error),

@@ -50,6 +50,15 @@ pub(crate) fn document(lines: &[Line], at: Timestamp) -> Value {
     json!({ "at": rfc3339(at), "prices": prices })
 }
 
+/// A name that a price has for itself among those that hold at a time.
+pub(crate) fn name(line: &Line) -> String {
+    let Line { provider, model, holding, .. } = line;
+    let region = holding.region.as_deref().unwrap_or_default();
+    let hours = holding.hours.map(|hours| hours.to_string()).unwrap_or_default();
+    let above = if holding.above > 0 { holding.above.to_string() } else { String::new() };
+    [provider, model, &*holding.tier, region, &hours, holding.item.name(), &above].join("|")
+}
+
 /// What is absent holds always, or everywhere.
 fn line_json(line: &Line) -> Value {
     let Line { provider, model, holding, from, source } = line;

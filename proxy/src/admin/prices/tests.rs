@@ -70,6 +70,9 @@ async fn what_differs_is_told_and_usage_is_replayed_at_other_prices_without_a_tr
     assert_eq!(replay["batch_results_left_out"], 0);
     let bad = bench.ask("POST", "/api/v1/prices/replay", &[], b"prices: [{ model: 7 }]".to_vec()).await;
     check_problem(&bad, 422, "", "a bad overlay");
+    let large = [b"# ".to_vec(), vec![b'x'; 256 << 10]].concat();
+    let large = bench.ask("POST", "/api/v1/prices/replay", &[], large).await;
+    check_problem(&large, 422, "at most 262144 here", "an overlay that would take much memory");
     assert_eq!(bench.get("/api/v1/ledger/stats").await.json()["last_sequence"], before);
 }
 
