@@ -351,7 +351,7 @@ def check_probes(say, container, tls):
         asked = {key: value for key, value in container.get(probe, {}).items() if key in ("httpGet", "exec")}
         wanted = {"httpGet": {"path": path, "port": "admin", **({"scheme": "HTTPS"} if tls else {})}}
         if "client_ca_file" in tls:
-            wanted = {"exec": {"command": ["/usr/local/bin/bursar", "ledger", "stats"] + ["--ready"] * (path == "/readyz")}}
+            wanted = {"exec": {"command": ["/usr/local/bin/bursar", "ledger", "stats", "--ready" if path == "/readyz" else "--alive"]}}
         say(asked == wanted, f"{probe} asks {asked or 'nothing'} instead of {wanted}: {path} on the admin port")
 
 

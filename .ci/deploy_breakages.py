@@ -73,7 +73,7 @@ TABLE = [
     ("manifests", "deploy/kubernetes/gateway.yaml", "scopes: [read]", "scopes: [everything]", "bursar check"),
     ("helm", f"{CHART}/templates/_helpers.tpl", "mountPath: /etc/bursar, readOnly", "mountPath: /etc/bursar/bursar.yaml, subPath: bursar.yaml, readOnly", "with a subPath"),
     ("helm", f"{CHART}/templates/_helpers.tpl", ", scheme: HTTPS }", " }", "startupProbe asks"),
-    ("helm", f"{CHART}/templates/_helpers.tpl", "--ready{{ end }}", "{{ end }}", "startupProbe asks"),
+    ("helm", f"{CHART}/templates/_helpers.tpl", "--ready{{ else }}", "--alive{{ else }}", "startupProbe asks"),
     ("helm", f"{CHART}/templates/_helpers.tpl", "and .clientCaKey (not .clientSecretName)", "and .clientCaKey (not .secretName)", "the templates take"),
     ("helm", f"{CHART}/templates/_helpers.tpl", '"client_ca_file" (printf', '"client_ca" (printf', "bursar check"),
     ("helm", f"{CHART}/templates/_helpers.tpl", '"currency" "reserve.body_bytes"', '"reserve.body_bytes"', "another currency restarts no pod"),

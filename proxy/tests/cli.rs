@@ -681,7 +681,8 @@ fn a_signal_lets_a_stream_end_and_the_process_with_it() {
     let admin = sidecar.admin_url();
     let probe = |more: &[&str]| run(dir.path(), &[&["ledger", "stats", "--admin", &admin], more].concat());
     let ready = probe(&["--ready"]);
-    assert_eq!((code(&ready), code(&probe(&[]))), (1, 0), "it is alive and not ready");
+    let alive = probe(&["--alive"]);
+    assert_eq!((code(&ready), code(&alive), &*stdout(&alive)), (1, 0, "ok\n"), "it is alive and not ready");
     assert!(stderr(&ready).contains("draining"), "{}", stderr(&ready));
     // One that was not even accepted yet is reset.
     let end = idle.read(&mut [0_u8; 1]);

@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - `verify` ends with 3 when the ledger is not what it should be, `repair` when anything is gone.
-//! - `stats` ends with 0 whenever a sidecar answers; `stats --ready` only when its `/readyz` says so.
+//! - `stats --alive` ends with 0 whenever a sidecar answers; `stats --ready` only when its `/readyz` says so. Neither
+//!   counts against the rate of requests, as `stats` does.
 //!
 //! Not here: the work itself (`bursar_ledger`).
 
@@ -63,6 +64,9 @@ pub(super) struct StatsArgs {
     /// ledger cannot record and `ledger.fail` is `closed`.
     #[arg(long)]
     ready: bool,
+    /// Only ask whether the process answers (`/healthz`), for probes.
+    #[arg(long, conflicts_with = "ready")]
+    alive: bool,
     #[command(flatten)]
     ask: AdminArgs,
 }
@@ -208,10 +212,14 @@ pub(super) fn run(command: &LedgerCommand) -> anyhow::Result<ExitCode> {
 
 fn write_stats(args: &StatsArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let client = source::sidecar(&args.ask)?;
-    let path = if args.ready { "/readyz" } else { "/api/v1/ledger/stats" };
+    let path = match (args.ready, args.alive) {
+        (true, _) => "/readyz",
+        (_, true) => "/healthz",
+        _ => "/api/v1/ledger/stats",
+    };
     let mut body = Vec::new();
     tokio::task::LocalSet::new().block_on(&tasks::runtime()?, client.get(path, &mut body))?;
-    if args.ready {
+    if args.ready || args.alive {
         out.write_all(&body)?;
     } else {
         let stats: Value = serde_json::from_slice(&body).context("the sidecar's answer is no JSON")?;

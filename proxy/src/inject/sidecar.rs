@@ -183,8 +183,8 @@ impl Sidecar<'_> {
                 ),
             ];
         }
-        // A kubelet cannot ask loopback. `stats` answers while the process runs, `stats --ready` while it serves.
-        let alive = json!({"command": ["/usr/local/bin/bursar", "ledger", "stats"]});
+        // A kubelet cannot ask loopback. The one answers while the process runs, the other while it serves.
+        let alive = json!({"command": ["/usr/local/bin/bursar", "ledger", "stats", "--alive"]});
         let ready = json!({"command": ["/usr/local/bin/bursar", "ledger", "stats", "--ready"]});
         [
             (

@@ -151,7 +151,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Asks `path`; by a command that shows a certificate where the listener wants one. */}}
 {{- define "bursar.probe" -}}
 {{- if .tls.clientCaKey -}}
-exec: { command: [/usr/local/bin/bursar, ledger, stats{{ if eq .path "/readyz" }}, --ready{{ end }}] }
+exec: { command: [/usr/local/bin/bursar, ledger, stats, {{ if eq .path "/readyz" }}--ready{{ else }}--alive{{ end }}] }
 {{- else if .tls.secretName -}}
 httpGet: { path: {{ .path }}, port: admin, scheme: HTTPS }
 {{- else -}}

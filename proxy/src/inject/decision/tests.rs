@@ -283,7 +283,7 @@ fn the_default_needs_nothing_in_the_namespace_and_its_configuration_is_right() {
     assert_eq!(spec["volumes"], json!([{"emptyDir": {"sizeLimit": "1Gi"}, "name": "bursar-data"}]));
     let sidecar = &spec["initContainers"][0];
     assert_eq!(sidecar.get("ports"), None);
-    let alive = ["/usr/local/bin/bursar", "ledger", "stats"];
+    let alive = ["/usr/local/bin/bursar", "ledger", "stats", "--alive"];
     let ready = ["/usr/local/bin/bursar", "ledger", "stats", "--ready"];
     for (probe, command) in
         [("startupProbe", &ready[..]), ("livenessProbe", &alive[..]), ("readinessProbe", &ready[..])]
