@@ -87,8 +87,8 @@ fn refused(rejection: Rejection) -> Response {
         Rejection::BodyTooLarge => super::gate::TOO_LARGE.to_owned(),
         rejection => rejection.to_string(),
     };
-    // Of these methods it is known that no operation takes them.
-    let is_forbidden = rejection == Rejection::ForbiddenMethod;
+    // No operation takes these methods.
+    let is_forbidden = matches!(rejection, Rejection::ForbiddenMethod | Rejection::UnknownMethod);
     let status = if is_forbidden { StatusCode::METHOD_NOT_ALLOWED } else { rejection.status() };
     let mut response = sealed(problem(status, &detail));
     if is_forbidden {
