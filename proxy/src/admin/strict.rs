@@ -29,6 +29,8 @@ pub(super) const LIMITS: Limits = Limits {
     head_bytes_max: 80 * 1024,
     headers_max: 100,
     target_bytes_max: 65_534,
+    // Nothing is passed on. Where GET is no method of a path, that is what is wrong.
+    body_of_get: true,
     body_bytes_max: IMPORT_BYTES_MAX as u64,
     trailer_bytes_max: 8 * 1024,
     trailers_max: 16,

@@ -48,6 +48,7 @@ pub fn fuzz_guard(data: &[u8]) {
         head_bytes_max: 512,
         headers_max: 8,
         target_bytes_max: 128,
+        body_of_get: seed % 2 == 1,
         body_bytes_max: 256,
         trailer_bytes_max: 128,
         trailers_max: 2,

@@ -143,7 +143,7 @@ impl Head {
         if is_chunked && version == Version::Http10 {
             return Err(Rejection::TransferEncodingVersion);
         }
-        if method == Method::Bodyless && (is_chunked || self.length > 0) {
+        if method == Method::Bodyless && !limits.body_of_get && (is_chunked || self.length > 0) {
             return Err(Rejection::UnexpectedBody);
         }
         if self.length > limits.body_bytes_max {
