@@ -30,12 +30,6 @@ async fn ask(system: &System, client: &mut Client) -> u16 {
     client.reply().await.status()
 }
 
-/// Waits until everything that ended is settled.
-async fn settled(system: &System) {
-    let ledger = system.app.ledger.clone();
-    unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
-}
-
 fn standing(system: &System) -> Standing {
     system.app.budgets.standing(0, system.app.now()).unwrap()
 }
@@ -83,7 +77,7 @@ fn of_a_thousand_concurrent_requests_exactly_those_pass_that_fit() {
         drop(clients);
 
         system.release_ledger();
-        settled(&system).await;
+        system.settled().await;
         let after = standing(&system);
         assert_eq!((after.settled, after.held), (137 * 8, 0), "what was not used is free again");
         let mut client = system.client();
@@ -147,14 +141,14 @@ fn a_budget_that_is_only_held_may_be_asked_again_soon_and_a_used_one_when_its_wi
         client.post(CHAT_PATH, &[], ASK).await;
         assert_eq!(client.reply().await.header("retry-after"), Some("5"));
         system.release_ledger();
-        settled(&system).await;
+        system.settled().await;
         client.post(CHAT_PATH, &[], ASK).await;
         let reply = client.reply().await;
         // Eight tokens are used: it is twelve hours to midnight.
         assert_eq!((reply.status(), reply.header("retry-after")), (429, Some("43200")));
         system.clock.advance(DAY);
         assert_eq!(ask(&system, &mut client).await, 200, "another day");
-        settled(&system).await;
+        system.settled().await;
         system.clock.advance(-DAY);
         client.post(CHAT_PATH, &[], ASK).await;
         assert_eq!(client.reply().await.status(), 429, "a clock that goes back finds what was used");
@@ -203,7 +197,7 @@ fn whatever_ends_an_exchange_its_hold_ends_with_it() {
         client.post(CHAT_PATH, &[], ASK).await;
         drop(client);
         bursar_tests::until("nothing is in flight", || system.metric("bursar_requests_in_flight") == 0).await;
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(standing(&system).held, 0);
         drop(system.close().await);
     });
@@ -241,7 +235,7 @@ fn a_hold_in_money_is_the_dearest_that_the_request_can_be() {
         assert_eq!(ask(&system, &mut client).await, 200);
         assert_eq!(standing(&system).held, pico);
         system.release_ledger();
-        settled(&system).await;
+        system.settled().await;
         let after = standing(&system);
         assert_eq!((after.settled, after.held), (5 * 150_000 + 3 * 600_000, 0));
         drop(client);
@@ -289,7 +283,7 @@ fn after_a_restart_budgets_know_what_was_spent() {
             client.post(CHAT_PATH, headers, ASK).await;
             assert_eq!(client.reply().await.status(), 200);
         }
-        settled(&system).await;
+        system.settled().await;
         let now = system.app.now();
         let before: Vec<Standing> =
             (0..14).map(|number| system.app.budgets.standing(number, now).unwrap()).collect();
@@ -359,7 +353,7 @@ fn a_hard_budget_knows_a_long_body_to_its_end() {
         client.post(CHAT_PATH, &[("x-bursar-team", "b")], &long_ask(300_000, 9_000_000)).await;
         assert_eq!(client.reply().await.status(), 200, "nobody limits this team");
         system.release_ledger();
-        settled(&system).await;
+        system.settled().await;
         assert_eq!((standing(&system).settled, standing(&system).held), (8, 0));
         drop(client);
         drop(system.close().await);
@@ -411,7 +405,7 @@ fn a_record_that_the_ledger_does_not_take_is_booked_all_the_same() {
         assert_eq!((after.settled, after.held), (5 * 150_000 + 3 * 600_000, before.held));
         drop(client);
         system.release_ledger();
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(standing(&system).held, 0);
         drop(system.close().await);
     });
@@ -505,7 +499,7 @@ fn an_override_lets_more_pass_at_once_until_its_time_is_over_and_survives_a_rest
         client.post(CHAT_PATH, &[], ASK).await;
         assert_eq!(client.reply().await.status(), 429);
         system.release_ledger();
-        settled(&system).await;
+        system.settled().await;
         // Eight tokens are used, so that the next one does not fit.
         client.post(CHAT_PATH, &[], ASK).await;
         assert_eq!(client.reply().await.status(), 429);
@@ -530,7 +524,7 @@ fn an_override_lets_more_pass_at_once_until_its_time_is_over_and_survives_a_rest
         assert_eq!(told["overrides"][0]["id"], id.to_string());
         assert_eq!(told["overrides"][0]["add"], "8 tokens");
         assert_eq!(ask(&system, &mut client).await, 200, "it fits now");
-        settled(&system).await;
+        system.settled().await;
         client.post(CHAT_PATH, &[], ASK).await;
         let reply = client.reply().await;
         assert!(reply.text().contains(&format!("{limit} tokens is configured")), "{}", reply.text());

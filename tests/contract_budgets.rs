@@ -62,11 +62,6 @@ async fn look(system: &System) -> Vec<String> {
     unhurried(done).await.unwrap()
 }
 
-async fn settled(system: &System) {
-    let ledger = system.app.ledger.clone();
-    unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
-}
-
 fn standing(system: &System) -> Standing {
     system.app.budgets.contract_standing("b", system.app.now()).unwrap()
 }
@@ -117,7 +112,7 @@ fn of_concurrent_requests_those_pass_that_the_commitment_still_has_tokens_for() 
         drop(clients);
 
         system.release_ledger();
-        settled(&system).await;
+        system.settled().await;
         assert_eq!((standing(&system).settled, standing(&system).held), (7 * 8, 0));
         // The waterfall says the same.
         look(&system).await;
@@ -136,7 +131,7 @@ fn a_look_while_requests_are_under_way_gives_nothing_free() {
         enter(&system, FactKind::Contract, commitment(2 * BOUND, &json!({}))).await;
         let mut client = system.client();
         passes(&system, &mut client, "t").await;
-        settled(&system).await;
+        system.settled().await;
         // One is held: its reply has not begun.
         let go_on = Rc::new(Notify::new());
         let reply = format!(
@@ -153,7 +148,7 @@ fn a_look_while_requests_are_under_way_gives_nothing_free() {
         go_on.notify_one();
         assert_eq!(client.reply().await.status(), 200);
         drop((client, other));
-        settled(&system).await;
+        system.settled().await;
         look(&system).await;
         assert_eq!((standing(&system).settled, standing(&system).held), (16, 0));
         drop(system.close().await);
@@ -175,7 +170,7 @@ fn a_balance_is_money_and_its_benefit_makes_it_last_longer() {
             enter(&system, FactKind::Contract, credit).await;
             let mut client = system.client();
             passes(&system, &mut client, "t").await;
-            settled(&system).await;
+            system.settled().await;
             assert_eq!(standing(&system).settled, spent);
             look(&system).await;
             let standing = standing(&system);
@@ -214,7 +209,7 @@ fn a_contract_that_is_not_there_is_over_or_withdrawn_has_nothing_left() {
         let larger = json!({ "version": 3, "supersedes": 2, "effective_from": "2026-11-24" });
         enter(&system, FactKind::Contract, commitment(900, &larger)).await;
         passes(&system, &mut client, "a").await;
-        settled(&system).await;
+        system.settled().await;
         assert_eq!((standing(&system).limit, standing(&system).settled), (900, 16));
         system.clock.advance(7 * DAY);
         assert_eq!(ask(&mut client, "a").await, 429, "it is over");
@@ -255,7 +250,7 @@ fn only_what_the_contract_is_for_is_under_the_budget() {
         let mut client = system.client();
         assert_eq!(ask(&mut client, "a").await, 429);
         passes(&system, &mut client, "b").await;
-        settled(&system).await;
+        system.settled().await;
         look(&system).await;
         assert_eq!(standing(&system).settled, 0);
         drop(client);
@@ -271,7 +266,7 @@ fn what_another_contract_delivers_first_does_not_draw_this_one() {
         enter(&system, FactKind::Contract, commitment(5 * BOUND, &json!({}))).await;
         let mut client = system.client();
         passes(&system, &mut client, "a").await;
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(standing(&system).settled, 8, "until somebody looks, it is as if it had paid");
         look(&system).await;
         assert_eq!(standing(&system).settled, 0);
@@ -288,7 +283,7 @@ fn what_must_be_used_in_its_day_is_there_anew_the_next_day() {
         enter(&system, FactKind::Contract, commitment(30 * (BOUND + 4), &daily)).await;
         let mut client = system.client();
         passes(&system, &mut client, "a").await;
-        settled(&system).await;
+        system.settled().await;
         look(&system).await;
         assert_eq!((standing(&system).limit, standing(&system).settled), (BOUND + 4, 8));
         client.post(CHAT_PATH, &[], ASK).await;
@@ -296,7 +291,7 @@ fn what_must_be_used_in_its_day_is_there_anew_the_next_day() {
         assert_eq!((reply.status(), reply.header("retry-after")), (429, Some("43200")));
         system.clock.advance(DAY);
         passes(&system, &mut client, "a").await;
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(standing(&system).settled, 8);
         drop(client);
         drop(system.close().await);
@@ -309,11 +304,11 @@ fn other_settings_bring_other_budgets_on_contracts_without_a_restart() {
         enter(&system, FactKind::Contract, commitment(1_000, &json!({}))).await;
         let mut client = system.client();
         passes(&system, &mut client, "a").await;
-        settled(&system).await;
+        system.settled().await;
         system.reload(None, &budget("")).unwrap();
         assert_eq!((standing(&system).limit, standing(&system).settled), (1_000, 8), "what was before");
         passes(&system, &mut client, "a").await;
-        settled(&system).await;
+        system.settled().await;
         // Another mode and a second budget keep what is known.
         let two = "budgets:\n  - { name: other, contract: none, without: allow }\n  - { name: b, contract: c, mode: soft }\n";
         system.reload(None, two).unwrap();
@@ -364,7 +359,7 @@ fn rules_name_a_budget_on_a_contract_and_one_without_its_contract_is_used_up() {
         enter(&system, FactKind::Contract, commitment(2 * BOUND, &json!({}))).await;
         for team in ["named", "any", "share"] {
             passes(&system, &mut client, team).await;
-            settled(&system).await;
+            system.settled().await;
         }
         // Another one is held: more than half of it.
         system.hold_ledger();

@@ -12,7 +12,7 @@ use crate::transcripts::{CHAT, CHAT_PATH};
 use bursar::layers::route::api_on;
 use bursar::usage::Api;
 use bursar_domain::{Label, Metering};
-use bursar_tests::{Client, Http2Client, Setup, System, http2, run, unhurried};
+use bursar_tests::{Client, Http2Client, Setup, System, http2, run};
 use http::Method;
 use std::collections::BTreeSet;
 
@@ -293,8 +293,7 @@ async fn use_up(system: &System, headers: &[(&str, &str)]) {
     let mut client = system.client();
     client.post(CHAT_PATH, headers, &ask).await;
     assert_eq!(client.reply().await.status(), 200);
-    let ledger = system.app.ledger.clone();
-    unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
+    system.settled().await;
     for number in 0..u32::try_from(system.app.config().budgets.len()).unwrap() {
         assert!(system.app.budgets.standing(number, system.app.now()).unwrap().left() <= 0);
     }

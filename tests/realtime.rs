@@ -554,8 +554,8 @@ fn a_session_holds_each_response_and_ends_when_the_next_does_not_fit() {
         assert_eq!(standing().held, 500);
         first.notify_one();
         let _ = client.raw(message(DONE).len()).await;
-        until("the first response is booked", || standing().settled == 300).await;
-        assert_eq!(standing().held, 700);
+        system.settled().await;
+        assert_eq!((standing().settled, standing().held), (300, 700));
         second.notify_one();
         let provider = system.provider.clone();
         until("the session is ended", || provider.open() == 0).await;

@@ -27,11 +27,6 @@ async fn refused(client: &mut Client) -> String {
     reply.header("x-bursar-budget").or(reply.header("x-bursar-limit")).unwrap().to_owned()
 }
 
-async fn settled(system: &System) {
-    let ledger = system.app.ledger.clone();
-    unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
-}
-
 fn standing(system: &System, number: u32) -> Standing {
     system.app.budgets.standing(number, system.app.now()).unwrap()
 }
@@ -82,7 +77,7 @@ fn another_limit_of_a_budget_keeps_what_was_spent_and_what_is_held() {
     run(&budgets(&["name: b, window: day, limit: 1000 tokens"]), |system| async move {
         let mut client = system.client();
         assert_eq!(ask(&system, &mut client).await, 200);
-        settled(&system).await;
+        system.settled().await;
         let mut waiting = system.client();
         system.provider.script([Step::Stall]);
         waiting.post(CHAT_PATH, &[], ASK).await;
@@ -105,7 +100,7 @@ fn another_limit_of_a_budget_keeps_what_was_spent_and_what_is_held() {
         // What was held is released by its end.
         drop(waiting);
         until("nothing is in flight", || system.metric("bursar_requests_in_flight") == 0).await;
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(standing(&system, 1).held, 0);
         assert_eq!(ask(&system, &mut client).await, 200);
         drop(client);
@@ -120,7 +115,7 @@ fn another_window_counts_what_was_spent_in_it_and_holds_stay_held() {
         assert_eq!(ask(&system, &mut client).await, 200);
         system.clock.advance(90 * MINUTE);
         assert_eq!(ask(&system, &mut client).await, 200);
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(standing(&system, 0).settled, 8, "this hour");
         let mut waiting = system.client();
         system.provider.script([Step::Stall]);
@@ -136,7 +131,7 @@ fn another_window_counts_what_was_spent_in_it_and_holds_stay_held() {
         }
         drop((waiting, client));
         until("nothing is in flight", || system.metric("bursar_requests_in_flight") == 0).await;
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(standing(&system, 0).held, 0);
         drop(system.close().await);
     });
@@ -161,7 +156,7 @@ fn what_is_settled_while_the_ledger_is_asked_is_booked_once() {
                 asked += 1;
             }
             unhurried(reloading).await.unwrap();
-            settled(&system).await;
+            system.settled().await;
             let now = standing(&system, 0);
             assert_eq!((now.settled, now.held), (asked * 8, 0), "round {round}, {window}");
         }
@@ -206,7 +201,7 @@ fn a_mistake_leaves_everything_as_it_was_and_restarts_are_named() {
         }
         assert!(std::sync::Arc::ptr_eq(&before, &system.app.config()));
         assert_eq!(ask(&system, &mut client).await, 200);
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(standing(&system, 0).settled, 8);
 
         let more = format!(

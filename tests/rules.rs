@@ -2,7 +2,7 @@
 
 use crate::transcripts::{CHAT_PATH, MESSAGES_PATH};
 use bursar_domain::{Metering, Outcome, RequestId};
-use bursar_tests::{Client, Setup, System, run, unhurried};
+use bursar_tests::{Client, Setup, System, run};
 
 const ASK: &str = r#"{"model":"gpt-4o","max_tokens":900,"messages":[{"role":"user","content":"hi"}]}"#;
 /// Five tokens in, three out.
@@ -18,11 +18,6 @@ async fn ask(system: &System, client: &mut Client, headers: &[(&str, &str)]) -> 
     system.provider.json(200, REPLY);
     client.post(CHAT_PATH, headers, ASK).await;
     client.reply().await.status()
-}
-
-async fn settled(system: &System) {
-    let ledger = system.app.ledger.clone();
-    unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
 }
 
 fn count(system: &System, sample: &str) -> u64 {
@@ -128,7 +123,7 @@ fn a_steered_request_asks_for_another_model_and_less_and_is_held_and_recorded_as
         let held = system.app.budgets.standing(0, system.app.now()).unwrap().held;
         assert_eq!(held, ASK.len() as i128 + 100, "what is sent is held");
         system.release_ledger();
-        settled(&system).await;
+        system.settled().await;
         drop(client);
         let record = system.record().await;
         assert_eq!(record.model_requested.unwrap().as_str(), "gpt-4o-mini");
@@ -326,7 +321,7 @@ fn a_rule_steers_when_a_budget_nears_its_end() {
     run(&settings, |system| async move {
         let mut client = system.client();
         assert_eq!(ask(&system, &mut client, &[]).await, 200);
-        settled(&system).await;
+        system.settled().await;
         assert_eq!(system.app.budgets.used_of("b", system.app.now()), Some(80));
         assert_eq!(ask(&system, &mut client, &[]).await, 200);
         let models: Vec<String> = system

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bursar::upstream::Connector;
 use bursar::webhooks::{self, FILE};
 use bursar_domain::FactKind;
-use bursar_tests::{Client, Provider, Received, Setup, Step, System, unhurried};
+use bursar_tests::{Client, Provider, Received, Setup, Step, System};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -92,8 +92,7 @@ async fn rounds() {
 async fn post(system: &System, client: &mut Client) -> u16 {
     client.post(CHAT_PATH, &[("x-bursar-team", "a")], ASK).await;
     let status = client.reply().await.status();
-    let ledger = system.app.ledger.clone();
-    unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
+    system.settled().await;
     status
 }
 
@@ -387,8 +386,7 @@ fn what_is_spent_in_a_window_after_its_end_is_told_of_that_window() {
         system.clock.advance(HOUR);
         go_on.notify_one();
         assert_eq!(client.reply().await.status(), 200);
-        let ledger = system.app.ledger.clone();
-        unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
+        system.settled().await;
         told.receiver.json(200, "");
         assert_eq!(told.shares().await, [100]);
         let data = &told.receiver.request().json()["data"];

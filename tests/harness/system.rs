@@ -1,6 +1,6 @@
 //! The sidecar itself, put together as `serve` does it, over in-memory connections.
 
-use crate::{Client, Frames, Http2Client, Http2Provider, ManualClock, Provider};
+use crate::{Client, Frames, Http2Client, Http2Provider, ManualClock, Provider, unhurried};
 use bursar::app::{App, Prices};
 use bursar::budgets::Budgets;
 use bursar::config::{Config, ConfigErrors, Sources};
@@ -294,6 +294,13 @@ impl System {
     /// The ledger goes on writing.
     pub fn release_ledger(&self) {
         self.gate.0.set(false);
+    }
+
+    /// Waits until everything that was handed to the ledger is booked, which a thread of its own does in real
+    /// time: the paused clock stands still meanwhile, and no deadline passes.
+    pub async fn settled(&self) {
+        let ledger = self.app.ledger.clone();
+        unhurried(tokio::task::spawn_blocking(move || ledger.checkpoint())).await.unwrap().unwrap();
     }
 
     /// The value of a sample on the metrics page.
