@@ -4,7 +4,8 @@
 //! - Where there are tokens, nothing but health (and metrics, if they are public) answers without one,
 //!   whatever the path and the method; so is it off loopback, where there are always some.
 //! - A token does only what its scopes say; what it lacks is told to it alone.
-//! - A browser's page cannot write where nothing is asked.
+//! - A browser's page cannot write where nothing is asked, and one that has its own name resolve to loopback
+//!   reads nothing but public metrics there.
 //! - A name and password, which browsers send by themselves, only read, and only for pages of this origin.
 //!
 //! Not here: tokens (`credentials::admin`), which operation needs what (`table`), rates (`rate`).
@@ -14,6 +15,7 @@ use super::table::{Needs, OPERATIONS, Operation};
 use super::{Admin, Peer, problem};
 use crate::credentials::admin::{Scope, Token};
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -91,6 +93,7 @@ pub(super) async fn admit(State(admin): State<Admin>, mut request: Request, next
     let caller = Caller { token: found, address };
     match needs {
         Some(Needs::ReadOrPublic) if config.metrics_public => {}
+        _ if config.tokens.is_empty() && !names_loopback(&request) => return rebound(),
         _ if config.tokens.is_empty() => {}
         _ if caller.token.is_none() => return unknown(&request),
         Some(Needs::ReadOrPublic) if !reads_metrics => return forbidden(Scope::Read),
@@ -140,6 +143,33 @@ fn refuse_web_page(request: &Request) -> Option<Response> {
     let writes = !reads(request.method()) && request.method() != Method::OPTIONS;
     let is_page = writes && request.headers().contains_key(header::ORIGIN);
     is_page.then(|| problem(StatusCode::FORBIDDEN, "a web page cannot write here: use the command line"))
+}
+
+/// Whether the host that a request names, if any, is none that a stranger can own: an address, a name without a
+/// dot, or one below `localhost`. A page whose name its owner has resolve to loopback (DNS rebinding) is of this
+/// origin to a browser; only the name tells.
+fn names_loopback(request: &Request) -> bool {
+    let told = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => request.headers().get(header::HOST).map(HeaderValue::as_bytes),
+    };
+    let Some(told) = told.filter(|told| !told.is_empty()) else { return true };
+    let Ok(authority) = Authority::try_from(told) else { return false };
+    let host = authority.host();
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let is_local = match host.strip_suffix('.').unwrap_or(host).rsplit_once('.') {
+        None => !host.is_empty(),
+        // All of `localhost` is loopback's (RFC 6761 §6.3).
+        Some((_, last)) => last.eq_ignore_ascii_case("localhost"),
+    };
+    is_local || address.parse::<IpAddr>().is_ok()
+}
+
+/// The name is not loopback's.
+fn rebound() -> Response {
+    let detail = "without a token the admin API answers only to `localhost`, to addresses and to names without \
+                  a dot: ask it by one of them, or set a token (admin.tokens or admin.token_file)";
+    problem(StatusCode::FORBIDDEN, detail)
 }
 
 fn unknown(request: &Request) -> Response {

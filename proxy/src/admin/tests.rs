@@ -177,6 +177,50 @@ async fn every_operation_refuses_every_kind_of_mistake_with_a_problem_that_names
     check_problem(&page, 403, "a web page cannot write here", "a web page");
 }
 
+/// A page whose name resolves to loopback asks, to a browser, its own origin: only the name tells.
+#[tokio::test]
+async fn without_a_token_only_loopbacks_own_names_are_answered() {
+    let bench = Bench::new("");
+    let own = [
+        "localhost",
+        "LOCALHOST:9464",
+        "localhost.:80",
+        "a.localhost",
+        "sidecar:9464",
+        "127.0.0.1:9464",
+        "[::1]:9464",
+        "",
+    ];
+    for host in own {
+        assert_eq!(
+            bench.ask("GET", "/api/v1/usage", &[("host", host)], Vec::new()).await.status,
+            200,
+            "{host}"
+        );
+    }
+    assert_eq!(bench.get("http://localhost:9464/api/v1/usage").await.status, 200, "as HTTP/2 names it");
+    let told = "without a token the admin API answers only to `localhost`";
+    for host in [
+        "evil.test",
+        "evil.test:9464",
+        "localhost.evil.test",
+        "127.0.0.1.evil.test",
+        "notlocalhost.test",
+        ":",
+    ] {
+        for path in ["/api/v1/usage", "/", "/dashboard/page.js", "/nothing"] {
+            let reply = bench.ask("GET", path, &[("host", host)], Vec::new()).await;
+            check_problem(&reply, 403, told, &format!("{host} {path}"));
+        }
+        assert_eq!(bench.ask("GET", "/healthz", &[("host", host)], Vec::new()).await.status, 200, "{host}");
+        assert_eq!(bench.ask("GET", "/metrics", &[("host", host)], Vec::new()).await.status, 200, "{host}");
+    }
+    check_problem(&bench.get("http://evil.test/api/v1/usage").await, 403, told, "as HTTP/2 names it");
+    let hidden = Bench::new("admin: { metrics_public: false }");
+    let reply = hidden.ask("GET", "/metrics", &[("host", "evil.test")], Vec::new()).await;
+    check_problem(&reply, 403, told, "metrics that are not public");
+}
+
 #[tokio::test]
 async fn bodies_that_are_no_rows_are_refused_with_a_problem() {
     let bench = Bench::new("");
