@@ -414,7 +414,9 @@ impl Journal {
         let is_over = !self.doubtful && self.needs_new_segment(bytes, now);
         let end = self.current.data_end.saturating_add(bytes);
         let more = if self.doubtful || is_over {
-            bytes.saturating_add(SEGMENT_HEADER_BYTES).saturating_add(FOOTER_BYTES)
+            // The zeros ahead are given back before anything is written.
+            let zeros = self.filled.saturating_sub(self.current.data_end);
+            bytes.saturating_add(SEGMENT_HEADER_BYTES).saturating_add(FOOTER_BYTES).saturating_sub(zeros)
         } else {
             end.saturating_sub(self.filled)
         };

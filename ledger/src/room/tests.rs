@@ -5,7 +5,8 @@ use crate::codec::tests::{plain_record, test_price};
 use crate::faults::options;
 use crate::retention::tests::{LATER, SetClock, THEN, prune};
 use crate::{
-    Durability, Health, Ledger, Options, RecordRange, RejectReason, StoreCheck, UsageQuery, Wait, verify,
+    Durability, Health, Ledger, Options, RecordRange, RejectReason, Retention, StoreCheck, UsageQuery, Wait,
+    verify,
 };
 use bursar_domain::SystemClock;
 use proptest::prelude::*;
@@ -185,6 +186,29 @@ fn room_that_somebody_gives_back_is_found() {
     assert_eq!((reason(&ledger), ledger.stats().last_sequence), (String::new(), taken));
     ledger.close().unwrap();
     check(dir.path(), taken);
+}
+
+#[test]
+fn the_zeros_of_a_segment_that_grew_old_are_room_for_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = SetClock::at(THEN);
+    // Where old records are given up, segments grow old.
+    let retention = Some(Retention::of(Duration::from_secs(40 * 86_400)));
+    let options = Options { retention, ..bounded(dir.path(), None) };
+    let ledger = Ledger::open(options, clock.clone(), Arc::new(test_price)).unwrap().0;
+    let put = |n| drop(ledger.append(Box::new(plain_record(n)), Wait::No).unwrap());
+    put(0);
+    // No byte is left, but for zeros.
+    leave(&ledger, dir.path(), 0);
+    clock.set(LATER);
+    put(1);
+    let is_over = || ledger.is_troubled() || ledger.stats().last_sequence == 2;
+    while !is_over() {
+        std::thread::yield_now();
+    }
+    assert_eq!(reason(&ledger), "");
+    ledger.close().unwrap();
+    check(dir.path(), 2);
 }
 
 #[test]
