@@ -5,7 +5,7 @@
 //!   whatever the path and the method; so is it off loopback, where there are always some.
 //! - A token does only what its scopes say; what it lacks is told to it alone.
 //! - A browser's page cannot write where nothing is asked, and one that has its own name resolve to loopback
-//!   reads nothing but public metrics there.
+//!   reads nothing but public metrics there, unless behind TLS, where it has no certificate.
 //! - A name and password, which browsers send by themselves, only read, and only for pages of this origin.
 //!
 //! Not here: tokens (`credentials::admin`), which operation needs what (`table`), rates (`rate`).
@@ -93,7 +93,10 @@ pub(super) async fn admit(State(admin): State<Admin>, mut request: Request, next
     let caller = Caller { token: found, address };
     match needs {
         Some(Needs::ReadOrPublic) if config.metrics_public => {}
-        _ if config.tokens.is_empty() && !names_loopback(&request) => return rebound(),
+        // Behind TLS its certificate tells a browser who it is.
+        _ if config.tokens.is_empty() && config.tls.is_none() && !names_loopback(&request) => {
+            return rebound();
+        }
         _ if config.tokens.is_empty() => {}
         _ if caller.token.is_none() => return unknown(&request),
         Some(Needs::ReadOrPublic) if !reads_metrics => return forbidden(Scope::Read),

@@ -39,6 +39,17 @@ impl Authority {
         std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
     }
 
+    /// The settings of a server with a certificate of this authority.
+    fn settings(&self, dir: &Path) -> String {
+        self.write_server(dir);
+        let file = |name: &str| dir.join(name).display().to_string();
+        format!(
+            "admin: {{ tls: {{ cert_file: '{}', key_file: '{}' }} }}\n",
+            file("cert.pem"),
+            file("key.pem")
+        )
+    }
+
     /// A client that believes this authority, and shows a certificate of `own` if there is one.
     fn client(&self, own: Option<&Self>) -> TlsConnector {
         let mut roots = rustls::RootCertStore::empty();
@@ -229,13 +240,7 @@ fn check_refused(answer: &str, status: u16, detail: &str, about: &str) {
 async fn what_is_no_request_is_answered_with_a_problem_with_and_without_tls() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new("first");
-    authority.write_server(dir.path());
-    let file = |name: &str| dir.path().join(name).display().to_string();
-    let tls = format!(
-        "admin: {{ tls: {{ cert_file: '{}', key_file: '{}' }} }}\n",
-        file("cert.pem"),
-        file("key.pem")
-    );
+    let tls = authority.settings(dir.path());
     let bench = Bench::new("");
     let (app, (end, state)) = (Arc::clone(&bench.app), watch::channel(Shutdown::No));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -318,20 +323,22 @@ fn hello(version: [u8; 2]) -> Vec<u8> {
     [&[22, 3, 1][..], &length(&message), &message].concat()
 }
 
+/// A page under a name that a stranger has resolve to loopback has no certificate that a browser takes.
+#[tokio::test]
+async fn behind_tls_every_name_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(&Authority::new("first").settings(dir.path()));
+    let named = bench.ask("GET", "/api/v1/usage", &[("host", "bursar.example.com")], Vec::new()).await;
+    assert_eq!(named.status, 200, "{}", named.body);
+}
+
 #[tokio::test]
 async fn tls_older_than_1_2_is_refused() {
     const HANDSHAKE: u8 = 22;
     const ALERT: u8 = 21;
     const PROTOCOL_VERSION: u8 = 70;
     let dir = tempfile::tempdir().unwrap();
-    Authority::new("first").write_server(dir.path());
-    let file = |name: &str| dir.path().join(name).display().to_string();
-    let settings = format!(
-        "admin: {{ tls: {{ cert_file: '{}', key_file: '{}' }} }}\n",
-        file("cert.pem"),
-        file("key.pem")
-    );
-    let bench = Bench::new(&settings);
+    let bench = Bench::new(&Authority::new("first").settings(dir.path()));
     let (app, (end, state)) = (Arc::clone(&bench.app), watch::channel(Shutdown::No));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
