@@ -22,15 +22,21 @@ fi
 
 # Of several that fit, the last one counts.
 flags=()
+case "$root$target$home" in
+  *[\'[:space:]]*) echo "release-build.sh: no path may have a blank or a quote in it: $root, $target, $home" >&2; exit 1 ;;
+esac
+# What is written in C names its files in its errors, too.
 for remap in "$root=/bursar" "$target=/target" "$home=/cargo"; do
   flags+=("--remap-path-prefix=$remap")
+  CFLAGS="${CFLAGS:-} -ffile-prefix-map=$remap"
 done
+export CFLAGS
 if [ -n "$static" ]; then
   # Named, so that what runs while building is built without it: procedural macros are loaded by the compiler.
   set -- "$@" --target "$(rustc --version --verbose | sed -n 's/^host: //p')"
   flags+=(-C target-feature=+crt-static)
 fi
-# Behind those of .cargo/config.toml, whose place flags in the environment would take. No path may have a quote in it.
+# Behind those of .cargo/config.toml, whose place flags in the environment would take.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS
 list=$(printf "'%s', " "${flags[@]}")
 cd "$root"
