@@ -1,8 +1,8 @@
 """Checks what belongs to a release beside the program: build facts, completions, manual pages, bill of materials.
 
-usage: release.py BURSAR [--root DIR]
+usage: release.py BURSAR [--mapped PROGRAM] [--root DIR]
 
-BURSAR is a release build of the checkout. Tools that are not there (shells, groff, PyPI) are said (`SKIPPED`) and fail
+BURSAR is a release build of the checkout, PROGRAM one by release-build.sh, which takes more paths out. Tools that are not there (shells, groff, PyPI) are said (`SKIPPED`) and fail
 nothing; the last line says how many checks passed. That two builds give the same bytes is checked by reproducible.sh,
 which takes two cold builds and is not part of CI.
 """
@@ -63,6 +63,20 @@ def check_binary(context):
     expect(size <= BINARY_BYTES_MAX, f"the binary has {size} bytes, more than {BINARY_BYTES_MAX} (25 MiB)")
     expect(str(context.root).encode() not in context.bursar.read_bytes(), f"the binary names {context.root}: two checkouts differ")
     return f"{size} bytes ({size / (1 << 20):.1f} MiB, at most 25); no path of the checkout in it"
+
+
+def check_paths(context):
+    """What would make two builds differ that lie elsewhere; C files are told in errors as much as those in Rust."""
+    if not context.mapped:
+        raise Skipped("no --mapped PROGRAM was given (.ci/release-build.sh)")
+    held = context.mapped.read_bytes()
+    home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or context.root / "target").resolve()
+    for path in (home, home.resolve(), context.root, target):
+        expect(os.fsencode(path) not in held, f"{context.mapped} names {path}: builds in two places differ")
+    for written in (b"/cargo/registry/", b".rs", b".c"):
+        expect(written in held, f"{context.mapped} names no {written.decode()}: this check proves nothing")
+    return f"none of {home}, {context.root} and {target} is in {context.mapped}"
 
 
 def check_facts(context):
@@ -156,6 +170,7 @@ def check_bill(context):
 class Context:
     def __init__(self, options, folder):
         self.bursar, self.root, self.folder = options.bursar.resolve(), options.root.resolve(), folder
+        self.mapped = options.mapped and options.mapped.resolve()
         self.tools = self.root / "target" / "release-tools"
         self.tools.mkdir(parents=True, exist_ok=True)
 
@@ -163,13 +178,14 @@ class Context:
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("bursar", type=pathlib.Path)
+    options.add_argument("--mapped", type=pathlib.Path)
     options.add_argument("--root", type=pathlib.Path, default=HERE.parent)
     options = options.parse_args()
     passed = failed = skipped = 0
     with tempfile.TemporaryDirectory() as folder:
         context = Context(options, pathlib.Path(folder))
         os.chdir(context.root)
-        for check in (check_binary, check_facts, check_completions, check_pages, check_bill):
+        for check in (check_binary, check_paths, check_facts, check_completions, check_pages, check_bill):
             name = check.__name__.removeprefix("check_")
             try:
                 print(f"ok      {name}: {check(context)}", flush=True)
