@@ -20,12 +20,12 @@ if [ "${1:-}" = --static ]; then
 fi
 [ $# -gt 0 ] || set -- --release --package bursar
 
-# Of several that fit, the last one counts.
-flags=()
+# They stand in lists of flags below.
 case "$root$target$home" in
   *[\'[:space:]]*) echo "release-build.sh: no path may have a blank or a quote in it: $root, $target, $home" >&2; exit 1 ;;
 esac
-# What is written in C names its files in its errors, too.
+# Of several that fit, the last one counts. What is written in C names its files in its errors, too.
+flags=()
 for remap in "$root=/bursar" "$target=/target" "$home=/cargo"; do
   flags+=("--remap-path-prefix=$remap")
   CFLAGS="${CFLAGS:-} -ffile-prefix-map=$remap"
