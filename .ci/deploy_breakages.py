@@ -65,7 +65,7 @@ TABLE = [
     ("helm", f"{CHART}/templates/workload.yaml", "replicas: {{ .Values.replicas }}", "replicas: 1", "replicas changes nothing"),
     ("helm", f"{CHART}/templates/workload.yaml", "serviceAccountName:", "serviceAccuntName:", "serviceAccuntName"),
     ("helm", f"{CHART}/templates/_helpers.tpl", "runAsNonRoot: true", "runAsNonRoot: false", "runAsNonRoot"),
-    ("helm", f"{CHART}/templates/_helpers.tpl", ".Values.drainSeconds) 15", ".Values.preStopSeconds) 5", "killed after"),
+    ("helm", f"{CHART}/templates/_helpers.tpl", ".Values.drainSeconds) $closing", ".Values.preStopSeconds) 5", "killed after"),
     ("helm", f"{CHART}/templates/service.yaml", "{{- end }}", "{{- if }}", "service.yaml"),
     ("helm", f"{CHART}/values.yaml", "replicas: 1", "replicas: 1\nspare: 1", "spare"),
     ("helm", f"{CHART}/values.schema.json", '"listen": false,', "", "the schema takes"),
